@@ -1,0 +1,2 @@
+//! stub
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]

@@ -1,0 +1,207 @@
+//! What concerns one host: its certificate, its own record, the token that lets it join, and the
+//! short certificate of a publisher's TLS key.
+
+use core::net::SocketAddr;
+use core::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{UnixSeconds, check_head, check_sorted};
+use crate::codec::{List, decode, encode};
+use crate::ids::{FleetId, GroupId, NodeId, PublicKey, PublisherId, hex, unhex};
+use crate::limits::{ADDRS_MAX, RECORD_LEN_MAX, SUBSCRIBED_GROUPS_MAX};
+use crate::sign::{Body, Envelope, is_sound};
+use crate::text::Label;
+
+/// Signed by an admission key: this node may take part, under this name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostCert {
+    /// [`super::BODY_VERSION`].
+    pub version: u8,
+    /// The host's key.
+    pub node: NodeId,
+    /// Its name for people.
+    pub name: Label,
+    /// Its site: hosts of one site have good links between them.
+    pub site: Label,
+    /// When it was made.
+    pub issued: UnixSeconds,
+    /// When it must have been renewed.
+    pub expires: UnixSeconds,
+}
+
+impl Body for HostCert {
+    const CONTEXT: &'static str = "host certificate";
+    const LEN_MAX: usize = RECORD_LEN_MAX;
+    fn check(&self) -> Result<(), String> {
+        check_head(self.version, self.issued, self.expires)?;
+        if !is_sound(&PublicKey(self.node.0)) {
+            return Err("the node's key is weak or no key".into());
+        }
+        Ok(())
+    }
+}
+
+/// Signed by the host itself: how to reach it, and which groups its VMs want.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerRecord {
+    /// [`super::BODY_VERSION`].
+    pub version: u8,
+    /// The host's key, which signs this.
+    pub node: NodeId,
+    /// Rises with every change and restart: a newer record replaces an older one.
+    pub incarnation: u64,
+    /// Where it listens.
+    pub addrs: List<SocketAddr, ADDRS_MAX>,
+    /// Its site, as in its certificate.
+    pub site: Label,
+    /// Groups that its VMs subscribe to, sorted.
+    pub groups: List<GroupId, SUBSCRIBED_GROUPS_MAX>,
+    /// When it was made.
+    pub issued: UnixSeconds,
+    /// When it is worth nothing any more.
+    pub expires: UnixSeconds,
+}
+
+impl Body for PeerRecord {
+    const CONTEXT: &'static str = "peer record";
+    const LEN_MAX: usize = 10 * 1024;
+    fn check(&self) -> Result<(), String> {
+        check_head(self.version, self.issued, self.expires)?;
+        check_sorted(&self.groups, "groups")
+    }
+}
+
+/// Signed by a release key: for ten minutes this TLS key pushes for the publisher.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushCert {
+    /// [`super::BODY_VERSION`].
+    pub version: u8,
+    /// The ephemeral TLS key.
+    pub tls_key: PublicKey,
+    /// The publisher.
+    pub publisher: PublisherId,
+    /// When it was made.
+    pub issued: UnixSeconds,
+    /// Ten minutes later.
+    pub expires: UnixSeconds,
+}
+
+impl Body for PushCert {
+    const CONTEXT: &'static str = "push certificate";
+    const LEN_MAX: usize = RECORD_LEN_MAX;
+    fn check(&self) -> Result<(), String> {
+        check_head(self.version, self.issued, self.expires)?;
+        if self.expires - self.issued > 600 {
+            return Err("a push certificate lives ten minutes at the most".into());
+        }
+        Ok(())
+    }
+}
+
+/// Signed by an admission key: whoever holds this may join once, at one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinToken {
+    /// [`super::BODY_VERSION`].
+    pub version: u8,
+    /// The fleet, whose first root document must hash to this.
+    pub fleet: FleetId,
+    /// Random: the admitting node remembers it as used.
+    pub id: [u8; 16],
+    /// The node that admits; no other honours this token, so that "once" is certain.
+    pub admitter: NodeId,
+    /// Where that node listens.
+    pub addrs: List<SocketAddr, ADDRS_MAX>,
+    /// The name that the host gets; `None`: the host may choose.
+    pub name: Option<Label>,
+    /// The site that the host gets.
+    pub site: Label,
+    /// When it was made.
+    pub issued: UnixSeconds,
+    /// When it is worth nothing any more.
+    pub expires: UnixSeconds,
+}
+
+impl Body for JoinToken {
+    const CONTEXT: &'static str = "join token";
+    const LEN_MAX: usize = RECORD_LEN_MAX;
+    fn check(&self) -> Result<(), String> {
+        check_head(self.version, self.issued, self.expires)?;
+        if self.addrs.is_empty() { Err("names no address".into()) } else { Ok(()) }
+    }
+}
+
+/// Why a text is no join token.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("this is no join token: {0}")]
+pub struct TokenError(String);
+
+const TOKEN_PREFIX: &str = "stork1-";
+
+impl JoinToken {
+    /// The token as the text that is carried to the new host.
+    #[must_use]
+    pub fn to_text(envelope: &Envelope) -> String {
+        let bytes = encode(envelope);
+        let sum = blake3::derive_key("stork 2026 token sum v1", &bytes);
+        let sum = hex(&sum);
+        format!("{TOKEN_PREFIX}{}{}", hex(&bytes), sum.get(..8).unwrap_or_default())
+    }
+
+    /// Reads a token's text. The signature is left to the admitting node; the text's own check sum
+    /// finds a token that was cut when copied.
+    pub fn from_text(text: &str) -> Result<(Self, Envelope), TokenError> {
+        let err = |m: &str| TokenError(m.to_owned());
+        let body = text
+            .trim()
+            .strip_prefix(TOKEN_PREFIX)
+            .ok_or_else(|| err("it must begin with `stork1-`"))?;
+        let at = body.len().checked_sub(8).ok_or_else(|| err("it is too short"))?;
+        let (body, sum) =
+            body.split_at_checked(at).ok_or_else(|| err("it holds odd characters"))?;
+        let bytes = unhex(body).ok_or_else(|| err("it holds odd characters, or was cut"))?;
+        let good = hex(&blake3::derive_key("stork 2026 token sum v1", &bytes));
+        if !good.starts_with(sum) {
+            return Err(err("its check sum is wrong: was it cut when copied?"));
+        }
+        let envelope: Envelope = decode(&bytes, RECORD_LEN_MAX).map_err(|e| err(&e.to_string()))?;
+        let token = envelope.claimed().map_err(|e| err(&e.to_string()))?;
+        Ok((token, envelope))
+    }
+}
+
+impl FromStr for JoinToken {
+    type Err = TokenError;
+    fn from_str(s: &str) -> Result<Self, TokenError> {
+        Self::from_text(s).map(|(t, _)| t)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sign::SecretKey;
+
+    /// A token survives being carried as text, and one that was cut says so.
+    #[test]
+    fn token_text() {
+        let key = SecretKey::from_seed(&[3; 32]);
+        let token = JoinToken {
+            version: 1,
+            fleet: FleetId([1; 32]),
+            id: [2; 16],
+            admitter: NodeId(key.public().0),
+            addrs: List::new(vec!["127.0.0.1:7749".parse().unwrap()]).unwrap(),
+            name: None,
+            site: "default".parse().unwrap(),
+            issued: 10,
+            expires: 20,
+        };
+        let envelope = Envelope::sign(&token, token.fleet, &key).unwrap();
+        let text = JoinToken::to_text(&envelope);
+        assert_eq!(JoinToken::from_text(&text), Ok((token, envelope)));
+        let cut = &text[..text.len() - 3];
+        assert!(JoinToken::from_text(cut).unwrap_err().to_string().contains("cut"));
+        assert!("nonsense".parse::<JoinToken>().is_err());
+    }
+}

@@ -1,0 +1,348 @@
+//! The charter: signed, versioned documents that say who may do what in a fleet.
+//!
+//! The fleet root names the admission keys and the authorities for groups; a group document names
+//! the publishers of a group and the package names that each may use; a publisher document names
+//! the keys that sign its feed. Version N+1 is signed by the thresholds of N and of N+1, and its
+//! `prev` is the hash of N, so that a chain can be walked from the first version. The id of a
+//! fleet, group or publisher is the hash of its first document and so survives every rotation.
+
+mod host;
+
+pub use host::{HostCert, JoinToken, PeerRecord, PushCert, TokenError};
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{List, encode};
+use crate::ids::{FleetId, GroupId, ItemHash, NodeId, PublicKey, PublisherId};
+use crate::limits::DOC_LEN_MAX;
+use crate::sign::{Body, is_sound};
+use crate::text::{GroupName, Label, Pattern};
+
+/// Seconds since 1970-01-01 UTC, as in every signed body.
+pub type UnixSeconds = u64;
+
+/// Version byte with which every signed body begins.
+pub const BODY_VERSION: u8 = 1;
+
+/// Some keys and how many of them must sign.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Role {
+    /// Sorted, each key once.
+    pub keys: List<PublicKey, 16>,
+    /// At least 1, at most the number of keys.
+    pub threshold: u8,
+}
+
+impl Role {
+    /// A role of one key.
+    #[must_use]
+    pub fn single(key: PublicKey) -> Self {
+        Self { keys: List::truncated([key]), threshold: 1 }
+    }
+    /// The threshold as a count.
+    #[must_use]
+    pub const fn needed(&self) -> usize {
+        self.threshold as usize
+    }
+    fn check(&self, what: &str) -> Result<(), String> {
+        if self.threshold == 0 {
+            return Err(format!("{what}: a threshold of 0 lets anybody sign"));
+        }
+        if self.needed() > self.keys.len() {
+            return Err(format!("{what}: the threshold exceeds the number of keys"));
+        }
+        check_sorted(&self.keys, what)?;
+        match self.keys.iter().find(|k| !is_sound(k)) {
+            Some(k) => Err(format!("{what}: key {} is weak or no key", k.short())),
+            None => Ok(()),
+        }
+    }
+}
+
+fn check_sorted<T: Ord>(items: &[T], what: &str) -> Result<(), String> {
+    if items.windows(2).all(|w| matches!(w, [a, b] if a < b)) {
+        Ok(())
+    } else {
+        Err(format!("{what}: not sorted, or twice the same"))
+    }
+}
+
+fn check_head(version: u8, issued: UnixSeconds, expires: UnixSeconds) -> Result<(), String> {
+    if version != BODY_VERSION {
+        return Err(format!("version {version} of this body is not known here"));
+    }
+    if expires <= issued {
+        return Err("expires before it is issued".into());
+    }
+    Ok(())
+}
+
+fn check_chain(number: u64, prev: Option<ItemHash>) -> Result<(), String> {
+    match (number, prev) {
+        (0, _) => Err("documents are numbered from 1".into()),
+        (1, Some(_)) => Err("the first document has no predecessor".into()),
+        (2.., None) => Err("a later document names its predecessor".into()),
+        _ => Ok(()),
+    }
+}
+
+/// Keys that may found groups whose names match a pattern.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Authority {
+    /// Which group names.
+    pub names: Pattern,
+    /// Who signs the group's first document.
+    pub role: Role,
+}
+
+/// The fleet's root document.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootDoc {
+    /// [`BODY_VERSION`].
+    pub version: u8,
+    /// 1, 2, 3 …
+    pub number: u64,
+    /// The hash of the previous root document's body.
+    pub prev: Option<ItemHash>,
+    /// A human name for the fleet.
+    pub name: Label,
+    /// When it was made.
+    pub issued: UnixSeconds,
+    /// When it must have been renewed.
+    pub expires: UnixSeconds,
+    /// Who signs this and the next root document.
+    pub root: Role,
+    /// Who admits hosts.
+    pub admission: Role,
+    /// Who founds groups; the first entry whose pattern matches decides.
+    pub authorities: List<Authority, 32>,
+}
+
+impl Body for RootDoc {
+    const CONTEXT: &'static str = "root";
+    const LEN_MAX: usize = DOC_LEN_MAX;
+    fn check(&self) -> Result<(), String> {
+        check_head(self.version, self.issued, self.expires)?;
+        check_chain(self.number, self.prev)?;
+        self.root.check("root")?;
+        self.admission.check("admission")?;
+        self.authorities.iter().try_for_each(|a| a.role.check("authority"))
+    }
+}
+
+impl RootDoc {
+    /// The fleet that this first root document founds.
+    #[must_use]
+    pub fn fleet_id(&self) -> FleetId {
+        FleetId::of(&encode(self))
+    }
+}
+
+/// What a group lets one publisher do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublisherGrant {
+    /// Which publisher.
+    pub publisher: PublisherId,
+    /// Its name for people, as VM files use it.
+    pub name: Label,
+    /// Package names that it may publish to this group.
+    pub packages: List<Pattern, 64>,
+    /// Names that its packages may provide beside their own.
+    pub provides: List<Pattern, 64>,
+    /// Unpacked bytes of one release at the most; 0 is no limit of its own.
+    pub release_bytes_max: u64,
+}
+
+/// A group's document: who may publish to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupDoc {
+    /// [`BODY_VERSION`].
+    pub version: u8,
+    /// 1, 2, 3 …
+    pub number: u64,
+    /// The hash of the previous document's body.
+    pub prev: Option<ItemHash>,
+    /// The group's name, never changed.
+    pub name: GroupName,
+    /// When it was made.
+    pub issued: UnixSeconds,
+    /// When it must have been renewed.
+    pub expires: UnixSeconds,
+    /// Who signs the next document.
+    pub authority: Role,
+    /// The publishers of this group.
+    pub publishers: List<PublisherGrant, 64>,
+}
+
+impl Body for GroupDoc {
+    const CONTEXT: &'static str = "group";
+    const LEN_MAX: usize = DOC_LEN_MAX;
+    fn check(&self) -> Result<(), String> {
+        check_head(self.version, self.issued, self.expires)?;
+        check_chain(self.number, self.prev)?;
+        self.authority.check("authority")?;
+        let ids: Vec<_> = self.publishers.iter().map(|p| p.publisher).collect();
+        check_sorted(&ids, "publishers")
+    }
+}
+
+impl GroupDoc {
+    /// The group that this first document founds.
+    #[must_use]
+    pub fn group_id(&self) -> GroupId {
+        GroupId::of(&encode(self))
+    }
+}
+
+/// A key that signs feed entries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseKey {
+    /// The key.
+    pub key: PublicKey,
+    /// Package names that it may release.
+    pub packages: List<Pattern, 64>,
+    /// No entry signed at or after this time is accepted.
+    pub not_after: UnixSeconds,
+    /// The last sequence number that this key may sign; `None` while it is in use.
+    pub valid_through_seq: Option<u64>,
+}
+
+/// A publisher's document: the keys of its feed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublisherDoc {
+    /// [`BODY_VERSION`].
+    pub version: u8,
+    /// 1, 2, 3 …
+    pub number: u64,
+    /// The hash of the previous document's body.
+    pub prev: Option<ItemHash>,
+    /// The publisher's own name for people.
+    pub name: Label,
+    /// When it was made.
+    pub issued: UnixSeconds,
+    /// When it must have been renewed.
+    pub expires: UnixSeconds,
+    /// Who signs the next document.
+    pub root: Role,
+    /// The feed's epoch.
+    pub epoch: u32,
+    /// Keys that sign entries.
+    pub release_keys: List<ReleaseKey, 16>,
+    /// Keys that sign beacons.
+    pub beacon_keys: List<PublicKey, 16>,
+    /// The nodes that take new entries of this feed, one after the other; empty: any node, which
+    /// is safe only while one person publishes from one place.
+    pub homes: List<NodeId, 4>,
+}
+
+impl Body for PublisherDoc {
+    const CONTEXT: &'static str = "publisher";
+    const LEN_MAX: usize = DOC_LEN_MAX;
+    fn check(&self) -> Result<(), String> {
+        check_head(self.version, self.issued, self.expires)?;
+        check_chain(self.number, self.prev)?;
+        self.root.check("root")?;
+        let keys: Vec<_> = self.release_keys.iter().map(|k| k.key).collect();
+        check_sorted(&keys, "release keys")?;
+        match keys.iter().chain(self.beacon_keys.iter()).find(|k| !is_sound(k)) {
+            Some(k) => Err(format!("key {} is weak or no key", k.short())),
+            None => Ok(()),
+        }
+    }
+}
+
+impl PublisherDoc {
+    /// The publisher that this first document founds.
+    #[must_use]
+    pub fn publisher_id(&self) -> PublisherId {
+        PublisherId::of(&encode(self))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sign::{Envelope, KeySignature, SecretKey, VerifyError};
+
+    fn key(n: u8) -> SecretKey {
+        SecretKey::from_seed(&[n; 32])
+    }
+
+    fn root(role: Role) -> RootDoc {
+        RootDoc {
+            version: 1,
+            number: 1,
+            prev: None,
+            name: "test".parse().unwrap(),
+            issued: 1,
+            expires: 2,
+            admission: Role::single(key(9).public()),
+            root: role,
+            authorities: List::empty(),
+        }
+    }
+
+    fn role(ns: &[u8], threshold: u8) -> Role {
+        let mut keys: Vec<_> = ns.iter().map(|n| key(*n).public()).collect();
+        keys.sort();
+        Role { keys: List::new(keys).unwrap(), threshold }
+    }
+
+    /// T004: neither the same signature twice nor two by one key make a threshold of two.
+    #[test]
+    fn t004_a_threshold_counts_distinct_keys() {
+        let doc = root(role(&[1, 2], 2));
+        let fleet = doc.fleet_id();
+        let mut e = Envelope::sign(&doc, fleet, &key(1)).unwrap();
+        let r = e.verify::<RootDoc>(fleet, &doc.root.keys, doc.root.needed());
+        assert_eq!(r, Err(VerifyError::ThresholdNotMet { good: 1, needed: 2 }));
+        let s: KeySignature = e.signatures[0].clone();
+        let twice =
+            Envelope { body: e.body.clone(), signatures: List::new(vec![s.clone(), s]).unwrap() };
+        let r = twice.verify::<RootDoc>(fleet, &doc.root.keys, 2);
+        assert_eq!(r, Err(VerifyError::SignatureOrder));
+        let second = Envelope::sign(&doc, fleet, &key(2)).unwrap();
+        e.add(key(2).public(), second.signatures[0].signature).unwrap();
+        assert!(e.verify::<RootDoc>(fleet, &doc.root.keys, 2).is_ok());
+    }
+
+    /// T005: a threshold of none, or of more than there are, is refused when decoding.
+    #[test]
+    fn t005_impossible_thresholds() {
+        assert!(Envelope::unsigned(&root(role(&[1, 2], 0))).is_err());
+        assert!(Envelope::unsigned(&root(role(&[1, 2], 3))).is_err());
+    }
+
+    /// T007: a wrong signature beside enough good ones does no harm.
+    #[test]
+    fn t007_one_bad_signature_beside_good_ones() {
+        let doc = root(role(&[1, 2], 1));
+        let fleet = doc.fleet_id();
+        let mut e = Envelope::sign(&doc, fleet, &key(1)).unwrap();
+        e.add(key(2).public(), key(2).sign(b"something else")).unwrap();
+        assert!(e.verify::<RootDoc>(fleet, &doc.root.keys, 1).is_ok());
+        assert!(e.verify::<RootDoc>(fleet, &doc.root.keys, 2).is_err());
+    }
+
+    /// T047: a signature is good in one fleet and for one kind of body only.
+    #[test]
+    fn t047_other_fleet_or_context() {
+        let doc = root(role(&[1], 1));
+        let e = Envelope::sign(&doc, FleetId([7; 32]), &key(1)).unwrap();
+        let r = e.verify::<RootDoc>(doc.fleet_id(), &doc.root.keys, 1);
+        assert_eq!(r, Err(VerifyError::BadSignature));
+        assert_ne!(
+            crate::sign::signed_bytes("root", doc.fleet_id(), b"x"),
+            crate::sign::signed_bytes("group", doc.fleet_id(), b"x")
+        );
+    }
+
+    /// T053: the neutral element is a point of small order and no key.
+    #[test]
+    fn t053_weak_keys_are_not_enrolled() {
+        let mut neutral = [0; 32];
+        neutral[0] = 1;
+        let bad = root(Role::single(PublicKey(neutral)));
+        assert!(Envelope::unsigned(&bad).is_err());
+    }
+}

@@ -1,0 +1,216 @@
+//! Feed entries: what a publisher announces, one numbered and chained entry after the other.
+//!
+//! Design §4 "Feeds". One feed per publisher; the groups that a release is for are inside its entry.
+
+use serde::{Deserialize, Serialize};
+
+use crate::charter::{BODY_VERSION, UnixSeconds};
+use crate::codec::{List, encode};
+use crate::ids::{
+    GroupId, ItemHash, ManifestId, NodeId, PieceHash, PublisherId, ReleaseHash, TreeId, ViewRoot,
+};
+use crate::limits::{
+    DEPENDS_MAX, ENTRY_LEN_MAX, MANIFEST_LEN_MAX, RELEASE_GROUPS_MAX, TREE_ENTRIES_MAX,
+    UNPACKED_LEN_MAX,
+};
+use crate::sign::Body;
+use crate::text::{Arch, Line, PackageName, Version};
+
+/// One signed entry of a feed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// [`BODY_VERSION`].
+    pub version: u8,
+    /// Whose feed this is.
+    pub publisher: PublisherId,
+    /// Raised only by the publisher's root role.
+    pub epoch: u32,
+    /// 1, 2, 3 … within the epoch.
+    pub seq: u64,
+    /// The hash of the previous entry's body; `None` for the first.
+    pub prev: Option<ItemHash>,
+    /// The number of the publisher document under which this was signed.
+    pub document: u64,
+    /// When it was signed.
+    pub signed_at: UnixSeconds,
+    /// From then on it is not installed anew.
+    pub expires: UnixSeconds,
+    /// Commits to all releases that are not withdrawn, this one included.
+    pub view_root: ViewRoot,
+    /// What is announced.
+    pub kind: Kind,
+}
+
+/// What an entry announces. Kinds are only ever added at the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    /// A new release.
+    Release(Box<Release>),
+    /// Withdraws releases.
+    Recall(Recall),
+}
+
+/// Size and hash of a blob that is fetched whole and checked piece by piece: pieces of
+/// [`crate::limits::MANIFEST_PIECE_LEN`] bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestRef {
+    /// The hash of the whole.
+    pub id: ManifestId,
+    /// Its exact size in bytes.
+    pub size: u64,
+    /// The hash over the list of its pieces' hashes.
+    pub pieces: PieceHash,
+}
+
+/// The delta that a release offers to those who hold one base.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeltaOffer {
+    /// The tree that a host must hold whole.
+    pub base: TreeId,
+    /// Bytes to fetch.
+    pub bytes: u64,
+}
+
+/// One version of one package for one architecture.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Release {
+    /// The package.
+    pub package: PackageName,
+    /// Its version, ordered by Debian's rules.
+    pub version: Version,
+    /// The machine it is for, or `all`.
+    pub arch: Arch,
+    /// Rises with every release of this package, whatever its version says.
+    pub release: u64,
+    /// Releases of this package below this counter must not be installed any more.
+    pub min_secure_release: u64,
+    /// The groups that it is for, sorted.
+    pub groups: List<GroupId, RELEASE_GROUPS_MAX>,
+    /// What a VM is shown.
+    pub tree: TreeId,
+    /// The manifest.
+    pub manifest: ManifestRef,
+    /// Bytes of the full packs.
+    pub full_bytes: u64,
+    /// The delta, if one is offered.
+    pub delta: Option<DeltaOffer>,
+    /// Bytes of all files once unpacked.
+    pub unpacked_bytes: u64,
+    /// Entries of the tree.
+    pub files: u32,
+    /// What the package needs, in the package's own words, one alternative group each.
+    pub depends: List<Line, DEPENDS_MAX>,
+    /// Names that it provides beside its own.
+    pub provides: List<PackageName, 32>,
+    /// How soon it matters.
+    pub urgency: Urgency,
+    /// Nodes that have the content on disk when this is announced: where a host turns last.
+    pub origins: List<NodeId, 4>,
+}
+
+/// How soon a release matters; orders transfers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Urgency {
+    /// Closes a hole.
+    Security,
+    /// Soon.
+    Urgent,
+    /// As usual.
+    Normal,
+    /// When nothing else is to do.
+    Background,
+}
+
+/// Withdraws releases of one package.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recall {
+    /// The package.
+    pub package: PackageName,
+    /// The release counters that are withdrawn.
+    pub releases: List<u64, 64>,
+    /// Why, for people.
+    pub reason: Line,
+}
+
+impl Release {
+    /// The hash that the view root commits to.
+    #[must_use]
+    pub fn hash(&self) -> ReleaseHash {
+        ReleaseHash::of(&encode(self))
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let m = &self.manifest;
+        if m.size == 0 || m.size > MANIFEST_LEN_MAX {
+            return Err(format!("a manifest of {} bytes", m.size));
+        }
+        if self.unpacked_bytes > UNPACKED_LEN_MAX || self.full_bytes > UNPACKED_LEN_MAX {
+            return Err("more than 64 GiB".into());
+        }
+        if self.files as usize > TREE_ENTRIES_MAX {
+            return Err("too many files".into());
+        }
+        if self.groups.is_empty() {
+            return Err("is for no group".into());
+        }
+        if !self.groups.windows(2).all(|w| matches!(w, [a, b] if a < b)) {
+            return Err("groups are not sorted, or twice the same".into());
+        }
+        if self.release == 0 {
+            return Err("releases are counted from 1".into());
+        }
+        Ok(())
+    }
+}
+
+impl Body for Entry {
+    const CONTEXT: &'static str = "entry";
+    /// Room is left for two signatures in [`ENTRY_LEN_MAX`].
+    const LEN_MAX: usize = ENTRY_LEN_MAX - 256;
+    fn check(&self) -> Result<(), String> {
+        if self.version != BODY_VERSION {
+            return Err(format!("version {} of this body is not known here", self.version));
+        }
+        if self.seq == 0 {
+            return Err("entries are numbered from 1".into());
+        }
+        if (self.seq == 1) != self.prev.is_none() {
+            return Err("every entry but the first names its predecessor".into());
+        }
+        if self.expires <= self.signed_at {
+            return Err("expires before it is signed".into());
+        }
+        match &self.kind {
+            Kind::Release(r) => r.check(),
+            Kind::Recall(r) if r.releases.is_empty() => Err("recalls nothing".into()),
+            Kind::Recall(_) => Ok(()),
+        }
+    }
+}
+
+/// The view root over the hashes of all live releases, in any order.
+#[must_use]
+pub fn view_root(live: impl IntoIterator<Item = ReleaseHash>) -> ViewRoot {
+    let mut all: Vec<ReleaseHash> = live.into_iter().collect();
+    all.sort_unstable();
+    all.dedup();
+    let mut bytes = Vec::with_capacity(all.len() * 32);
+    for h in all {
+        bytes.extend_from_slice(h.as_bytes());
+    }
+    ViewRoot::of(&bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The view root is of the set, not of its order.
+    #[test]
+    fn view_root_ignores_order() {
+        let (a, b) = (ReleaseHash([1; 32]), ReleaseHash([2; 32]));
+        assert_eq!(view_root([a, b]), view_root([b, a, b]));
+        assert_ne!(view_root([a]), view_root([a, b]));
+    }
+}

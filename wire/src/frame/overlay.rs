@@ -1,0 +1,140 @@
+//! Frames of membership, broadcast and sync (protocol.md §3a, §3c, §3d).
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::List;
+use crate::ids::LogId;
+use crate::item::{Head, Item};
+use crate::limits::{HEADS_PER_FRAME_MAX, HINTS_MAX, ITEMS_PER_FRAME_MAX};
+use crate::sign::Envelope;
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LinkClass {
+    /// An overlay link inside the site.
+    Near,
+    /// An overlay link to anywhere, kept random.
+    Far,
+    /// No overlay link: for content, or a question.
+    Transient,
+}
+
+/// A host's certificate and its own signed record, together: one without the other says nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerHint {
+    /// The certificate, signed by an admission key.
+    pub cert: Envelope,
+    /// The record, signed by the host.
+    pub record: Envelope,
+}
+
+/// A range of a log, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ItemRange {
+    /// The log.
+    pub log: LogId,
+    /// First number wanted.
+    pub from: u64,
+    /// Last number wanted.
+    pub to: u64,
+}
+
+/// One message of the overlay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OverlayFrame {
+    /// Are you there? Sent where nothing else was sent for a while.
+    Ping {
+        /// Comes back in the pong.
+        nonce: u32,
+        /// The sum of all head fingerprints, cut to 8 bytes.
+        fingerprint: [u8; 8],
+        /// The class in which the sender holds this link: a disagreement is cut.
+        class: LinkClass,
+    },
+    /// The answer to a ping, with the same fields.
+    Pong {
+        /// Of the ping.
+        nonce: u32,
+        /// Of the answering node.
+        fingerprint: [u8; 8],
+        /// Of the answering node.
+        class: LinkClass,
+    },
+    /// A changed record, flooded once per incarnation.
+    Records(List<PeerHint, HINTS_MAX>),
+    /// An exchange of passive views.
+    Shuffle {
+        /// Comes back in the reply.
+        nonce: u64,
+        /// Some hosts the sender knows, itself included.
+        peers: List<PeerHint, HINTS_MAX>,
+    },
+    /// The answer, with at most as many hosts.
+    ShuffleReply {
+        /// Of the shuffle.
+        nonce: u64,
+        /// Some hosts the answering node knows.
+        peers: List<PeerHint, HINTS_MAX>,
+    },
+    /// The link becomes transient; no blame.
+    Unlink,
+    /// An item along a log's tree.
+    Push {
+        /// Links it has crossed.
+        hop: u8,
+        /// Milliseconds since it was accepted first.
+        age_ms: u32,
+        /// The item.
+        item: Box<Item>,
+    },
+    /// Items that the sender has, along the links that are not in the tree.
+    IHave(List<(LogId, u64), ITEMS_PER_FRAME_MAX>),
+    /// Send me that item, and make this link part of the log's tree.
+    Graft {
+        /// The log.
+        log: LogId,
+        /// The missing item.
+        seq: u64,
+    },
+    /// I have that already: take this link out of the log's tree.
+    Prune {
+        /// The log.
+        log: LogId,
+    },
+    /// All heads of the sender, in as many frames as needed.
+    Heads {
+        /// Sorted by log.
+        heads: List<Head, HEADS_PER_FRAME_MAX>,
+        /// Was this the last frame?
+        last: bool,
+        /// Does the sender want ours in return?
+        answer: bool,
+    },
+    /// Send me these items.
+    Fetch(List<ItemRange, ITEMS_PER_FRAME_MAX>),
+    /// Items that were asked for.
+    Items(List<Item, ITEMS_PER_FRAME_MAX>),
+}
+
+impl OverlayFrame {
+    /// A name for counters and logs.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Ping { .. } => "ping",
+            Self::Pong { .. } => "pong",
+            Self::Records(_) => "records",
+            Self::Shuffle { .. } => "shuffle",
+            Self::ShuffleReply { .. } => "shuffle_reply",
+            Self::Unlink => "unlink",
+            Self::Push { .. } => "push",
+            Self::IHave(_) => "ihave",
+            Self::Graft { .. } => "graft",
+            Self::Prune { .. } => "prune",
+            Self::Heads { .. } => "heads",
+            Self::Fetch(_) => "fetch",
+            Self::Items(_) => "items",
+        }
+    }
+}

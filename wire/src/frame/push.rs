@@ -1,0 +1,132 @@
+//! The push protocol (ALPN `stork-push/1`): a publisher hands content and entries to a node.
+//!
+//! Each request is a bidirectional stream of its own: the publisher sends one frame (length of four
+//! bytes, little endian, then canonical postcard), raw bytes where the request says so, and finishes
+//! its side; the node answers with one frame, and raw bytes where the reply says so. The first
+//! request of a connection is [`PushRequest::Hello`].
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::List;
+use crate::feed::ManifestRef;
+use crate::ids::{FleetId, ManifestId, NodeId, PackId, ReleaseHash};
+use crate::item::Item;
+use crate::limits::{LIVE_RELEASES_MAX, PACKS_MAX};
+use crate::sign::Envelope;
+use crate::text::{Arch, Label, Line, PackageName};
+
+/// What a publisher asks of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PushRequest {
+    /// Who pushes: the certificate of the TLS key of this connection.
+    Hello {
+        /// The fleet.
+        fleet: FleetId,
+        /// A [`crate::charter::PushCert`] signed by a release key.
+        cert: Envelope,
+    },
+    /// Charter documents that the node may not have yet. Answered with `Taken`.
+    Documents(List<Item, 4>),
+    /// Where does the feed stand? Answered with `Head`.
+    Head,
+    /// The newest live release of a package. Answered with `Latest`.
+    Latest {
+        /// The package.
+        package: PackageName,
+        /// Its architecture.
+        arch: Arch,
+    },
+    /// Which of these packs does the node lack? Answered with `Packs`.
+    Packs(List<(PackId, u64), PACKS_MAX>),
+    /// The bytes of a pack from `offset` on follow. Answered with `Taken`.
+    PutPack {
+        /// Which pack.
+        pack: PackId,
+        /// Its whole size.
+        size: u64,
+        /// The first byte that follows.
+        offset: u64,
+    },
+    /// The bytes of a manifest follow. Answered with `Taken`.
+    PutManifest(ManifestRef),
+    /// Commit this entry if it follows the feed's head. Answered with `Committed`.
+    Commit(Envelope),
+    /// Answered with `Blob` and the manifest's bytes.
+    GetManifest(ManifestId),
+    /// Answered with `Blob` and the pack's bytes.
+    GetPack(PackId),
+}
+
+/// How much of a pack a node holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PackState {
+    /// All, verified.
+    Whole,
+    /// So many bytes from its beginning.
+    Partial(u64),
+}
+
+/// What a node answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PushReply {
+    /// The publisher is welcome.
+    Welcome {
+        /// The node.
+        node: NodeId,
+        /// Its name.
+        name: Label,
+    },
+    /// Where the feed stands.
+    Head {
+        /// The newest entry; `None` for an empty feed.
+        entry: Option<Box<Envelope>>,
+        /// All live releases, which that entry's view root commits to.
+        live: List<ReleaseHash, LIVE_RELEASES_MAX>,
+    },
+    /// The newest live release of a package: the entry that announced it.
+    Latest(Option<Box<Envelope>>),
+    /// One state for each pack that was asked about, in order.
+    Packs(List<PackState, PACKS_MAX>),
+    /// Taken, verified and on disk.
+    Taken,
+    /// The entry is committed and on its way.
+    Committed {
+        /// Its number.
+        seq: u64,
+        /// Peers it was handed to at once.
+        peers: u32,
+    },
+    /// So many raw bytes follow.
+    Blob(u64),
+    /// Refused: nothing has changed.
+    Refused {
+        /// Why, as a code.
+        code: Refusal,
+        /// Why, for people.
+        message: Line,
+    },
+}
+
+/// Why a node refuses a request of a publisher.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    /// Not understood.
+    Malformed,
+    /// The key or certificate does not permit it.
+    Trust,
+    /// The entry does not follow the head: somebody else published meanwhile.
+    HeadMoved,
+    /// This node does not take entries of this feed.
+    NotHome,
+    /// Not there.
+    NotFound,
+    /// Bytes do not hash to what was announced.
+    Corrupt,
+    /// No room, or over a quota.
+    NoSpace,
+    /// Too much at once: try again.
+    Busy,
+    /// The node's disk failed.
+    Internal,
+}

@@ -1,0 +1,295 @@
+//! Identities: 32-byte hashes and keys, each of its own type.
+//!
+//! Every id is either a BLAKE3 hash under its own `derive_key` context, so that no hash of one
+//! kind can stand for another (attack C6), or an Ed25519 public key. They are written as 64
+//! lower-case hexadecimal digits for people and as 32 raw bytes on the wire.
+
+use core::fmt;
+use core::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::SerializeTuple};
+
+/// A text was not 64 lower- or upper-case hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not an id: 64 hexadecimal digits are expected")]
+pub struct BadId(pub String);
+
+/// Writes bytes as lower-case hexadecimal digits.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len() * 2);
+    for b in bytes {
+        for nibble in [b >> 4, b & 15] {
+            out.push(char::from_digit(u32::from(nibble), 16).unwrap_or('0'));
+        }
+    }
+    out
+}
+
+/// Reads hexadecimal digits; `None` where the text is anything else.
+#[must_use]
+pub fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits = text
+        .chars()
+        .map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok()))
+        .collect::<Option<Vec<u8>>>()?;
+    if digits.len() % 2 != 0 {
+        return None;
+    }
+    Some(digits.chunks_exact(2).map(|p| p.iter().fold(0, |acc, d| (acc << 4) | d)).collect())
+}
+
+/// 32 bytes as a fixed serde tuple, so that no length travels with them.
+pub(crate) fn ser_bytes<S: Serializer, const N: usize>(
+    b: &[u8; N],
+    s: S,
+) -> Result<S::Ok, S::Error> {
+    let mut t = s.serialize_tuple(N)?;
+    for x in b {
+        t.serialize_element(x)?;
+    }
+    t.end()
+}
+
+struct BytesVisitor<const N: usize>;
+
+impl<'de, const N: usize> de::Visitor<'de> for BytesVisitor<N> {
+    type Value = [u8; N];
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{N} bytes")
+    }
+    fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<[u8; N], A::Error> {
+        let mut out = [0; N];
+        for (i, slot) in out.iter_mut().enumerate() {
+            *slot = seq.next_element()?.ok_or_else(|| de::Error::invalid_length(i, &self))?;
+        }
+        Ok(out)
+    }
+}
+
+pub(crate) fn de_bytes<'de, D: Deserializer<'de>, const N: usize>(
+    d: D,
+) -> Result<[u8; N], D::Error> {
+    d.deserialize_tuple(N, BytesVisitor)
+}
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub [u8; 32]);
+
+        impl $name {
+            /// The raw bytes.
+            #[must_use]
+            pub const fn as_bytes(&self) -> &[u8; 32] {
+                &self.0
+            }
+            /// The first ten hexadecimal digits, for tables and logs.
+            #[must_use]
+            pub fn short(&self) -> String {
+                let mut s = hex(&self.0);
+                s.truncate(10);
+                s
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&hex(&self.0))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}({})", stringify!($name), self.short())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = BadId;
+            fn from_str(s: &str) -> Result<Self, BadId> {
+                unhex(s)
+                    .and_then(|v| <[u8; 32]>::try_from(v).ok())
+                    .map(Self)
+                    .ok_or_else(|| BadId(s.chars().take(80).collect()))
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+                if s.is_human_readable() { s.collect_str(self) } else { ser_bytes(&self.0, s) }
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                if d.is_human_readable() {
+                    let text = String::deserialize(d)?;
+                    text.parse().map_err(de::Error::custom)
+                } else {
+                    de_bytes(d).map(Self)
+                }
+            }
+        }
+    };
+}
+
+macro_rules! hash_id {
+    ($(#[$doc:meta])* $name:ident, $context:literal) => {
+        id!($(#[$doc])* $name);
+
+        impl $name {
+            /// The BLAKE3 `derive_key` context of this kind of hash.
+            pub const CONTEXT: &'static str = $context;
+            /// Hashes `bytes` under this kind's context.
+            #[must_use]
+            pub fn of(bytes: &[u8]) -> Self {
+                Self(blake3::derive_key(Self::CONTEXT, bytes))
+            }
+        }
+    };
+}
+
+id!(
+    /// A host's `stork-node`: its Ed25519 public key.
+    NodeId
+);
+id!(
+    /// An Ed25519 public key of a person or role.
+    PublicKey
+);
+id!(
+    /// BLAKE3-256 of a file's bytes (plain, no context: what `b3sum` prints).
+    ContentId
+);
+id!(
+    /// BLAKE3-256 of a pack's bytes (plain, no context).
+    PackId
+);
+id!(
+    /// BLAKE3-256 of one piece of a pack or manifest (plain, no context).
+    PieceHash
+);
+
+hash_id!(
+    /// Names a key by algorithm and public bytes.
+    KeyId, "stork 2026 key id v1");
+hash_id!(
+    /// A fleet: the hash of its first root document's body.
+    FleetId, "stork 2026 fleet id v1");
+hash_id!(
+    /// A group: the hash of its first group document's body.
+    GroupId, "stork 2026 group id v1");
+hash_id!(
+    /// A publisher: the hash of its first publisher document's body.
+    PublisherId, "stork 2026 publisher id v1");
+hash_id!(
+    /// A log of numbered signed items: a feed, or the versions of one charter document.
+    LogId, "stork 2026 log id v1");
+hash_id!(
+    /// One signed body: a feed entry or a charter document.
+    ItemHash, "stork 2026 item v1");
+hash_id!(
+    /// The entries of a manifest: what a VM is shown.
+    TreeId, "stork 2026 tree id v1");
+hash_id!(
+    /// A whole manifest.
+    ManifestId, "stork 2026 manifest id v1");
+hash_id!(
+    /// One release body inside a feed entry.
+    ReleaseHash, "stork 2026 release v1");
+hash_id!(
+    /// All releases of a publisher that are not withdrawn.
+    ViewRoot, "stork 2026 view root v1");
+hash_id!(
+    /// One swarm: a release's packing, full or delta.
+    SwarmId, "stork 2026 swarm id v1");
+
+impl ContentId {
+    /// Hashes a file's bytes.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(*blake3::hash(bytes).as_bytes())
+    }
+}
+
+impl PackId {
+    /// Hashes a pack's bytes.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(*blake3::hash(bytes).as_bytes())
+    }
+}
+
+impl PieceHash {
+    /// Hashes a piece's bytes.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(*blake3::hash(bytes).as_bytes())
+    }
+}
+
+impl PublicKey {
+    /// The id of this key; the leading 1 is the algorithm Ed25519.
+    #[must_use]
+    pub fn key_id(&self) -> KeyId {
+        let mut input = [1; 33];
+        for (slot, b) in input.iter_mut().skip(1).zip(self.0) {
+            *slot = b;
+        }
+        KeyId::of(&input)
+    }
+}
+
+impl LogId {
+    /// The log of a publisher's feed.
+    #[must_use]
+    pub fn feed(publisher: PublisherId) -> Self {
+        Self::tagged(b'F', publisher.as_bytes())
+    }
+    /// The log of a fleet's root documents.
+    #[must_use]
+    pub fn root(fleet: FleetId) -> Self {
+        Self::tagged(b'R', fleet.as_bytes())
+    }
+    /// The log of a group's documents.
+    #[must_use]
+    pub fn group(group: GroupId) -> Self {
+        Self::tagged(b'G', group.as_bytes())
+    }
+    /// The log of a publisher's documents.
+    #[must_use]
+    pub fn publisher(publisher: PublisherId) -> Self {
+        Self::tagged(b'P', publisher.as_bytes())
+    }
+    fn tagged(tag: u8, id: &[u8; 32]) -> Self {
+        let mut input = vec![tag];
+        input.extend_from_slice(id);
+        Self::of(&input)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An id survives text and wire, and wrong text is refused with the text in the message.
+    #[test]
+    fn ids_round_trip() {
+        let id = ContentId::of(b"hello");
+        assert_eq!(id.to_string().parse::<ContentId>(), Ok(id));
+        assert_eq!(id.to_string(), blake3::hash(b"hello").to_hex().as_str());
+        assert!("xyz".parse::<ContentId>().is_err());
+        let wire = postcard::to_allocvec(&id).unwrap();
+        assert_eq!(wire.len(), 32);
+        assert_eq!(postcard::from_bytes::<ContentId>(&wire), Ok(id));
+    }
+
+    /// The same bytes give different ids in different roles (attack C6).
+    #[test]
+    fn kinds_of_hash_do_not_meet() {
+        assert_ne!(TreeId::of(b"x").0, ManifestId::of(b"x").0);
+        assert_ne!(LogId::feed(PublisherId([1; 32])), LogId::publisher(PublisherId([1; 32])));
+    }
+}

@@ -1,0 +1,20 @@
+//! Everything that two stork processes must agree on: ids, bounds, canonical encoding, signatures,
+//! charter, feed entries, manifests, frames and TLS identity.
+//!
+//! This crate is pure: no files, sockets, clocks or tasks, and no other crate of ours. What it
+//! describes is written down in `docs/PROTOCOL.md`.
+
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+pub mod charter;
+pub mod codec;
+pub mod feed;
+pub mod frame;
+pub mod ids;
+pub mod item;
+pub mod limits;
+pub mod manifest;
+pub mod sign;
+pub mod text;
+pub mod tick;
+pub mod tls;

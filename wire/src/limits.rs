@@ -1,0 +1,75 @@
+//! Every bound on what crosses the wire, with its unit and its reason.
+
+/// Bytes of one control frame. A peer that announces more is closed (attack A25).
+pub const FRAME_LEN_MAX: usize = 64 * 1024;
+/// Bytes of one frame of the push protocol: a list of 4 096 live releases must fit.
+pub const PUSH_FRAME_LEN_MAX: usize = 256 * 1024;
+/// Bytes of one frame before the peer is admitted: a Hello with its certificate and record.
+pub const UNADMITTED_FRAME_LEN_MAX: usize = 16 * 1024;
+/// Bytes of a signed feed entry with its signatures: announcements go to every host.
+pub const ENTRY_LEN_MAX: usize = 4 * 1024;
+/// Bytes of a signed charter document with its signatures.
+pub const DOC_LEN_MAX: usize = 32 * 1024;
+/// Bytes of a host-signed peer record or certificate.
+pub const RECORD_LEN_MAX: usize = 4 * 1024;
+/// Signatures on one body: the largest role has 16 keys.
+pub const SIGNATURES_MAX: usize = 16;
+/// Bytes of a manifest: some 500 000 entries.
+pub const MANIFEST_LEN_MAX: u64 = 64 * 1024 * 1024;
+/// Entries of one tree: larger trees belong into an image.
+pub const TREE_ENTRIES_MAX: usize = 1_000_000;
+/// Bytes of one path of a tree.
+pub const PATH_LEN_MAX: usize = 1_024;
+/// Bytes of one component of a path: `NAME_MAX` of Linux.
+pub const COMPONENT_LEN_MAX: usize = 255;
+/// Components of one path.
+pub const PATH_DEPTH_MAX: usize = 64;
+/// Unpacked bytes of one segment of a payload, so that a host holds at most one in memory.
+pub const SEGMENT_LEN_MAX: u64 = 32 * 1024 * 1024;
+/// Unpacked bytes of one release.
+pub const UNPACKED_LEN_MAX: u64 = 64 * 1024 * 1024 * 1024;
+/// Packs of one variant of a release: 64 GiB in segments of 32 MiB, with room for short ones.
+pub const PACKS_MAX: usize = 4_096;
+/// Pieces of one pack: 32 MiB and its growth in pieces of 64 KiB.
+pub const PIECES_PER_PACK_MAX: usize = 1_024;
+/// Smallest and largest piece, in bytes.
+pub const PIECE_LEN_MIN: u32 = 64 * 1024;
+/// Largest piece, in bytes: what a receiver holds before it can verify.
+pub const PIECE_LEN_MAX: u32 = 4 * 1024 * 1024;
+/// Base-two logarithm of the zstd window of a full pack (8 MiB) and
+/// of a delta pack (64 MiB), against bombs that ask for memory.
+pub const WINDOW_LOG_FULL: u32 = 23;
+/// See [`WINDOW_LOG_FULL`].
+pub const WINDOW_LOG_DELTA: u32 = 26;
+/// Content ids of one delta prefix.
+pub const PREFIX_RUNS_MAX: usize = 65_536;
+/// Bytes of one delta prefix.
+pub const PREFIX_LEN_MAX: u64 = 32 * 1024 * 1024;
+/// Piece of a manifest, in bytes; see `BlobRef`.
+pub const MANIFEST_PIECE_LEN: u64 = 1024 * 1024;
+/// Direct dependencies of a release (attack A15).
+pub const DEPENDS_MAX: usize = 64;
+/// Groups that a release is for.
+pub const RELEASE_GROUPS_MAX: usize = 32;
+/// Releases of one publisher that are not withdrawn.
+pub const LIVE_RELEASES_MAX: usize = 4_096;
+/// Items in one IHAVE or a range that is asked for at once (attacks G8, G17).
+pub const ITEMS_PER_FRAME_MAX: usize = 100;
+/// Heads in one frame: 46 B each, so that a frame of 64 KiB holds them.
+pub const HEADS_PER_FRAME_MAX: usize = 1_000;
+/// Logs (feeds and charter documents) of a fleet that a node keeps.
+pub const LOGS_MAX: usize = 32_768;
+/// Addresses in a peer record.
+pub const ADDRS_MAX: usize = 4;
+/// Peer records in one frame.
+pub const HINTS_MAX: usize = 8;
+/// Groups in a peer record.
+pub const SUBSCRIBED_GROUPS_MAX: usize = 128;
+/// A clock that is ahead by up to this many seconds is tolerated.
+pub const CLOCK_SKEW_S: u64 = 300;
+/// Hops after which a gossip message is not passed on (attack G5).
+pub const HOPS_MAX: u8 = 64;
+/// Pieces of one swarm: 64 GiB in pieces of 4 MiB, with room for short last pieces of packs.
+pub const PIECES_MAX: usize = 65_536;
+/// Milliseconds that a grant may last at the most.
+pub const GRANT_TTL_MS_MAX: u32 = 5_000;

@@ -1,0 +1,249 @@
+//! Signatures: the only place that calls the signature library.
+//!
+//! What is signed is `"stork-sig-v1\0" ‖ len ‖ context ‖ fleet id ‖ len ‖ body`, so that a signature
+//! for one kind of body, or for one fleet, is never good for another (attack A28), and the prefix
+//! can never be mistaken for what an SSH client signs (that begins with a length of four bytes).
+//! A [`Verified`] value can be made only here.
+
+use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::codec::{Blob, DecodeError, List, decode, encode};
+use crate::ids::{FleetId, ItemHash, KeyId, PublicKey, de_bytes, ser_bytes};
+use crate::limits::{DOC_LEN_MAX, SIGNATURES_MAX};
+
+/// A body that can be signed: its context, its bound and what must hold in itself.
+pub trait Body: Serialize + DeserializeOwned + Clone {
+    /// Separates this kind of body from every other.
+    const CONTEXT: &'static str;
+    /// Bytes of the encoded body at the most.
+    const LEN_MAX: usize;
+    /// Checks what can be checked without any other knowledge.
+    fn check(&self) -> Result<(), String>;
+}
+
+/// One signature with the id of the key that made it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeySignature {
+    /// Which key signed.
+    pub key: KeyId,
+    /// The 64 bytes of RFC 8032.
+    pub signature: SignatureBytes,
+}
+
+/// The 64 bytes of an Ed25519 signature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SignatureBytes(pub [u8; 64]);
+
+impl Serialize for SignatureBytes {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        ser_bytes(&self.0, s)
+    }
+}
+
+impl<'de> Deserialize<'de> for SignatureBytes {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        de_bytes(d).map(Self)
+    }
+}
+
+/// A body as bytes with its signatures. The bytes are kept and forwarded, never encoded again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// The exact signed bytes.
+    pub body: Blob<DOC_LEN_MAX>,
+    /// Sorted by key id, each key once.
+    pub signatures: List<KeySignature, SIGNATURES_MAX>,
+}
+
+/// Why a signed body was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum VerifyError {
+    /// The body does not decode, or not to the same bytes.
+    #[error("the signed body is {0}")]
+    Decode(#[from] DecodeError),
+    /// The body decodes, but contradicts itself.
+    #[error("the signed body is invalid: {0}")]
+    Invalid(String),
+    /// Signatures are not sorted, or a key signs twice.
+    #[error("the signatures are not sorted by key, each key once")]
+    SignatureOrder,
+    /// None of the signatures is by a key that may sign this.
+    #[error("none of the signing keys may sign this")]
+    UnknownKey,
+    /// A key that may sign this is named, but its signature is wrong.
+    #[error("a signature is wrong")]
+    BadSignature,
+    /// Fewer good signatures by distinct keys than required.
+    #[error("{good} good signatures by distinct keys, {needed} are needed")]
+    ThresholdNotMet {
+        /// Good signatures by distinct public keys.
+        good: usize,
+        /// The threshold.
+        needed: usize,
+    },
+}
+
+/// A body whose signatures were checked against the keys of one role.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verified<T> {
+    body: T,
+    hash: ItemHash,
+}
+
+impl<T> Verified<T> {
+    /// The checked body.
+    pub const fn body(&self) -> &T {
+        &self.body
+    }
+    /// The hash of its bytes.
+    pub const fn hash(&self) -> ItemHash {
+        self.hash
+    }
+    /// The body alone.
+    pub fn into_body(self) -> T {
+        self.body
+    }
+}
+
+impl Envelope {
+    /// The hash of the signed bytes, which names this item in chains.
+    #[must_use]
+    pub fn hash(&self) -> ItemHash {
+        ItemHash::of(&self.body)
+    }
+
+    /// Reads the body without believing it: to learn which keys must have signed.
+    pub fn claimed<T: Body>(&self) -> Result<T, VerifyError> {
+        let body: T = decode(&self.body, T::LEN_MAX)?;
+        body.check().map_err(VerifyError::Invalid)?;
+        Ok(body)
+    }
+
+    /// Checks that at least `threshold` distinct keys of `keys` signed this body in this fleet.
+    ///
+    /// A wrong signature beside enough good ones does no harm (test T007).
+    pub fn verify<T: Body>(
+        &self,
+        fleet: FleetId,
+        keys: &[PublicKey],
+        threshold: usize,
+    ) -> Result<Verified<T>, VerifyError> {
+        let body: T = self.claimed()?;
+        if !self.signatures.windows(2).all(|w| matches!(w, [a, b] if a.key < b.key)) {
+            return Err(VerifyError::SignatureOrder);
+        }
+        let message = signed_bytes(T::CONTEXT, fleet, &self.body);
+        let mut good: Vec<PublicKey> = Vec::new();
+        let mut known = 0usize;
+        for s in &self.signatures {
+            let Some(key) = keys.iter().find(|k| k.key_id() == s.key) else { continue };
+            known += 1;
+            if !good.contains(key) && verify_raw(key, &message, &s.signature) {
+                good.push(*key);
+            }
+        }
+        let needed = threshold.max(1);
+        match () {
+            () if good.len() >= needed => Ok(Verified { body, hash: self.hash() }),
+            () if known == 0 => Err(VerifyError::UnknownKey),
+            () if good.is_empty() => Err(VerifyError::BadSignature),
+            () => Err(VerifyError::ThresholdNotMet { good: good.len(), needed }),
+        }
+    }
+
+    /// Adds a signature, in its place; a second one by the same key replaces the first.
+    ///
+    /// # Errors
+    /// When there are already [`SIGNATURES_MAX`] signatures.
+    pub fn add(&mut self, key: PublicKey, signature: SignatureBytes) -> Result<(), VerifyError> {
+        let mut all: Vec<KeySignature> = self.signatures.to_vec();
+        let key = key.key_id();
+        all.retain(|s| s.key != key);
+        all.push(KeySignature { key, signature });
+        all.sort_by_key(|s| s.key);
+        self.signatures = List::new(all).map_err(|e| VerifyError::Invalid(e.to_string()))?;
+        Ok(())
+    }
+
+    /// An envelope without signatures yet.
+    ///
+    /// # Errors
+    /// When the body breaks its own rules or is longer than its kind allows.
+    pub fn unsigned<T: Body>(body: &T) -> Result<Self, VerifyError> {
+        body.check().map_err(VerifyError::Invalid)?;
+        let bytes = encode(body);
+        let len = bytes.len();
+        if len > T::LEN_MAX {
+            return Err(DecodeError::TooLong { len, max: T::LEN_MAX }.into());
+        }
+        let body = Blob::new(bytes).map_err(|e| VerifyError::Invalid(e.to_string()))?;
+        Ok(Self { body, signatures: List::empty() })
+    }
+
+    /// Signs a body with a key that is at hand.
+    pub fn sign<T: Body>(body: &T, fleet: FleetId, key: &SecretKey) -> Result<Self, VerifyError> {
+        let mut envelope = Self::unsigned(body)?;
+        let message = signed_bytes(T::CONTEXT, fleet, &envelope.body);
+        envelope.add(key.public(), key.sign(&message))?;
+        Ok(envelope)
+    }
+}
+
+/// The bytes that are signed for a body; also what is handed to an ssh-agent.
+#[must_use]
+pub fn signed_bytes(context: &str, fleet: FleetId, body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(64 + context.len() + body.len());
+    out.extend_from_slice(b"stork-sig-v1\0");
+    for part in [context.as_bytes(), fleet.as_bytes(), body] {
+        out.extend_from_slice(&(part.len() as u64).to_le_bytes());
+        out.extend_from_slice(part);
+    }
+    out
+}
+
+/// Strict RFC 8032 verification: refuses small-order keys and non-canonical points and scalars.
+fn verify_raw(key: &PublicKey, message: &[u8], signature: &SignatureBytes) -> bool {
+    VerifyingKey::from_bytes(key.as_bytes())
+        .is_ok_and(|k| k.verify_strict(message, &Signature::from_bytes(&signature.0)).is_ok())
+}
+
+/// May this key be enrolled? Refuses what is no point, and points of small order (test T053).
+#[must_use]
+pub fn is_sound(key: &PublicKey) -> bool {
+    VerifyingKey::from_bytes(key.as_bytes())
+        .is_ok_and(|k| !k.is_weak() && k.to_edwards().is_torsion_free())
+}
+
+/// A private key; its memory is cleared when dropped.
+pub struct SecretKey(SigningKey);
+
+impl core::fmt::Debug for SecretKey {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "SecretKey(of {})", self.public().short())
+    }
+}
+
+impl SecretKey {
+    /// The key of a 32-byte seed (RFC 8032 §5.1.5).
+    #[must_use]
+    pub fn from_seed(seed: &[u8; 32]) -> Self {
+        Self(SigningKey::from_bytes(seed))
+    }
+    /// The public half.
+    #[must_use]
+    pub fn public(&self) -> PublicKey {
+        PublicKey(self.0.verifying_key().to_bytes())
+    }
+    /// Signs raw bytes, which must come from [`signed_bytes`] or a TLS handshake.
+    #[must_use]
+    pub fn sign(&self, message: &[u8]) -> SignatureBytes {
+        SignatureBytes(self.0.sign(message).to_bytes())
+    }
+    /// The 32-byte seed, to write it into a key file.
+    #[must_use]
+    pub fn seed(&self) -> [u8; 32] {
+        self.0.to_bytes()
+    }
+}
