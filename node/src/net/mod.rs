@@ -1,1 +1,17 @@
-//! stub
+//! Network: the QUIC endpoint, mutual identity, one task per connection, bounded outboxes.
+//!
+//! A thin shell without decisions: it authenticates keys, frames bytes and reports to the driver by
+//! [`NetEvent`]. Who may stay, what is answered and who is dialled is decided by the driver and the
+//! pure machines behind it. Nothing here waits for a slow peer on behalf of another.
+
+mod bulk;
+mod control;
+mod endpoint;
+mod frame_io;
+mod outbox;
+
+pub use bulk::{Bulk, BulkIn, BulkPiece, ExpectKey};
+pub use control::{Admission, Connected, ConnId, NetEvent};
+pub use endpoint::{BindError, Net, NetCounters, PushConnection};
+pub use frame_io::{FrameError, read_raw, write_raw};
+pub use outbox::{Outbox, Overflow, Priority};

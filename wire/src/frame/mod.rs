@@ -96,6 +96,8 @@ pub enum JoinReply {
         /// The root documents from the first, which the token's fleet id must match. The rest of the
         /// charter comes by sync.
         roots: List<Item, 16>,
+        /// Hosts to dial first: the admitting one, and some that it knows.
+        peers: List<PeerHint, HINTS_MAX>,
     },
     /// It is not, and why.
     Refused(Line),

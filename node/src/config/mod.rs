@@ -1,0 +1,64 @@
+//! Configuration: the node's own file and the folder with one file per VM.
+//!
+//! A broken VM file never stops the daemon: the last good version of it stays in force, and the
+//! fault is reported with file, line and what to do.
+
+mod node_file;
+mod vm_folder;
+
+pub use node_file::{ConfigError, NodeConfig};
+pub use vm_folder::{BadVmFile, VmFolder};
+
+/// What to do about an error of the TOML parser; finds the key that was probably meant.
+#[must_use]
+pub fn hint_for(error: &str) -> String {
+    let quoted: Vec<&str> = error.split('`').skip(1).step_by(2).collect();
+    if error.contains("unknown field")
+        && let Some((wrong, known)) = quoted.split_first()
+        && let Some(best) = known.iter().min_by_key(|k| distance(wrong, k))
+        && distance(wrong, best) <= 3
+    {
+        return format!("did you mean `{best}`?");
+    }
+    if error.contains("missing field")
+        && let Some(key) = quoted.first()
+    {
+        return format!("add the key `{key}`");
+    }
+    "see the examples in deploy/examples".to_owned()
+}
+
+/// Edits between two words (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().take(64).collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().take(64).enumerate() {
+        let mut diagonal = i;
+        let mut left = i + 1;
+        for (cell, y) in row.iter_mut().skip(1).zip(&b) {
+            let up = *cell;
+            let best = (diagonal + usize::from(x != *y)).min(up + 1).min(left + 1);
+            diagonal = up;
+            *cell = best;
+            left = best;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = i + 1;
+        }
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The key that was probably meant is named.
+    #[test]
+    fn did_you_mean() {
+        assert_eq!(distance("traget", "target"), 2);
+        let e = "unknown field `traget`, expected one of `backend`, `target`";
+        assert_eq!(hint_for(e), "did you mean `target`?");
+        assert_eq!(hint_for("missing field `view`"), "add the key `view`");
+    }
+}

@@ -1,0 +1,93 @@
+//! `node.toml`: where the node listens and keeps its state. Every key is optional.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::hint_for;
+
+/// A configuration that cannot be used: which file, what is wrong, what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {message}")]
+pub struct ConfigError {
+    /// The file.
+    pub path: String,
+    /// What is wrong; names line and column where the parser knows them.
+    pub message: String,
+    /// What to do.
+    pub help: String,
+}
+
+/// The node's settings.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NodeConfig {
+    /// Where it takes QUIC connections.
+    pub listen: SocketAddr,
+    /// Addresses that others should dial; empty: the one it listens on.
+    pub advertise: Vec<SocketAddr>,
+    /// The folder for everything that must survive.
+    pub state: PathBuf,
+    /// The folder with one file per VM.
+    pub vms: PathBuf,
+    /// The control socket.
+    pub socket: PathBuf,
+    /// Bytes that are always left free on the disk of the state folder.
+    pub min_free_bytes: u64,
+    /// Bytes of packs kept to serve others beyond what is needed.
+    pub seed_bytes: u64,
+    /// `text` or `json`.
+    pub log: LogFormat,
+}
+
+/// How the daemon writes its log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One readable line an event.
+    #[default]
+    Text,
+    /// One JSON object an event.
+    Json,
+}
+
+impl Default for NodeConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 0], 7749)),
+            advertise: Vec::new(),
+            state: "/var/lib/stork".into(),
+            vms: "/etc/stork/vms.d".into(),
+            socket: "/run/stork/api.sock".into(),
+            min_free_bytes: 256 * 1024 * 1024,
+            seed_bytes: 16 * 1024 * 1024 * 1024,
+            log: LogFormat::Text,
+        }
+    }
+}
+
+impl NodeConfig {
+    /// Reads a file. A file that was not asked for by name may be missing.
+    pub fn read(path: &Path, must_exist: bool) -> Result<Self, ConfigError> {
+        let shown = path.display().to_string();
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && !must_exist => {
+                return Ok(Self::default());
+            }
+            Err(e) => {
+                return Err(ConfigError {
+                    path: shown,
+                    message: format!("cannot be read: {e}"),
+                    help: "check the path and its permissions".into(),
+                });
+            }
+        };
+        toml::from_str(&text).map_err(|e| {
+            let message = e.to_string().trim_end().to_owned();
+            let help = hint_for(&message);
+            ConfigError { path: shown, message, help }
+        })
+    }
+}

@@ -1,0 +1,318 @@
+//! Bulk connections: pieces and manifests, one stream each, only what was asked for.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use quinn::{Connection, Endpoint, RecvStream, VarInt};
+use stork_wire::frame::{ALPN_BULK, BULK_HEADER_LEN_MAX, BulkHeader};
+use stork_wire::ids::{ManifestId, NodeId, PieceHash, SwarmId};
+use stork_wire::limits::MANIFEST_PIECE_LEN;
+use stork_wire::sign::SecretKey;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::endpoint::connect;
+
+/// A stream that brings nothing for so long is given up (attack A11: 5 s windows).
+const STALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes a stream must bring in every such window, or it counts as stalled.
+const BYTES_PER_WINDOW_MIN: usize = 16 * 1024;
+
+/// What a stream may bring: only what was asked for is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ExpectKey {
+    /// A piece.
+    Piece(NodeId, SwarmId, u32),
+    /// A manifest.
+    Manifest(NodeId, ManifestId),
+}
+
+/// Size, and for a manifest the hash over its pieces' hashes.
+#[derive(Debug, Clone, Copy)]
+struct Expected {
+    len: u64,
+    pieces: Option<PieceHash>,
+}
+
+/// A piece on its way out.
+#[derive(Debug)]
+pub struct BulkPiece {
+    /// What it is.
+    pub header: BulkHeader,
+    /// For a manifest of several pieces, their hashes.
+    pub prefix: Vec<u8>,
+    /// The bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// What the bulk connections bring.
+#[derive(Debug)]
+pub enum BulkIn {
+    /// All bytes of a piece, not yet verified.
+    Piece {
+        /// From whom.
+        from: NodeId,
+        /// Which swarm.
+        swarm: SwarmId,
+        /// Which piece.
+        piece: u32,
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
+    /// All bytes of a manifest, each piece verified.
+    Manifest {
+        /// From whom.
+        from: NodeId,
+        /// Which.
+        manifest: ManifestId,
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
+    /// A stream that was asked for brought too little, too slowly, or something else.
+    Failed {
+        /// What was expected.
+        key: ExpectKey,
+        /// Why.
+        why: &'static str,
+        /// The bytes contradict what was announced: the sender is at fault.
+        bad: bool,
+    },
+}
+
+/// All bulk connections of a node.
+#[derive(Debug)]
+pub struct Bulk {
+    endpoint: Endpoint,
+    key: Arc<SecretKey>,
+    connections: DashMap<NodeId, Connection>,
+    addresses: DashMap<NodeId, Vec<SocketAddr>>,
+    expected: DashMap<ExpectKey, Expected>,
+    incoming: mpsc::Sender<BulkIn>,
+    /// Bytes sent and received.
+    sent: AtomicU64,
+    received: AtomicU64,
+    unexpected: AtomicU64,
+}
+
+impl Bulk {
+    pub(super) fn new(
+        endpoint: Endpoint,
+        key: Arc<SecretKey>,
+        incoming: mpsc::Sender<BulkIn>,
+    ) -> Self {
+        Self {
+            endpoint,
+            key,
+            connections: DashMap::new(),
+            addresses: DashMap::new(),
+            expected: DashMap::new(),
+            incoming,
+            sent: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+            unexpected: AtomicU64::new(0),
+        }
+    }
+
+    /// Bytes of content sent and received, and streams that nobody asked for.
+    #[must_use]
+    pub fn totals(&self) -> (u64, u64, u64) {
+        let load = |a: &AtomicU64| a.load(Ordering::Relaxed);
+        (load(&self.sent), load(&self.received), load(&self.unexpected))
+    }
+
+    /// This host was admitted on a control connection: it may open bulk connections.
+    pub fn admit(&self, node: NodeId, addrs: Vec<SocketAddr>) {
+        self.addresses.insert(node, addrs);
+    }
+
+    /// This host's last control connection ended.
+    pub fn expel(&self, node: NodeId) {
+        self.addresses.remove(&node);
+        if let Some((_, connection)) = self.connections.remove(&node) {
+            connection.close(VarInt::from_u32(0), b"the control connection ended");
+        }
+    }
+
+    /// A stream with this will come; any other is refused unread.
+    pub fn expect(&self, key: ExpectKey, len: u64, pieces: Option<PieceHash>) {
+        self.expected.insert(key, Expected { len, pieces });
+    }
+
+    /// That stream is no longer wanted.
+    pub fn forget(&self, key: &ExpectKey) {
+        self.expected.remove(key);
+    }
+
+    /// Serves an inbound bulk connection of a host that must already be admitted.
+    pub(super) async fn serve(self: Arc<Self>, node: NodeId, connection: Connection) {
+        if !self.addresses.contains_key(&node) {
+            connection.close(VarInt::from_u32(1), b"no control connection: say hello there first");
+            return;
+        }
+        self.connections.entry(node).or_insert_with(|| connection.clone());
+        self.read_streams(node, connection).await;
+    }
+
+    async fn read_streams(self: Arc<Self>, node: NodeId, connection: Connection) {
+        while let Ok(stream) = connection.accept_uni().await {
+            let bulk = Arc::clone(&self);
+            tokio::spawn(async move { bulk.read_stream(node, stream).await });
+        }
+        let id = connection.stable_id();
+        self.connections.remove_if(&node, |_, c| c.stable_id() == id);
+    }
+
+    async fn read_stream(&self, node: NodeId, mut stream: RecvStream) {
+        let Some(header) = timeout(STALL_TIMEOUT, read_header(&mut stream)).await.ok().flatten()
+        else {
+            self.unexpected.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        let (key, len) = match header {
+            BulkHeader::Piece { swarm, piece, len } => {
+                (ExpectKey::Piece(node, swarm, piece), u64::from(len))
+            }
+            BulkHeader::Manifest { manifest, len } => (ExpectKey::Manifest(node, manifest), len),
+        };
+        let Some((_, expected)) = self.expected.remove(&key) else {
+            self.unexpected.fetch_add(1, Ordering::Relaxed);
+            drop(stream.stop(VarInt::from_u32(2)));
+            return;
+        };
+        let outcome = if expected.len == len {
+            read_body(&mut stream, len, expected.pieces).await
+        } else {
+            Err(("another length than announced", true))
+        };
+        let event = match outcome {
+            Ok(bytes) => {
+                self.received.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                match key {
+                    ExpectKey::Piece(from, swarm, piece) => {
+                        BulkIn::Piece { from, swarm, piece, bytes }
+                    }
+                    ExpectKey::Manifest(from, manifest) => {
+                        BulkIn::Manifest { from, manifest, bytes }
+                    }
+                }
+            }
+            Err((why, bad)) => {
+                drop(stream.stop(VarInt::from_u32(3)));
+                BulkIn::Failed { key, why, bad }
+            }
+        };
+        drop(self.incoming.send(event).await);
+    }
+
+    /// Sends a piece or manifest and waits until the peer has all of it.
+    pub async fn send(self: &Arc<Self>, to: NodeId, piece: BulkPiece) -> Result<(), String> {
+        let connection = self.connection_to(to).await?;
+        let text = |e: &dyn std::fmt::Display| e.to_string();
+        let mut stream = connection.open_uni().await.map_err(|e| text(&e))?;
+        stream.write_all(&piece.header.to_bytes()).await.map_err(|e| text(&e))?;
+        stream.write_all(&piece.prefix).await.map_err(|e| text(&e))?;
+        stream.write_all(&piece.bytes).await.map_err(|e| text(&e))?;
+        stream.finish().map_err(|e| text(&e))?;
+        match stream.stopped().await {
+            Ok(None) => {
+                self.sent.fetch_add(piece.bytes.len() as u64, Ordering::Relaxed);
+                Ok(())
+            }
+            Ok(Some(_)) => Err("the peer does not want it".to_owned()),
+            Err(e) => Err(e.to_string()),
+        }
+    }
+
+    async fn connection_to(self: &Arc<Self>, node: NodeId) -> Result<Connection, String> {
+        if let Some(c) = self.connections.get(&node)
+            && c.close_reason().is_none()
+        {
+            return Ok(c.clone());
+        }
+        let addrs = self.addresses.get(&node).map(|a| a.clone()).unwrap_or_default();
+        let connection = connect(&self.endpoint, &self.key, node, &addrs, ALPN_BULK).await?;
+        self.connections.insert(node, connection.clone());
+        let bulk = Arc::clone(self);
+        tokio::spawn(bulk.read_streams(node, connection.clone()));
+        Ok(connection)
+    }
+}
+
+async fn read_header(stream: &mut RecvStream) -> Option<BulkHeader> {
+    let mut len = [0; 2];
+    stream.read_exact(&mut len).await.ok()?;
+    let len = usize::from(u16::from_le_bytes(len));
+    if len > BULK_HEADER_LEN_MAX {
+        return None;
+    }
+    let mut body = vec![0; len];
+    stream.read_exact(&mut body).await.ok()?;
+    BulkHeader::from_bytes(&body).ok()
+}
+
+type Fault = (&'static str, bool);
+
+/// Reads exactly `len` bytes, at a minimum rate; checks a manifest's pieces as they come.
+async fn read_body(
+    stream: &mut RecvStream,
+    len: u64,
+    pieces: Option<PieceHash>,
+) -> Result<Vec<u8>, Fault> {
+    let len = usize::try_from(len).map_err(|_e| ("too long", true))?;
+    let piece_len = usize::try_from(MANIFEST_PIECE_LEN).map_err(|_e| ("too long", true))?;
+    let mut hashes = Vec::new();
+    if let Some(root) = pieces
+        && len > piece_len
+    {
+        hashes = read_exactly(stream, len.div_ceil(piece_len) * 32).await?;
+        if PieceHash::of(&hashes) != root {
+            return Err(("a list of pieces that is not the announced one", true));
+        }
+    }
+    let mut out = Vec::new();
+    let mut hashes = hashes.chunks_exact(32);
+    while out.len() < len {
+        let step = if pieces.is_some() { piece_len.min(len - out.len()) } else { len - out.len() };
+        let bytes = read_exactly(stream, step).await?;
+        if let Some(want) = hashes.next()
+            && PieceHash::of(&bytes).as_bytes() != want
+        {
+            return Err(("a piece that does not hash to its announced value", true));
+        }
+        out.extend_from_slice(&bytes);
+    }
+    let mut rest = [0; 1];
+    match timeout(STALL_TIMEOUT, stream.read(&mut rest)).await {
+        Ok(Ok(None)) => Ok(out),
+        Ok(Ok(Some(_))) => Err(("more bytes than announced", true)),
+        Ok(Err(_)) | Err(_) => Err(("the stream did not end", false)),
+    }
+}
+
+async fn read_exactly(stream: &mut RecvStream, len: usize) -> Result<Vec<u8>, Fault> {
+    let mut out = vec![0; len];
+    let mut at = 0;
+    while at < len {
+        let window = async {
+            let mut got = 0;
+            while at + got < len && got < BYTES_PER_WINDOW_MIN {
+                let room = out.get_mut(at + got..).unwrap_or_default();
+                match stream.read(room).await {
+                    Ok(Some(n)) => got += n,
+                    Ok(None) => return Err(("fewer bytes than announced", true)),
+                    Err(_) => return Err(("the stream was reset", false)),
+                }
+            }
+            Ok(got)
+        };
+        match timeout(STALL_TIMEOUT, window).await {
+            Ok(Ok(got)) => at += got,
+            Ok(Err(e)) => return Err(e),
+            Err(_late) => return Err(("too slow", false)),
+        }
+    }
+    Ok(out)
+}

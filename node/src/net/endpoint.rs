@@ -1,0 +1,304 @@
+//! The QUIC endpoint: who may knock, how often, and with which windows (acceptance/security.md §3).
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
+use quinn::{
+    ClientConfig, Connection, Endpoint, EndpointConfig, IdleTimeout, Incoming, ServerConfig,
+    TokioRuntime, TransportConfig, VarInt,
+};
+use rustls::pki_types::CertificateDer;
+use stork_wire::frame::{ALPN_BULK, ALPN_CONTROL, ALPN_PUSH, Hello};
+use stork_wire::ids::{NodeId, PublicKey};
+use stork_wire::sign::SecretKey;
+use stork_wire::tls;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::bulk::Bulk;
+use super::control::{self, ConnId, HELLO_TIMEOUT, NetEvent};
+
+/// Connections that have not said who they are, in all; more are told to retry or dropped.
+const UNADMITTED_MAX: usize = 64;
+/// Unadmitted connections above which an address must first prove that it is its own.
+const RETRY_ABOVE: usize = 16;
+/// The receive buffer asked of the kernel; a burst of one window fits.
+const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+
+/// The node cannot listen.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The address is taken or not ours.
+    #[error("cannot listen on {addr}: {source}")]
+    Address {
+        /// The address.
+        addr: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The key is of no use for TLS.
+    #[error("the node's key is of no use for TLS")]
+    Tls(#[from] rustls::Error),
+}
+
+/// What went by at the door.
+#[derive(Debug, Default)]
+pub struct NetCounters {
+    /// Connections taken.
+    pub accepted: AtomicU64,
+    /// Connections dropped because too many had not said who they are.
+    pub dropped: AtomicU64,
+    /// Handshakes that failed.
+    pub handshakes_failed: AtomicU64,
+    /// Connections dialled.
+    pub dialled: AtomicU64,
+}
+
+/// A publisher's connection, for the push service.
+#[derive(Debug)]
+pub struct PushConnection {
+    /// The connection.
+    pub connection: Connection,
+    /// The ephemeral key that it showed.
+    pub key: PublicKey,
+}
+
+/// The endpoint with all that its tasks share.
+#[derive(Debug)]
+pub struct Net {
+    endpoint: Endpoint,
+    key: Arc<SecretKey>,
+    events: mpsc::Sender<NetEvent>,
+    push: mpsc::Sender<PushConnection>,
+    bulk: Arc<Bulk>,
+    next_conn: AtomicU64,
+    unadmitted: AtomicUsize,
+    counters: NetCounters,
+}
+
+fn transport(uni: u32, bidi: u32, stream_window: u32, window: u32) -> TransportConfig {
+    let mut t = TransportConfig::default();
+    t.max_concurrent_uni_streams(VarInt::from_u32(uni))
+        .max_concurrent_bidi_streams(VarInt::from_u32(bidi))
+        .stream_receive_window(VarInt::from_u32(stream_window))
+        .receive_window(VarInt::from_u32(window))
+        .send_window(u64::from(window))
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(20_000))))
+        .datagram_receive_buffer_size(None);
+    t
+}
+
+/// Streams and windows of the dialler's side, by protocol. The control connection stays alive by
+/// our own pings as well; bulk and push connections may end when idle.
+fn transport_for(alpn: &[u8]) -> TransportConfig {
+    const KIB: u32 = 1024;
+    if alpn == ALPN_CONTROL {
+        let mut t = transport(0, 1, 256 * KIB, 1024 * KIB);
+        t.keep_alive_interval(Some(Duration::from_secs(5)));
+        t
+    } else {
+        transport(8, 16, 1280 * KIB, 8 * 1024 * KIB)
+    }
+}
+
+/// Configures the dialler's side for one protocol and one expected peer.
+pub(super) fn client_config(
+    key: &SecretKey,
+    expected: NodeId,
+    alpn: &[u8],
+) -> Result<ClientConfig, rustls::Error> {
+    let tls = tls::client_config(key, expected, alpn)?;
+    let quic = QuicClientConfig::try_from(tls)
+        .map_err(|_e| rustls::Error::General("no initial cipher suite".into()))?;
+    let mut config = ClientConfig::new(Arc::new(quic));
+    config.transport_config(Arc::new(transport_for(alpn)));
+    Ok(config)
+}
+
+fn server_config(key: &SecretKey) -> Result<ServerConfig, rustls::Error> {
+    let tls = tls::server_config(key, &[ALPN_CONTROL, ALPN_BULK, ALPN_PUSH])?;
+    let quic = QuicServerConfig::try_from(tls)
+        .map_err(|_e| rustls::Error::General("no initial cipher suite".into()))?;
+    let mut config = ServerConfig::with_crypto(Arc::new(quic));
+    config
+        .transport_config(Arc::new(transport_for(ALPN_BULK)))
+        .migration(false)
+        .max_incoming(256)
+        .incoming_buffer_size(64 * 1024)
+        .incoming_buffer_size_total(4 * 1024 * 1024);
+    Ok(config)
+}
+
+fn socket(addr: SocketAddr) -> std::io::Result<std::net::UdpSocket> {
+    let socket = std::net::UdpSocket::bind(addr)?;
+    // A smaller buffer only costs speed; `stork doctor` will tell.
+    rustix::net::sockopt::set_socket_recv_buffer_size(&socket, SOCKET_BUFFER_BYTES)
+        .unwrap_or_default();
+    rustix::net::sockopt::set_socket_send_buffer_size(&socket, SOCKET_BUFFER_BYTES)
+        .unwrap_or_default();
+    Ok(socket)
+}
+
+impl Net {
+    /// Binds the endpoint. Call [`Net::accept_loop`] to take connections.
+    pub fn bind(
+        addr: SocketAddr,
+        key: Arc<SecretKey>,
+        events: mpsc::Sender<NetEvent>,
+        push: mpsc::Sender<PushConnection>,
+        bulk_in: mpsc::Sender<super::BulkIn>,
+    ) -> Result<Arc<Self>, BindError> {
+        let at = |source| BindError::Address { addr, source };
+        let socket = socket(addr).map_err(at)?;
+        let server = server_config(&key)?;
+        let config = EndpointConfig::default();
+        let endpoint =
+            Endpoint::new(config, Some(server), socket, Arc::new(TokioRuntime)).map_err(at)?;
+        let bulk = Arc::new(Bulk::new(endpoint.clone(), Arc::clone(&key), bulk_in));
+        Ok(Arc::new(Self {
+            endpoint,
+            key,
+            events,
+            push,
+            bulk,
+            next_conn: AtomicU64::new(1),
+            unadmitted: AtomicUsize::new(0),
+            counters: NetCounters::default(),
+        }))
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.endpoint.local_addr()
+    }
+    /// The bulk connections.
+    #[must_use]
+    pub const fn bulk(&self) -> &Arc<Bulk> {
+        &self.bulk
+    }
+    /// What went by at the door.
+    #[must_use]
+    pub const fn counters(&self) -> &NetCounters {
+        &self.counters
+    }
+    /// Closes everything and waits until the peers were told.
+    pub async fn shut_down(&self) {
+        self.endpoint.close(VarInt::from_u32(0), b"shutting down");
+        drop(timeout(Duration::from_secs(2), self.endpoint.wait_idle()).await);
+    }
+
+    /// Takes connections until the endpoint is closed.
+    pub async fn accept_loop(self: Arc<Self>) {
+        while let Some(incoming) = self.endpoint.accept().await {
+            let waiting = self.unadmitted.load(Ordering::Relaxed);
+            let proven = incoming.remote_address_validated();
+            if waiting >= UNADMITTED_MAX {
+                self.counters.dropped.fetch_add(1, Ordering::Relaxed);
+                incoming.refuse();
+            } else if waiting >= RETRY_ABOVE && !proven && !is_loopback(&incoming) {
+                // Retry fails only for an address that has proven itself; that was just asked.
+                drop(incoming.retry());
+            } else {
+                self.unadmitted.fetch_add(1, Ordering::Relaxed);
+                tokio::spawn(Arc::clone(&self).take(incoming));
+            }
+        }
+    }
+
+    async fn take(self: Arc<Self>, incoming: Incoming) {
+        let shaken = timeout(HELLO_TIMEOUT, async { incoming.accept().ok()?.await.ok() }).await;
+        // From here on it is bounded by its protocol: control by the hello's deadline, bulk and push
+        // by what the driver knows of the key.
+        self.unadmitted.fetch_sub(1, Ordering::Relaxed);
+        let Ok(Some(connection)) = shaken else {
+            self.counters.handshakes_failed.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        let (Some(key), Some(alpn)) = (shown_key(&connection), protocol(&connection)) else {
+            return control::close(&connection, "no key or no protocol");
+        };
+        self.counters.accepted.fetch_add(1, Ordering::Relaxed);
+        let node = NodeId(key.0);
+        if alpn == ALPN_CONTROL {
+            connection.set_max_concurrent_uni_streams(VarInt::from_u32(0));
+            connection.set_receive_window(VarInt::from_u32(1024 * 1024));
+            let id = self.next_conn.fetch_add(1, Ordering::Relaxed);
+            control::serve(id, node, connection, self.events.clone()).await;
+        } else if alpn == ALPN_BULK {
+            connection.set_max_concurrent_bi_streams(VarInt::from_u32(0));
+            Arc::clone(&self.bulk).serve(node, connection).await;
+        } else {
+            connection.set_max_concurrent_uni_streams(VarInt::from_u32(0));
+            if let Err(full) = self.push.try_send(PushConnection { connection, key }) {
+                let refused = full.into_inner();
+                control::close(&refused.connection, "busy: too many publishers at once");
+            }
+        }
+    }
+
+    /// Dials a host; the outcome comes as [`NetEvent::Answered`] or [`NetEvent::DialFailed`].
+    pub fn dial(self: &Arc<Self>, node: NodeId, addrs: Vec<SocketAddr>, hello: Box<Hello>) {
+        let net = Arc::clone(self);
+        self.counters.dialled.fetch_add(1, Ordering::Relaxed);
+        tokio::spawn(async move {
+            match connect(&net.endpoint, &net.key, node, &addrs, ALPN_CONTROL).await {
+                Ok(connection) => {
+                    let id: ConnId = net.next_conn.fetch_add(1, Ordering::Relaxed);
+                    control::introduce(id, node, connection, hello, net.events.clone()).await;
+                }
+                Err(why) => {
+                    drop(net.events.send(NetEvent::DialFailed { node, why }).await);
+                }
+            }
+        });
+    }
+}
+
+/// Tries a host's addresses one after the other.
+pub(super) async fn connect(
+    endpoint: &Endpoint,
+    key: &SecretKey,
+    node: NodeId,
+    addrs: &[SocketAddr],
+    alpn: &[u8],
+) -> Result<Connection, String> {
+    let config = client_config(key, node, alpn).map_err(|e| e.to_string())?;
+    let mut why = "it has no address".to_owned();
+    for addr in addrs {
+        let connecting = match endpoint.connect_with(config.clone(), *addr, "stork") {
+            Ok(c) => c,
+            Err(e) => {
+                why = format!("{addr}: {e}");
+                continue;
+            }
+        };
+        match timeout(HELLO_TIMEOUT, connecting).await {
+            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Err(e)) => why = format!("{addr}: {e}"),
+            Err(_late) => why = format!("{addr}: no answer within 3 s"),
+        }
+    }
+    Err(why)
+}
+
+fn is_loopback(incoming: &Incoming) -> bool {
+    match incoming.remote_address().ip() {
+        IpAddr::V4(ip) => ip.is_loopback(),
+        IpAddr::V6(ip) => {
+            ip.is_loopback() || ip.to_ipv4_mapped().is_some_and(|v4| v4.is_loopback())
+        }
+    }
+}
+
+fn shown_key(connection: &Connection) -> Option<PublicKey> {
+    let identity = connection.peer_identity()?;
+    tls::peer_key(identity.downcast_ref::<Vec<CertificateDer<'static>>>()?)
+}
+
+fn protocol(connection: &Connection) -> Option<Vec<u8>> {
+    connection.handshake_data()?.downcast::<HandshakeData>().ok()?.protocol
+}

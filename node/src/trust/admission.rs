@@ -1,0 +1,168 @@
+//! Who may take part: host certificates, peer records, join tokens, push certificates.
+
+use stork_wire::charter::{HostCert, JoinToken, PeerRecord, PushCert, UnixSeconds};
+use stork_wire::frame::PeerHint;
+use stork_wire::ids::{FleetId, NodeId, PublicKey};
+use stork_wire::limits::CLOCK_SKEW_S;
+use stork_wire::sign::{Envelope, VerifyError};
+
+use super::Trust;
+
+/// Why a host or publisher is not let in.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AdmissionError {
+    /// This node has no root document yet.
+    #[error("this node does not know its fleet's root document yet")]
+    NoCharter,
+    /// Another fleet.
+    #[error("it belongs to the fleet {}", .0.short())]
+    OtherFleet(FleetId),
+    /// The signature is not good.
+    #[error("{what}: {error}")]
+    Signature {
+        /// Certificate, record or token.
+        what: &'static str,
+        /// What is wrong.
+        #[source]
+        error: VerifyError,
+    },
+    /// It names another key than the connection showed.
+    #[error("{0} is for another key than the connection showed")]
+    OtherKey(&'static str),
+    /// It has run out, or is not valid yet.
+    #[error("{0} has run out, or is not valid yet: check the clocks")]
+    Time(&'static str),
+    /// The token is for another node.
+    #[error("the token is for the node {}", .0.short())]
+    OtherNode(NodeId),
+    /// The publisher is not known here.
+    #[error("the publisher is not known here: no group names it")]
+    UnknownPublisher,
+}
+
+impl AdmissionError {
+    /// The stable word for counters and `--json`.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::NoCharter => "no_charter",
+            Self::OtherFleet(_) => "other_fleet",
+            Self::Signature { .. } => "bad_signature",
+            Self::OtherKey(_) => "other_key",
+            Self::Time(_) => "out_of_time",
+            Self::OtherNode(_) => "other_node",
+            Self::UnknownPublisher => "unknown_publisher",
+        }
+    }
+}
+
+/// A host whose certificate and record were checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckedPeer {
+    /// The certificate.
+    pub cert: HostCert,
+    /// The record.
+    pub record: PeerRecord,
+    /// Both, as they came.
+    pub hint: PeerHint,
+}
+
+fn check_time(
+    what: &'static str,
+    issued: UnixSeconds,
+    expires: UnixSeconds,
+    now: UnixSeconds,
+) -> Result<(), AdmissionError> {
+    if issued > now.saturating_add(CLOCK_SKEW_S) || expires <= now {
+        Err(AdmissionError::Time(what))
+    } else {
+        Ok(())
+    }
+}
+
+impl Trust {
+    /// Checks a certificate against the admission keys in force.
+    pub fn check_cert(
+        &self,
+        envelope: &Envelope,
+        now: UnixSeconds,
+    ) -> Result<HostCert, AdmissionError> {
+        let (keys, needed) = self.charter.admission().ok_or(AdmissionError::NoCharter)?;
+        let verified = envelope
+            .verify::<HostCert>(self.fleet(), keys, needed)
+            .map_err(|error| AdmissionError::Signature { what: "the certificate", error })?;
+        let cert = verified.into_body();
+        check_time("the certificate", cert.issued, cert.expires, now)?;
+        Ok(cert)
+    }
+
+    /// Checks certificate and record of a host together.
+    pub fn check_peer(
+        &self,
+        hint: &PeerHint,
+        now: UnixSeconds,
+    ) -> Result<CheckedPeer, AdmissionError> {
+        let cert = self.check_cert(&hint.cert, now)?;
+        let record = hint
+            .record
+            .verify::<PeerRecord>(self.fleet(), &[PublicKey(cert.node.0)], 1)
+            .map_err(|error| AdmissionError::Signature { what: "the peer record", error })?
+            .into_body();
+        if record.node != cert.node {
+            return Err(AdmissionError::OtherKey("the peer record"));
+        }
+        if record.site != cert.site {
+            return Err(AdmissionError::OtherKey("the peer record's site"));
+        }
+        check_time("the peer record", record.issued, record.expires, now)?;
+        Ok(CheckedPeer { cert, record, hint: hint.clone() })
+    }
+
+    /// Checks a join token that was shown to the node `me`.
+    pub fn check_token(
+        &self,
+        envelope: &Envelope,
+        me: NodeId,
+        now: UnixSeconds,
+    ) -> Result<JoinToken, AdmissionError> {
+        let (keys, needed) = self.charter.admission().ok_or(AdmissionError::NoCharter)?;
+        let token = envelope
+            .verify::<JoinToken>(self.fleet(), keys, needed)
+            .map_err(|error| AdmissionError::Signature { what: "the join token", error })?
+            .into_body();
+        if token.fleet != self.fleet() {
+            return Err(AdmissionError::OtherFleet(token.fleet));
+        }
+        if token.admitter != me {
+            return Err(AdmissionError::OtherNode(token.admitter));
+        }
+        check_time("the join token", token.issued, token.expires, now)?;
+        Ok(token)
+    }
+
+    /// Checks the certificate of a publisher's TLS key.
+    pub fn check_push(
+        &self,
+        envelope: &Envelope,
+        tls_key: PublicKey,
+        now: UnixSeconds,
+    ) -> Result<PushCert, AdmissionError> {
+        let what = "the push certificate";
+        let signature = |error| AdmissionError::Signature { what, error };
+        let claimed: PushCert = envelope.claimed().map_err(signature)?;
+        let publisher =
+            self.charter.publisher(claimed.publisher).ok_or(AdmissionError::UnknownPublisher)?;
+        let in_use = publisher.doc().release_keys.iter();
+        let keys: Vec<PublicKey> = in_use
+            .filter(|k| k.valid_through_seq.is_none() && k.not_after > now)
+            .map(|k| k.key)
+            .collect();
+        let cert =
+            envelope.verify::<PushCert>(self.fleet(), &keys, 1).map_err(signature)?.into_body();
+        if cert.tls_key != tls_key {
+            return Err(AdmissionError::OtherKey(what));
+        }
+        check_time(what, cert.issued, cert.expires, now)?;
+        Ok(cert)
+    }
+}

@@ -1,0 +1,360 @@
+//! The charter in force: root, group and publisher documents, each a chain that is walked.
+
+use std::collections::BTreeMap;
+
+use stork_wire::charter::{GroupDoc, PublisherDoc, PublisherGrant, Role, RootDoc, UnixSeconds};
+use stork_wire::ids::{FleetId, GroupId, ItemHash, LogId, PublicKey, PublisherId};
+use stork_wire::item::{Head, Item, ItemKind};
+use stork_wire::limits::{CLOCK_SKEW_S, LOGS_MAX};
+use stork_wire::sign::{Body, Verified};
+use stork_wire::text::PackageName;
+
+use super::{Fact, Refusal, Verdict};
+
+/// A document with the hash that names it.
+#[derive(Debug, Clone)]
+struct Current<T> {
+    doc: T,
+    hash: ItemHash,
+    /// Hashes of all versions, for replay and fork checks; one per version.
+    hashes: BTreeMap<u64, ItemHash>,
+}
+
+/// A group as it stands.
+#[derive(Debug, Clone)]
+pub struct GroupState {
+    id: GroupId,
+    current: Current<GroupDoc>,
+}
+
+impl GroupState {
+    /// Its id.
+    #[must_use]
+    pub const fn id(&self) -> GroupId {
+        self.id
+    }
+    /// Its newest document.
+    #[must_use]
+    pub const fn doc(&self) -> &GroupDoc {
+        &self.current.doc
+    }
+    /// What it lets a publisher do.
+    #[must_use]
+    pub fn grant(&self, publisher: PublisherId) -> Option<&PublisherGrant> {
+        self.doc().publishers.iter().find(|p| p.publisher == publisher)
+    }
+    /// May the publisher use this package name here?
+    #[must_use]
+    pub fn permits(&self, publisher: PublisherId, package: &PackageName) -> bool {
+        self.grant(publisher)
+            .is_some_and(|g| g.packages.iter().any(|p| p.matches(package.as_str())))
+    }
+}
+
+/// A publisher as it stands.
+#[derive(Debug, Clone)]
+pub struct PublisherState {
+    current: Current<PublisherDoc>,
+}
+
+impl PublisherState {
+    /// Its newest document.
+    #[must_use]
+    pub const fn doc(&self) -> &PublisherDoc {
+        &self.current.doc
+    }
+}
+
+/// All documents in force.
+#[derive(Debug)]
+pub struct Charter {
+    fleet: FleetId,
+    root: Option<Current<RootDoc>>,
+    groups: BTreeMap<GroupId, GroupState>,
+    group_logs: BTreeMap<LogId, GroupId>,
+    publishers: BTreeMap<PublisherId, PublisherState>,
+    publisher_logs: BTreeMap<LogId, PublisherId>,
+}
+
+/// Number, predecessor and the keys that decide about a chain of documents.
+trait Document: Body {
+    fn number(&self) -> u64;
+    fn prev(&self) -> Option<ItemHash>;
+    fn issued(&self) -> UnixSeconds;
+    fn role(&self) -> &Role;
+}
+
+macro_rules! document {
+    ($t:ty, $role:ident) => {
+        impl Document for $t {
+            fn number(&self) -> u64 {
+                self.number
+            }
+            fn prev(&self) -> Option<ItemHash> {
+                self.prev
+            }
+            fn issued(&self) -> UnixSeconds {
+                self.issued
+            }
+            fn role(&self) -> &Role {
+                &self.$role
+            }
+        }
+    };
+}
+document!(RootDoc, root);
+document!(GroupDoc, authority);
+document!(PublisherDoc, root);
+
+fn check_clock(issued: UnixSeconds, now: UnixSeconds) -> Result<(), Refusal> {
+    let ahead = issued.saturating_sub(now);
+    if ahead > CLOCK_SKEW_S { Err(Refusal::FutureDated(ahead)) } else { Ok(()) }
+}
+
+/// What a later version must satisfy: N+1 after N, signed by the thresholds of N and of N+1.
+enum Step<T> {
+    Next(Verified<T>),
+    Done(Verdict),
+}
+
+fn judge_next<T: Document>(
+    fleet: FleetId,
+    current: &Current<T>,
+    item: &Item,
+    claimed: &T,
+    now: UnixSeconds,
+) -> Result<Step<T>, Refusal> {
+    let number = claimed.number();
+    if number != item.seq {
+        return Err(Refusal::WrongLog);
+    }
+    let head = current.doc.number();
+    if number <= head {
+        return match current.hashes.get(&number) {
+            Some(h) if *h == item.envelope.hash() => Ok(Step::Done(Verdict::Known)),
+            Some(_) => {
+                item.envelope.verify::<T>(
+                    fleet,
+                    &current.doc.role().keys,
+                    current.doc.role().needed(),
+                )?;
+                Err(Refusal::Equivocation(number))
+            }
+            None => Err(Refusal::Replay { seq: number, head }),
+        };
+    }
+    check_clock(claimed.issued(), now)?;
+    if number > head.saturating_add(1) {
+        return Ok(Step::Done(Verdict::Pending { missing: Some(item.log) }));
+    }
+    let old = current.doc.role();
+    item.envelope.verify::<T>(fleet, &old.keys, old.needed())?;
+    let new = claimed.role();
+    let verified = item.envelope.verify::<T>(fleet, &new.keys, new.needed())?;
+    if claimed.prev() != Some(current.hash) {
+        return Err(Refusal::BrokenChain(number));
+    }
+    Ok(Step::Next(verified))
+}
+
+impl<T: Document> Current<T> {
+    fn first(v: Verified<T>) -> Self {
+        let hash = v.hash();
+        let doc = v.into_body();
+        Self { hashes: BTreeMap::from([(doc.number(), hash)]), doc, hash }
+    }
+    fn replace(&mut self, v: Verified<T>) -> ItemHash {
+        self.hash = v.hash();
+        self.doc = v.into_body();
+        self.hashes.insert(self.doc.number(), self.hash);
+        self.hash
+    }
+    fn head(&self, log: LogId) -> Head {
+        Head::of(log, self.doc.number(), self.hash)
+    }
+}
+
+fn accepted(hash: ItemHash, kind: ItemKind) -> Verdict {
+    Verdict::Accepted { hash, fact: Fact::Charter(kind) }
+}
+
+impl Charter {
+    pub(super) const fn new(fleet: FleetId) -> Self {
+        Self {
+            fleet,
+            root: None,
+            groups: BTreeMap::new(),
+            group_logs: BTreeMap::new(),
+            publishers: BTreeMap::new(),
+            publisher_logs: BTreeMap::new(),
+        }
+    }
+
+    /// The fleet.
+    #[must_use]
+    pub const fn fleet(&self) -> FleetId {
+        self.fleet
+    }
+    /// The newest root document.
+    #[must_use]
+    pub fn root(&self) -> Option<&RootDoc> {
+        self.root.as_ref().map(|c| &c.doc)
+    }
+    /// One group.
+    #[must_use]
+    pub fn group(&self, id: GroupId) -> Option<&GroupState> {
+        self.groups.get(&id)
+    }
+    /// The group of a name.
+    #[must_use]
+    pub fn group_named(&self, name: &str) -> Option<&GroupState> {
+        self.groups.values().find(|g| g.doc().name.as_str() == name)
+    }
+    /// All groups.
+    pub fn groups(&self) -> impl Iterator<Item = &GroupState> {
+        self.groups.values()
+    }
+    /// One publisher.
+    #[must_use]
+    pub fn publisher(&self, id: PublisherId) -> Option<&PublisherState> {
+        self.publishers.get(&id)
+    }
+    /// All publishers.
+    pub fn publishers(&self) -> impl Iterator<Item = (&PublisherId, &PublisherState)> {
+        self.publishers.iter()
+    }
+    /// The name that a group gives a publisher; any group's where several do, else its own.
+    #[must_use]
+    pub fn publisher_name(&self, id: PublisherId) -> String {
+        let granted = self.groups.values().find_map(|g| g.grant(id)).map(|g| g.name.to_string());
+        granted
+            .or_else(|| self.publisher(id).map(|p| p.doc().name.to_string()))
+            .unwrap_or_else(|| id.short())
+    }
+    /// The keys that admit hosts, and how many must sign.
+    #[must_use]
+    pub fn admission(&self) -> Option<(&[PublicKey], usize)> {
+        self.root().map(|r| (&*r.admission.keys, r.admission.needed()))
+    }
+
+    pub(super) fn heads(&self) -> Vec<Head> {
+        let root = self.root.iter().map(|c| c.head(LogId::root(self.fleet)));
+        let groups = self.groups.values().map(|g| g.current.head(LogId::group(g.id)));
+        let publishers =
+            self.publishers.iter().map(|(id, p)| p.current.head(LogId::publisher(*id)));
+        root.chain(groups).chain(publishers).collect()
+    }
+
+    pub(super) fn judge_root(&mut self, item: &Item, now: UnixSeconds) -> Result<Verdict, Refusal> {
+        let doc: RootDoc = item.envelope.claimed()?;
+        if item.log != LogId::root(self.fleet) {
+            return Err(Refusal::WrongLog);
+        }
+        let Some(current) = &mut self.root else {
+            if doc.number != 1 {
+                return Ok(Verdict::Pending { missing: Some(item.log) });
+            }
+            if doc.fleet_id() != self.fleet || item.seq != 1 {
+                return Err(Refusal::WrongLog);
+            }
+            check_clock(doc.issued, now)?;
+            let v =
+                item.envelope.verify::<RootDoc>(self.fleet, &doc.root.keys, doc.root.needed())?;
+            let hash = v.hash();
+            self.root = Some(Current::first(v));
+            return Ok(accepted(hash, ItemKind::Root));
+        };
+        match judge_next(self.fleet, current, item, &doc, now)? {
+            Step::Done(v) => Ok(v),
+            Step::Next(v) => Ok(accepted(current.replace(v), ItemKind::Root)),
+        }
+    }
+
+    pub(super) fn judge_group(
+        &mut self,
+        item: &Item,
+        now: UnixSeconds,
+    ) -> Result<Verdict, Refusal> {
+        let doc: GroupDoc = item.envelope.claimed()?;
+        let Some(root) = self.root.as_ref().map(|c| &c.doc) else {
+            return Ok(Verdict::Pending { missing: Some(LogId::root(self.fleet)) });
+        };
+        if let Some(id) = self.group_logs.get(&item.log)
+            && let Some(group) = self.groups.get_mut(id)
+        {
+            let step = judge_next(self.fleet, &group.current, item, &doc, now)?;
+            return match step {
+                Step::Done(v) => Ok(v),
+                Step::Next(v) if v.body().name != group.doc().name => {
+                    Err(Refusal::NameTaken(v.body().name.to_string()))
+                }
+                Step::Next(v) => Ok(accepted(group.current.replace(v), ItemKind::Group)),
+            };
+        }
+        if doc.number != 1 {
+            return Ok(Verdict::Pending { missing: Some(item.log) });
+        }
+        let id = doc.group_id();
+        if item.log != LogId::group(id) || item.seq != 1 {
+            return Err(Refusal::WrongLog);
+        }
+        if self.groups.len() >= LOGS_MAX {
+            return Err(Refusal::TooMany);
+        }
+        check_clock(doc.issued, now)?;
+        let authority = root.authorities.iter().find(|a| a.names.matches(doc.name.as_str()));
+        let Some(authority) = authority else {
+            return Err(Refusal::OutOfScope(format!(
+                "no authority of the fleet may found a group named `{}`",
+                doc.name
+            )));
+        };
+        let role = &authority.role;
+        let v = item.envelope.verify::<GroupDoc>(self.fleet, &role.keys, role.needed())?;
+        if self.groups.values().any(|g| g.doc().name == doc.name) {
+            return Err(Refusal::NameTaken(doc.name.to_string()));
+        }
+        let hash = v.hash();
+        self.groups.insert(id, GroupState { id, current: Current::first(v) });
+        self.group_logs.insert(item.log, id);
+        Ok(accepted(hash, ItemKind::Group))
+    }
+
+    pub(super) fn judge_publisher(
+        &mut self,
+        item: &Item,
+        now: UnixSeconds,
+    ) -> Result<Verdict, Refusal> {
+        let doc: PublisherDoc = item.envelope.claimed()?;
+        if let Some(id) = self.publisher_logs.get(&item.log)
+            && let Some(publisher) = self.publishers.get_mut(id)
+        {
+            let step = judge_next(self.fleet, &publisher.current, item, &doc, now)?;
+            return match step {
+                Step::Done(v) => Ok(v),
+                Step::Next(v) => Ok(accepted(publisher.current.replace(v), ItemKind::Publisher)),
+            };
+        }
+        if doc.number != 1 {
+            return Ok(Verdict::Pending { missing: Some(item.log) });
+        }
+        let id = doc.publisher_id();
+        if item.log != LogId::publisher(id) || item.seq != 1 {
+            return Err(Refusal::WrongLog);
+        }
+        if self.publishers.len() >= LOGS_MAX {
+            return Err(Refusal::TooMany);
+        }
+        check_clock(doc.issued, now)?;
+        let v =
+            item.envelope.verify::<PublisherDoc>(self.fleet, &doc.root.keys, doc.root.needed())?;
+        if !self.groups.values().any(|g| g.grant(id).is_some()) {
+            // A publisher that no group names is nobody, however well it signs itself.
+            return Ok(Verdict::Pending { missing: None });
+        }
+        let hash = v.hash();
+        self.publishers.insert(id, PublisherState { current: Current::first(v) });
+        self.publisher_logs.insert(item.log, id);
+        Ok(accepted(hash, ItemKind::Publisher))
+    }
+}

@@ -1,0 +1,210 @@
+//! The rules of a feed, in their order: cheap first, rollback before expiry, nothing by half.
+
+use std::collections::BTreeMap;
+
+use stork_wire::charter::{PublisherDoc, ReleaseKey, UnixSeconds};
+use stork_wire::feed::{Entry, Kind, Recall, Release, view_root};
+use stork_wire::ids::{ItemHash, PublicKey, ReleaseHash};
+use stork_wire::item::Item;
+use stork_wire::limits::{CLOCK_SKEW_S, LIVE_RELEASES_MAX};
+use stork_wire::text::{Arch, PackageName};
+
+use super::{Accepted, Charter, Fact, PublisherState, Refusal, Verdict};
+
+/// Hashes of accepted entries kept per feed, to tell a repeated entry from a second one with the
+/// same number. Older ones are told apart by the journal alone, and are dropped as known.
+const HASHES_MAX: usize = 4_096;
+
+/// A release that is not withdrawn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveRelease {
+    /// The entry that announced it.
+    pub seq: u64,
+    /// Its hash.
+    pub hash: ReleaseHash,
+}
+
+/// One publisher's feed as accepted so far.
+#[derive(Debug, Default)]
+pub struct FeedState {
+    head: Option<(u64, ItemHash)>,
+    hashes: BTreeMap<u64, ItemHash>,
+    live: BTreeMap<(PackageName, Arch, u64), LiveRelease>,
+    /// The highest release counter of each package, withdrawn ones included.
+    counters: BTreeMap<(PackageName, Arch), u64>,
+}
+
+impl FeedState {
+    /// Number and hash of the newest entry.
+    #[must_use]
+    pub const fn head(&self) -> Option<(u64, ItemHash)> {
+        self.head
+    }
+    /// The hashes of all live releases.
+    pub fn live(&self) -> impl Iterator<Item = ReleaseHash> + '_ {
+        self.live.values().map(|l| l.hash)
+    }
+
+    /// Judges an entry whose claims (log, publisher, document) were looked at.
+    pub(super) fn judge(
+        &mut self,
+        charter: &Charter,
+        publisher: &PublisherState,
+        item: &Item,
+        entry: &Entry,
+        now: UnixSeconds,
+    ) -> Result<Verdict, Refusal> {
+        let head = self.head.map_or(0, |(seq, _)| seq);
+        let seen_before = entry.seq <= head;
+        if seen_before && self.is_known(entry.seq, item.envelope.hash()) {
+            return Ok(Verdict::Known);
+        }
+        let ahead = entry.signed_at.saturating_sub(now);
+        if ahead > CLOCK_SKEW_S {
+            return Err(Refusal::FutureDated(ahead));
+        }
+        let doc = publisher.doc();
+        if entry.epoch != doc.epoch {
+            return Err(Refusal::WrongEpoch { got: entry.epoch, want: doc.epoch });
+        }
+        let verified = item.envelope.verify::<Entry>(charter.fleet(), &keys_for(doc, entry), 1)?;
+        self.check_scope(charter, doc, item, entry)?;
+        if seen_before {
+            return Err(match self.hashes.get(&entry.seq) {
+                Some(_) => Refusal::Equivocation(entry.seq),
+                None => Refusal::Replay { seq: entry.seq, head },
+            });
+        }
+        if entry.seq > head.saturating_add(1) {
+            return Ok(Verdict::Pending { missing: Some(item.log) });
+        }
+        if entry.prev != self.head.map(|(_, hash)| hash) {
+            return Err(Refusal::BrokenChain(entry.seq));
+        }
+        self.check_rollback(entry)?;
+        let live = self.live_after(entry);
+        if live.len() > LIVE_RELEASES_MAX {
+            return Err(Refusal::TooMany);
+        }
+        if view_root(live.values().map(|l| l.hash)) != entry.view_root {
+            return Err(Refusal::ViewRootMismatch);
+        }
+        self.live = live;
+        self.apply(entry, verified.hash());
+        let hash = verified.hash();
+        let fact = Fact::Entry(Box::new(Accepted(verified.into_body())));
+        Ok(Verdict::Accepted { hash, fact })
+    }
+
+    fn is_known(&self, seq: u64, hash: ItemHash) -> bool {
+        self.hashes.get(&seq).is_some_and(|h| *h == hash)
+    }
+
+    /// Name patterns of the key that signed, and of every group that the release is for.
+    fn check_scope(
+        &self,
+        charter: &Charter,
+        doc: &PublisherDoc,
+        item: &Item,
+        entry: &Entry,
+    ) -> Result<(), Refusal> {
+        let package = match &entry.kind {
+            Kind::Release(r) => &r.package,
+            Kind::Recall(r) => &r.package,
+        };
+        let by_key = doc.release_keys.iter().any(|k| {
+            usable(k, entry)
+                && k.packages.iter().any(|p| p.matches(package.as_str()))
+                && item.envelope.signatures.iter().any(|s| s.key == k.key.key_id())
+        });
+        if !by_key {
+            return Err(Refusal::OutOfScope(format!(
+                "the signing key may not release `{package}`"
+            )));
+        }
+        match &entry.kind {
+            Kind::Release(r) => check_groups(charter, doc, entry, r),
+            Kind::Recall(_) => Ok(()),
+        }
+    }
+
+    fn check_rollback(&self, entry: &Entry) -> Result<(), Refusal> {
+        let Kind::Release(r) = &entry.kind else { return Ok(()) };
+        let have = self.counters.get(&(r.package.clone(), r.arch.clone())).copied().unwrap_or(0);
+        if r.release > have {
+            Ok(())
+        } else {
+            let package = r.package.to_string();
+            Err(Refusal::ReleaseNotRising { package, got: r.release, have })
+        }
+    }
+
+    fn live_after(&self, entry: &Entry) -> BTreeMap<(PackageName, Arch, u64), LiveRelease> {
+        let mut live = self.live.clone();
+        match &entry.kind {
+            Kind::Release(r) => {
+                let value = LiveRelease { seq: entry.seq, hash: r.hash() };
+                live.insert((r.package.clone(), r.arch.clone(), r.release), value);
+            }
+            Kind::Recall(Recall { package, releases, .. }) => {
+                live.retain(|(p, _, n), _| p != package || !releases.contains(n));
+            }
+        }
+        live
+    }
+
+    fn apply(&mut self, entry: &Entry, hash: ItemHash) {
+        if let Kind::Release(r) = &entry.kind {
+            self.counters.insert((r.package.clone(), r.arch.clone()), r.release);
+        }
+        self.head = Some((entry.seq, hash));
+        self.hashes.insert(entry.seq, hash);
+        if self.hashes.len() > HASHES_MAX {
+            self.hashes.pop_first();
+        }
+    }
+}
+
+/// Was the key in use when this was signed?
+fn usable(key: &ReleaseKey, entry: &Entry) -> bool {
+    entry.signed_at < key.not_after && key.valid_through_seq.is_none_or(|last| entry.seq <= last)
+}
+
+fn keys_for(doc: &PublisherDoc, entry: &Entry) -> Vec<PublicKey> {
+    doc.release_keys.iter().filter(|k| usable(k, entry)).map(|k| k.key).collect()
+}
+
+fn check_groups(
+    charter: &Charter,
+    doc: &PublisherDoc,
+    entry: &Entry,
+    r: &Release,
+) -> Result<(), Refusal> {
+    for id in &r.groups {
+        let scope = |what: String| Refusal::OutOfScope(what);
+        let Some(group) = charter.group(*id) else {
+            return Err(scope(format!("the group {} is not known", id.short())));
+        };
+        let name = &group.doc().name;
+        let Some(grant) = group.grant(entry.publisher) else {
+            return Err(scope(format!("group `{name}` has no publisher `{}`", doc.name)));
+        };
+        if !group.permits(entry.publisher, &r.package) {
+            return Err(scope(format!(
+                "group `{name}` does not let `{}` publish `{}`",
+                doc.name, r.package
+            )));
+        }
+        let provided = |p: &PackageName| grant.provides.iter().any(|g| g.matches(p.as_str()));
+        if let Some(p) = r.provides.iter().find(|p| **p != r.package && !provided(p)) {
+            return Err(scope(format!("group `{name}` does not let `{}` provide `{p}`", doc.name)));
+        }
+        if grant.release_bytes_max != 0 && r.unpacked_bytes > grant.release_bytes_max {
+            return Err(Refusal::OverQuota {
+                got: r.unpacked_bytes,
+                limit: grant.release_bytes_max,
+            });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,130 @@
+//! Why an item is refused: one word for each attack, for counters, logs and people.
+
+use stork_wire::sign::VerifyError;
+
+/// Why an item is refused. Nothing has changed, and nothing is passed on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The bytes are no canonical body (attacks A25, A27).
+    #[error("malformed: {0}")]
+    Malformed(String),
+    /// The claimed log or number is not the one inside the signed body.
+    #[error("the item claims another log or number than its signed body")]
+    WrongLog,
+    /// The signing key may not sign this (attacks A1, A18).
+    #[error("signed by a key that may not sign this")]
+    UnauthorisedKey,
+    /// A key that may sign is named, but the signature is forged.
+    #[error("the signature is wrong")]
+    BadSignature,
+    /// Too few distinct keys signed (attack A20).
+    #[error("{0}")]
+    ThresholdNotMet(String),
+    /// The name lies outside of what key or group permits (attack A19).
+    #[error("{0}")]
+    OutOfScope(String),
+    /// Older than what is known: a replay (attack A3).
+    #[error("entry {seq} is older than the head {head}")]
+    Replay {
+        /// Offered.
+        seq: u64,
+        /// Known.
+        head: u64,
+    },
+    /// Two valid bodies for one number (attack A21).
+    #[error("two different signed items have the number {0}")]
+    Equivocation(u64),
+    /// The predecessor named is not the one that is known.
+    #[error("item {0} does not follow the item before it")]
+    BrokenChain(u64),
+    /// Another epoch than the publisher document's.
+    #[error("epoch {got}, the publisher document says {want}")]
+    WrongEpoch {
+        /// Offered.
+        got: u32,
+        /// In force.
+        want: u32,
+    },
+    /// Signed further in the future than clocks differ (attack A6).
+    #[error("signed {0} s in the future")]
+    FutureDated(u64),
+    /// The view root does not commit to the live releases (attack A8).
+    #[error("the view root does not fit the live releases")]
+    ViewRootMismatch,
+    /// The release counter does not rise (attack A4).
+    #[error("release {got} of {package} does not rise above {have}")]
+    ReleaseNotRising {
+        /// The package.
+        package: String,
+        /// Offered.
+        got: u64,
+        /// Known.
+        have: u64,
+    },
+    /// Over a quota of the group (attack A10).
+    #[error("{got} bytes exceed the group's limit of {limit}")]
+    OverQuota {
+        /// Announced.
+        got: u64,
+        /// Allowed.
+        limit: u64,
+    },
+    /// A document that had run out before it came.
+    #[error("it had run out when it came")]
+    Expired,
+    /// A group's name is taken, or changes.
+    #[error("the group name `{0}` is taken or changed")]
+    NameTaken(String),
+    /// More logs than a node keeps.
+    #[error("more logs than a node keeps")]
+    TooMany,
+}
+
+impl Refusal {
+    /// The stable word for counters and `--json`.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "malformed",
+            Self::WrongLog => "wrong_log",
+            Self::UnauthorisedKey => "unauthorised_key",
+            Self::BadSignature => "bad_signature",
+            Self::ThresholdNotMet(_) => "threshold_not_met",
+            Self::OutOfScope(_) => "out_of_scope",
+            Self::Replay { .. } => "replay",
+            Self::Equivocation(_) => "equivocation",
+            Self::BrokenChain(_) => "broken_chain",
+            Self::WrongEpoch { .. } => "wrong_epoch",
+            Self::FutureDated(_) => "future_dated",
+            Self::ViewRootMismatch => "view_root_mismatch",
+            Self::ReleaseNotRising { .. } => "release_not_rising",
+            Self::OverQuota { .. } => "over_quota",
+            Self::Expired => "expired",
+            Self::NameTaken(_) => "name_taken",
+            Self::TooMany => "too_many",
+        }
+    }
+
+    /// Does the fact prove that the peer who sent it is at fault? Honest nodes check before they
+    /// forward, so only what any honest node must have refused does.
+    #[must_use]
+    pub const fn blames_sender(&self) -> bool {
+        matches!(
+            self,
+            Self::Malformed(_) | Self::WrongLog | Self::BadSignature | Self::ThresholdNotMet(_)
+        )
+    }
+}
+
+impl From<VerifyError> for Refusal {
+    fn from(e: VerifyError) -> Self {
+        match e {
+            VerifyError::UnknownKey => Self::UnauthorisedKey,
+            VerifyError::BadSignature => Self::BadSignature,
+            VerifyError::ThresholdNotMet { .. } => Self::ThresholdNotMet(e.to_string()),
+            VerifyError::Decode(_) | VerifyError::Invalid(_) | VerifyError::SignatureOrder => {
+                Self::Malformed(e.to_string())
+            }
+        }
+    }
+}
