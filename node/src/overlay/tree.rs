@@ -297,7 +297,7 @@ impl Overlay {
     }
 
     pub(super) fn flush_soon(&mut self, now: Tick) {
-        self.flush_at.get_or_insert(now.after_ms(FLUSH_MS));
+        self.flush_at.get_or_insert_with(|| now.after_ms(FLUSH_MS));
     }
 
     /// Sends what has waited: announcements and records.
