@@ -150,6 +150,14 @@ impl Overlay {
         }
     }
 
+    /// Would this host be filed without displacing another?
+    pub(super) fn has_room_for(&self, node: &NodeId) -> bool {
+        let c = &self.contacts;
+        let known = c.is_anchor(node) || c.passive.contains_key(node);
+        let linked = self.links.contains_key(node) || c.graveyard.contains_key(node);
+        known || linked || c.passive.len() < PASSIVE_MAX
+    }
+
     /// Takes hosts from disk and the operator's anchors.
     pub(super) fn on_bootstrap(&mut self, now: Tick, known: &[Arc<Peer>], anchors: &[Arc<Peer>]) {
         for peer in anchors.iter().take(ANCHORS_MAX).filter(|p| p.node != self.me) {

@@ -117,7 +117,8 @@ impl Overlay {
         }
         let was_empty = self.contacts.passive.is_empty();
         for peer in peers.iter().take(HINTS_MAX) {
-            if self.take_record(now, peer, Some(from)) {
+            // A flood updates what is known and fills a passive view; it does not churn a full one.
+            if self.take_record(now, peer, Some(from)) && self.has_room_for(&peer.node) {
                 self.learn(now, peer, None);
             }
         }

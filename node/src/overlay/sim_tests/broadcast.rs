@@ -1,6 +1,6 @@
 //! Calm fleets: everything reaches everybody, once.
 
-use super::super::Refusal;
+use super::super::Config;
 use super::world::{Measured, World, log_id};
 
 /// Publishes `count` items of each log, 200 ms apart, each log at a host of its own.
@@ -30,4 +30,60 @@ fn one_feed_64_hosts() {
     println!("redundancy {redundancy:.3}, last hop {hop}");
     assert!(redundancy <= 0.1, "redundancy {redundancy}");
     assert!(hop <= 12, "hop {hop}");
+}
+
+/// The same with 500 hosts in ten sites, where two more feeds run beside. The roster is kept small
+/// only to save the test's time.
+#[test]
+fn three_feeds_500_hosts() {
+    let mut world = World::with(Config { roster: 60, ..Config::default() }, 500, 10, 2);
+    world.check_every = 97;
+    for i in 0..500 {
+        world.start(i);
+    }
+    world.run(12_000);
+    assert_eq!(world.largest_part(), 500, "seed {}", world.seed);
+    publish(&mut world, 3, 4);
+    world.run(3_000);
+    let held: Vec<usize> = (0..3).map(|l| world.holding(log_id(l), 4)).collect();
+    assert_eq!(held, [500; 3]);
+    world.measured = Measured::default();
+    publish(&mut world, 1, 46);
+    world.run(1_000);
+    let (redundancy, hop) = (world.redundancy(46), world.measured.hop);
+    println!("redundancy {redundancy:.3}, last hop {hop}");
+    assert_eq!(world.holding(log_id(0), 50), 500);
+    assert!(redundancy <= 0.1, "redundancy {redundancy}");
+    assert!(hop <= 16, "hop {hop}");
+}
+
+/// Where all sites are small, every feed has its own tree and still costs no duplicates.
+#[test]
+fn five_feeds_40_hosts() {
+    let mut world = World::running(40, 8, 3);
+    publish(&mut world, 5, 4);
+    world.run(5_000);
+    world.measured = Measured::default();
+    publish(&mut world, 5, 10);
+    world.run(5_000);
+    let held: Vec<usize> = (0..5).map(|l| world.holding(log_id(l), 14)).collect();
+    assert_eq!(held, [40; 5]);
+    let redundancy = world.redundancy(50);
+    assert!(redundancy <= 0.1, "redundancy {redundancy}");
+}
+
+/// The same seed gives the same run to the last frame, another seed another one (I19).
+#[test]
+fn a_run_is_its_seed() {
+    let run = |seed| {
+        let mut world = World::running(12, 2, seed);
+        publish(&mut world, 1, 5);
+        world.drop_percent = 3;
+        publish(&mut world, 1, 5);
+        world.run(5_000);
+        (world.trace, world.events)
+    };
+    let first = run(7);
+    assert_eq!(first, run(7));
+    assert_ne!(first, run(8));
 }

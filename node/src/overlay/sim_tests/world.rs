@@ -95,11 +95,12 @@ pub(super) struct World {
     /// The sets are checked after every so many events.
     pub(super) check_every: u64,
     pub(super) events: u64,
+    config: Config,
     rng: Rng,
     order: u64,
     queue: BinaryHeap<Reverse<Queued>>,
     index: BTreeMap<NodeId, usize>,
-    records: BTreeMap<Vec<u8>, Arc<Peer>>,
+    records: BTreeMap<(u64, u64), Arc<Peer>>,
     conns: BTreeMap<(usize, usize), u64>,
 }
 
@@ -140,10 +141,25 @@ pub(super) fn make_peer(i: usize, incarnation: u64, sites: usize) -> Arc<Peer> {
     })
 }
 
+/// A simulated record is its host's id and its incarnation.
+fn record_key(hint: &PeerHint) -> (u64, u64) {
+    let number = |at: usize| {
+        let bytes = hint.cert.body.iter().skip(at).take(8);
+        bytes.fold(0, |acc, b| (acc << 8) | u64::from(*b))
+    };
+    (number(0), number(32))
+}
+
 impl World {
     /// `n` hosts in so many sites, of which the first three are everybody's anchors; none runs.
     pub(super) fn new(n: usize, sites: usize, seed: u64) -> Self {
+        Self::with(Config::default(), n, sites, seed)
+    }
+
+    /// The same with another configuration.
+    pub(super) fn with(config: Config, n: usize, sites: usize, seed: u64) -> Self {
         let mut world = Self {
+            config,
             seed,
             now: 0,
             hosts: Vec::new(),
@@ -162,8 +178,8 @@ impl World {
         for i in 0..n {
             let peer = make_peer(i, 1, sites);
             world.index.insert(peer.node, i);
-            world.records.insert(peer.hint.cert.body.to_vec(), Arc::clone(&peer));
-            let overlay = Overlay::new(Config::default(), peer.node, peer.site.clone(), seed);
+            world.records.insert(record_key(&peer.hint), Arc::clone(&peer));
+            let overlay = Overlay::new(config, peer.node, peer.site.clone(), seed);
             world.hosts.push(Host {
                 peer,
                 overlay,
@@ -205,15 +221,15 @@ impl World {
             peer.hint.cert = envelope(body);
         }
         host.peer = Arc::new(peer);
-        let known = host.saved.iter().filter_map(|h| records.get(&h.cert.body.to_vec()).cloned());
+        let known = host.saved.iter().filter_map(|h| records.get(&record_key(h)).cloned());
         let known: Vec<_> = known.collect();
-        host.overlay = Overlay::new(Config::default(), host.peer.node, host.peer.site.clone(), seed);
+        host.overlay = Overlay::new(self.config, host.peer.node, host.peer.site.clone(), seed);
         let peer = Arc::clone(&host.peer);
         let heads = host.logs.iter().filter(|(_, v)| !v.is_empty());
         let heads = heads
             .map(|(l, v)| Head::of(*l, v.len() as u64, v[v.len() - 1].envelope.hash()))
             .collect();
-        self.records.insert(peer.hint.cert.body.to_vec(), Arc::clone(&peer));
+        self.records.insert(record_key(&peer.hint), Arc::clone(&peer));
         self.input(i, Input::Heads(heads));
         self.input(i, Input::Local(peer));
         self.input(i, Input::Bootstrap { known, anchors });
@@ -331,7 +347,7 @@ impl World {
     }
 
     fn verify(&self, hints: &[PeerHint]) -> Vec<Arc<Peer>> {
-        hints.iter().filter_map(|h| self.records.get(&h.cert.body.to_vec()).cloned()).collect()
+        hints.iter().filter_map(|h| self.records.get(&record_key(h)).cloned()).collect()
     }
 
     fn judge(&mut self, i: usize, from: NodeId, item: Item) {
