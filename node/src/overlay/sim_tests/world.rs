@@ -75,7 +75,7 @@ pub(super) struct Host {
 /// What was measured since the last `reset`.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Measured {
-    /// Frames that carried items along trees.
+    /// Items that arrived in frames, pushed or asked for.
     pub(super) payloads: u64,
     pub(super) hop: u8,
     pub(super) last_commit: u64,
@@ -156,8 +156,10 @@ impl World {
         Self::with(Config::default(), n, sites, seed)
     }
 
-    /// The same with another configuration.
+    /// The same with another configuration. `STORK_SEED` shifts all seeds, to try others.
     pub(super) fn with(config: Config, n: usize, sites: usize, seed: u64) -> Self {
+        let shift = std::env::var("STORK_SEED").ok().and_then(|s| s.parse().ok());
+        let seed = seed + shift.unwrap_or(0);
         let mut world = Self {
             config,
             seed,
@@ -337,9 +339,11 @@ impl World {
                 Input::Peers { from, kind, peers: self.verify(&peers) }
             }
             frame => {
-                if let OverlayFrame::Push { .. } = &frame {
-                    self.measured.payloads += 1;
-                }
+                self.measured.payloads += match &frame {
+                    OverlayFrame::Push { .. } => 1,
+                    OverlayFrame::Items(items) => items.len() as u64,
+                    _ => 0,
+                };
                 Input::Frame { from, frame }
             }
         };
