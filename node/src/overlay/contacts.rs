@@ -169,7 +169,8 @@ impl Overlay {
         }
         for (i, peer) in known.iter().take(PASSIVE_MAX + GRAVEYARD_MAX).enumerate() {
             let linked = self.links.contains_key(&peer.node);
-            if i < PASSIVE_MAX {
+            // Expired records come last: their addresses may still be good, for want of better ones.
+            if i < PASSIVE_MAX && peer.expires > now {
                 self.learn(now, peer, None);
             } else if !linked && peer.node != self.me && self.contacts.any(&peer.node).is_none() {
                 self.contacts.bury(Contact::new(Arc::clone(peer), None, now));
@@ -249,9 +250,11 @@ impl Overlay {
 
     /// Up to `n` hosts other than `to`.
     pub(super) fn some_peers(&mut self, to: NodeId, n: usize) -> Vec<Arc<Peer>> {
-        let links = self.links.values().map(|l| &l.peer).filter(|p| p.node != to);
+        let now = self.now;
+        let fit = |p: &&Arc<Peer>| p.node != to && p.expires > now;
+        let links = self.links.values().map(|l| &l.peer).filter(fit);
         let linked = self.rng.sample(links.cloned().collect(), n / 2);
-        let passive = self.contacts.passive.values().map(|c| &c.peer).filter(|p| p.node != to);
+        let passive = self.contacts.passive.values().map(|c| &c.peer).filter(fit);
         let rest = n.saturating_sub(linked.len());
         let mut out = self.rng.sample(passive.cloned().collect(), rest);
         out.extend(linked);

@@ -14,7 +14,7 @@ use stork_wire::tick::Tick;
 
 use super::Overlay;
 use super::flight::Via;
-use super::io::{Action, Class};
+use super::io::{Action, Class, Refusal};
 use super::links::Link;
 
 /// Items of one piece, over all its logs (attack G17: ranges of at most 256 entries).
@@ -243,12 +243,15 @@ impl Overlay {
         done
     }
 
-    /// An item of this log was refused: this neighbour is not asked for the log any more.
-    pub(super) fn fetch_refused(&mut self, from: NodeId, log: LogId) {
+    /// An item of this log was refused. Whoever sent an invalid one is no source of the log any
+    /// more; one that cannot be judged yet is asked for again after its wait.
+    pub(super) fn fetch_refused(&mut self, from: NodeId, log: LogId, why: Refusal) {
         if self.fetches.running.get(&from).is_some_and(|p| p.ranges.contains_key(&log)) {
             self.fetches.end_range(from, &log);
         }
-        self.fetches.drop_source(from, Some(log));
+        if why == Refusal::Invalid {
+            self.fetches.drop_source(from, Some(log));
+        }
     }
 
     /// A link ended: what it was asked for is asked elsewhere.

@@ -25,7 +25,7 @@ const FLIGHT_WAIT_MS: u64 = 30_000;
 const INVALID_WAIT_MS: u64 = 60_000;
 const INVALID_WAIT_MS_MAX: u64 = 3_600_000;
 /// An item that cannot be judged yet is asked for again after so long, doubled each time.
-const UNKNOWN_WAIT_MS: u64 = 5_000;
+const UNKNOWN_WAIT_MS: u64 = 1_000;
 const UNKNOWN_WAIT_MS_MAX: u64 = 600_000;
 /// So many invalid items on one link end it (attack G7).
 const INVALID_MAX: u32 = 3;
@@ -128,8 +128,8 @@ impl Overlay {
                 }
             }
             Refusal::Invalid | Refusal::Unknown => {
+                self.fetch_refused(from, key.0, why);
                 self.shun(now, from, key, why, actions);
-                self.fetch_refused(from, key.0);
                 for (node, _) in others {
                     self.note_missing(now, node, key);
                 }
@@ -147,6 +147,8 @@ impl Overlay {
             (UNKNOWN_WAIT_MS, UNKNOWN_WAIT_MS_MAX)
         };
         let until = now.after_ms((wait << times.min(10)).min(max));
+        // The wait is over without an event: look at what is wanted then.
+        self.house_at = self.house_at.min(until);
         link.refused.set(key, Shunned { until, times: times.saturating_add(1) });
         if link.invalid >= INVALID_MAX {
             self.close(now, from, Why::Misbehaved, actions);

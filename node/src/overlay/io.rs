@@ -111,12 +111,12 @@ pub enum Input {
         /// Other hosts that it knows.
         hints: Vec<Arc<Peer>>,
     },
-    /// There is no control connection to this host any more.
+    /// There is no control connection to this host any more: not for one that a newer replaced.
     Down {
         /// Who.
         node: NodeId,
     },
-    /// A dial came to nothing.
+    /// A dial came to nothing, or its connection ended before an answer.
     DialFailed {
         /// Who was dialled.
         node: NodeId,

@@ -19,9 +19,9 @@ pub(super) const NEAR_SLACK: usize = 2;
 /// Far links beyond the target, for merge probes and starving hosts (protocol.md §3a: 3 + 1).
 pub(super) const FAR_SLACK: usize = 1;
 /// Near links that only own dials fill (attack G2: at least two outbound).
-const NEAR_OWN: usize = 2;
+pub(super) const NEAR_OWN: usize = 2;
 /// Far links that only own dials fill.
-const FAR_OWN: usize = 1;
+pub(super) const FAR_OWN: usize = 1;
 /// A starving host gets at most one reserved slot in this time (attack G2: 10 min).
 const RESERVED_EVERY_MS: u64 = 600_000;
 /// Hosts remembered for that; the oldest are forgotten first.
@@ -51,6 +51,9 @@ pub(super) struct Shunned {
     pub(super) times: u32,
 }
 
+/// Two fingerprints that were compared: ours and theirs.
+pub(super) type Pair = ([u8; 8], [u8; 8]);
+
 /// Everything that is known of one active link.
 #[derive(Debug)]
 pub(super) struct Link {
@@ -68,8 +71,9 @@ pub(super) struct Link {
     pub(super) disagreed: u8,
     // Sync.
     pub(super) compared: bool,
-    pub(super) differs: Option<Tick>,
+    pub(super) differs: Option<(Tick, [u8; 8])>,
     pub(super) sync_after: Tick,
+    pub(super) synced: Option<(Tick, Pair)>,
     pub(super) sync_fails: u32,
     pub(super) heads_sent: Option<Tick>,
     pub(super) heads_rate: Rate,
@@ -103,6 +107,7 @@ impl Link {
             compared: false,
             differs: None,
             sync_after: now,
+            synced: None,
             sync_fails: 0,
             heads_sent: None,
             // A whole set of heads is 33 frames: two sets at once, one every two seconds.
@@ -176,9 +181,6 @@ impl Overlay {
         actions: &mut Vec<Action>,
     ) {
         let to = peer.node;
-        if to == self.me {
-            return;
-        }
         self.end_link(now, to, Why::Replaced, actions);
         let granted = self.admit(now, &peer, class, starving, actions);
         let hints = self.hints_for(to);
@@ -209,18 +211,19 @@ impl Overlay {
         };
         // Both dial at once: the dial of the larger id stands, as in the transport.
         let ours_stands = self.dialling.contains_key(&peer.node) && self.me > peer.node;
-        if ours_stands || self.banned(now, peer.node) {
+        if peer.node == self.me || ours_stands || self.banned(now, peer.node) {
             return LinkClass::Transient;
         }
         let (count, cap) = (self.count(class), self.cap(class));
-        if count.all < ordinary && count.inbound + own < cap {
+        let full = count.all >= cap || count.inbound + own >= cap;
+        if count.all < ordinary && !full {
             return class;
         }
         let waiting = |t: &Tick| now.since(*t) < RESERVED_EVERY_MS;
         if !starving || self.reserved.get(&peer.node).is_some_and(waiting) {
             return LinkClass::Transient;
         }
-        if count.all >= cap && !self.evict_inbound(now, class, actions) {
+        if full && !self.evict_inbound(now, class, actions) {
             return LinkClass::Transient;
         }
         self.reserved.set(peer.node, now);
@@ -261,7 +264,8 @@ impl Overlay {
         if self.links.contains_key(&node) || node == self.me {
             return;
         }
-        let wanted = dial.as_ref().is_some_and(|d| d.class == class);
+        let site_fits = class != LinkClass::Near || peer.site == self.site;
+        let wanted = site_fits && dial.as_ref().is_some_and(|d| d.class == class);
         if class == LinkClass::Transient || !wanted {
             if class != LinkClass::Transient {
                 self.send(now, node, OverlayFrame::Unlink, Class::Control, actions);

@@ -15,6 +15,7 @@ use super::Overlay;
 use super::bounded::Rate;
 use super::contacts::Contact;
 use super::io::{Action, Event, Peer};
+use super::links::{FAR_OWN, NEAR_OWN};
 
 /// Below so many links a node is starving (protocol.md §3a rule 3).
 pub(super) const LOW_WATER: usize = 3;
@@ -122,12 +123,14 @@ impl Overlay {
 
     /// The class that lacks most links and has a candidate, with that candidate.
     fn next_dial(&mut self, now: Tick) -> Option<(LinkClass, Arc<Peer>)> {
-        let lacks = |class, target: usize| {
-            let dials = self.dialling.values().filter(|d| d.class == class).count();
-            target.saturating_sub(self.count(class).all + dials)
+        let lacks = |class, target: usize, own: usize| {
+            let (dials, count) = (self.dialling.values(), self.count(class));
+            let dials = dials.filter(|d| d.class == class).count();
+            // Where inbound hosts fill the target, a few links are still dialled here (attack G2).
+            target.max(count.inbound + own).saturating_sub(count.all + dials)
         };
-        let near = lacks(LinkClass::Near, self.config.near);
-        let far = lacks(LinkClass::Far, self.config.far);
+        let near = lacks(LinkClass::Near, self.config.near, NEAR_OWN);
+        let far = lacks(LinkClass::Far, self.config.far, FAR_OWN);
         let mut order = [(near, LinkClass::Near), (far, LinkClass::Far)];
         if far > near {
             order.reverse();
@@ -142,17 +145,28 @@ impl Overlay {
         None
     }
 
-    /// Somebody to dial: from the passive view, then the graveyard, then the anchors (rule 3).
+    /// Somebody to dial: from the passive view, then the graveyard, then the anchors (rule 3). A
+    /// starving node that must wait for all of them tries them nevertheless, or a host that was cut
+    /// off for an hour would stay alone for the length of its longest wait.
     fn candidate(&mut self, now: Tick, class: LinkClass) -> Option<Arc<Peer>> {
+        let waits = |c: &Contact| c.not_before > now || c.peer.expires <= now;
+        let patient = self.candidate_among(now, class, |c| !waits(c));
+        if patient.is_none() && self.is_starving() {
+            return self.candidate_among(now, class, |_| true);
+        }
+        patient
+    }
+
+    fn candidate_among(
+        &mut self,
+        now: Tick,
+        class: LinkClass,
+        also: impl Fn(&Contact) -> bool,
+    ) -> Option<Arc<Peer>> {
         for set in [&self.contacts.passive, &self.contacts.graveyard, &self.contacts.anchors] {
-            let fit = |c: &&Contact| {
-                c.not_before <= now
-                    && c.peer.expires > now
-                    && !self.links.contains_key(&c.peer.node)
-                    && !self.dialling.contains_key(&c.peer.node)
-                    && (class == LinkClass::Far || c.peer.site == self.site)
-            };
-            let fits: Vec<&Arc<Peer>> = set.values().filter(fit).map(|c| &c.peer).collect();
+            let site = |c: &&Contact| class == LinkClass::Far || c.peer.site == self.site;
+            let fits = set.values().filter(|c| self.may_dial(now, c) && also(c)).filter(site);
+            let fits: Vec<&Arc<Peer>> = fits.map(|c| &c.peer).collect();
             // A far link goes to another site where there is one.
             let away: Vec<&Arc<Peer>> =
                 fits.iter().copied().filter(|p| p.site != self.site).collect();
@@ -162,6 +176,12 @@ impl Overlay {
             }
         }
         None
+    }
+
+    fn may_dial(&self, now: Tick, contact: &Contact) -> bool {
+        let node = contact.peer.node;
+        let busy = self.links.contains_key(&node) || self.dialling.contains_key(&node);
+        !busy && !self.banned(now, node)
     }
 
     fn dial(
@@ -190,15 +210,9 @@ impl Overlay {
         let mut sets = vec![dead, dead, passive, &self.contacts.anchors];
         while !sets.is_empty() {
             let at = usize::try_from(self.rng.below(sets.len() as u64)).unwrap_or(0);
-            let fit = |c: &&Contact| {
-                c.peer.expires > now
-                    && !self.links.contains_key(&c.peer.node)
-                    && !self.dialling.contains_key(&c.peer.node)
-                    && !self.banned(now, c.peer.node)
-            };
             let set = sets.swap_remove(at);
-            let fits: Vec<Arc<Peer>> =
-                set.values().filter(fit).map(|c| Arc::clone(&c.peer)).collect();
+            let fits = set.values().filter(|c| self.may_dial(now, c));
+            let fits: Vec<Arc<Peer>> = fits.map(|c| Arc::clone(&c.peer)).collect();
             if let Some(peer) = self.rng.pick(&fits) {
                 if self.dial(now, &peer, LinkClass::Far, true, actions) {
                     actions.push(Action::Event(Event::MergeProbe { node: peer.node }));

@@ -12,6 +12,7 @@ use stork_wire::tick::Tick;
 
 use super::Overlay;
 use super::io::{Action, Class, Event};
+use super::links::Pair;
 
 /// Comparisons at once (protocol.md §3d).
 pub(super) const SESSIONS_MAX: usize = 2;
@@ -24,6 +25,8 @@ const HEADS_EVERY_MS: u64 = 1_000;
 /// Wait after a comparison that brought nothing, doubled each time up to the bound below.
 const FRUITLESS_MS: u64 = 2_000;
 const FRUITLESS_MS_MAX: u64 = 600_000;
+/// The longest such wait where a fingerprint has changed since.
+const CHANGED_MS: u64 = 30_000;
 /// A random neighbour that differs is compared with this often, whatever its pings did (G11).
 pub(super) const RANDOM_EVERY_MS: u64 = 30_000;
 /// Forks that were reported; a fork is reported once.
@@ -45,9 +48,10 @@ impl Overlay {
             (link.differs, link.sync_fails, link.sync_after) = (None, 0, now);
             return;
         }
-        let since = *link.differs.get_or_insert(now);
+        let since = link.differs.map_or(now, |(since, _)| since);
+        link.differs = Some((since, theirs));
         if first || now.since(since) >= DIFFER_MS {
-            self.start_sync(now, from, actions);
+            self.start_sync(now, from, theirs, actions);
         }
     }
 
@@ -57,25 +61,27 @@ impl Overlay {
             return;
         }
         self.random_sync_at = now.after_ms(RANDOM_EVERY_MS);
-        let differ = self.links.iter().filter(|(_, l)| l.differs.is_some()).map(|(n, _)| *n);
-        let differ: Vec<NodeId> = differ.collect();
-        if let Some(node) = self.rng.pick(&differ) {
-            self.start_sync(now, node, actions);
+        let differ = self.links.iter().filter_map(|(n, l)| l.differs.map(|(_, print)| (*n, print)));
+        let differ: Vec<(NodeId, [u8; 8])> = differ.collect();
+        if let Some((node, theirs)) = self.rng.pick(&differ) {
+            self.start_sync(now, node, theirs, actions);
         }
     }
 
-    fn start_sync(&mut self, now: Tick, node: NodeId, actions: &mut Vec<Action>) {
+    fn start_sync(&mut self, now: Tick, node: NodeId, theirs: [u8; 8], actions: &mut Vec<Action>) {
+        let pair = (self.heads.cut(), theirs);
         self.sessions.retain(|_, since| now.since(*since) < SESSION_MS);
         let busy = self.sessions.len() >= SESSIONS_MAX || self.sessions.contains_key(&node);
         let fetching = self.fetches.is_running(&node);
         let Some(link) = self.links.get_mut(&node) else { return };
-        if busy || fetching || link.sync_after > now || !link.may_send_heads(now) {
+        if busy || fetching || link.sync_due(pair) > now || !link.may_send_heads(now) {
             return;
         }
         link.differs = None;
         let wait = (FRUITLESS_MS << link.sync_fails.min(10)).min(FRUITLESS_MS_MAX);
         link.sync_after = now.after_ms(wait);
         link.sync_fails = link.sync_fails.saturating_add(1);
+        link.synced = Some((now, pair));
         self.sessions.insert(node, now);
         self.counters.syncs += 1;
         actions.push(Action::Event(Event::Comparing { node }));
@@ -142,6 +148,15 @@ impl Overlay {
 }
 
 impl super::links::Link {
+    /// When heads may be compared again: a fruitless comparison is not repeated soon, but with new
+    /// fingerprints it may bring something.
+    fn sync_due(&self, pair: Pair) -> Tick {
+        match self.synced {
+            Some((at, before)) if before != pair => self.sync_after.min(at.after_ms(CHANGED_MS)),
+            _ => self.sync_after,
+        }
+    }
+
     fn may_send_heads(&self, now: Tick) -> bool {
         self.heads_sent.is_none_or(|t| now.since(t) >= HEADS_EVERY_MS)
     }

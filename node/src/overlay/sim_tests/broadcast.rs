@@ -1,7 +1,8 @@
 //! Calm fleets: everything reaches everybody, once.
 
 use super::super::Config;
-use super::world::{Measured, World, log_id};
+use super::made::log_id;
+use super::world::{Measured, World};
 
 /// Publishes `count` items of each log, 200 ms apart, each log at a host of its own.
 fn publish(world: &mut World, logs: u8, count: u64) {
@@ -19,6 +20,9 @@ fn publish(world: &mut World, logs: u8, count: u64) {
 fn one_feed_64_hosts() {
     let mut world = World::running(64, 1, 1);
     assert_eq!(world.largest_part(), 64, "seed {}", world.seed);
+    assert_eq!(world.one_sided(), 0);
+    assert!(world.hosts.iter().all(|h| h.overlay.sizes().near >= 5));
+    assert!(world.hosts.iter().all(|h| h.overlay.links().filter(|l| l.outbound).count() >= 2));
     publish(&mut world, 1, 5);
     world.run(5_000);
     assert_eq!(world.holding(log_id(0), 5), 64);

@@ -80,6 +80,14 @@ impl World {
         best
     }
 
+    /// Links of running hosts which the other end does not know (I2).
+    pub(super) fn one_sided(&self) -> usize {
+        let links = self.hosts.iter().filter(|h| h.alive);
+        let links = links.flat_map(|h| h.overlay.links().map(|l| (h.peer.node, l.peer.node)));
+        let all: BTreeSet<(NodeId, NodeId)> = links.collect();
+        all.iter().filter(|(a, b)| !all.contains(&(*b, *a))).count()
+    }
+
     /// Running hosts.
     pub(super) fn alive(&self) -> usize {
         self.hosts.iter().filter(|h| h.alive).count()

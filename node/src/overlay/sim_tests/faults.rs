@@ -1,6 +1,7 @@
 //! Fleets in trouble: hosts die, come late, lose frames or lose each other.
 
-use super::world::{Measured, World, log_id};
+use super::made::log_id;
+use super::world::{Measured, World};
 
 /// A host that joins when 620 items of two feeds are long published gets all of them by sync.
 #[test]
@@ -129,4 +130,40 @@ fn half_of_the_fleet_restarts_without_anchors() {
     });
     world.run(90_000);
     assert_eq!((world.alive(), world.largest_part()), (21, 21));
+}
+
+/// A host that was cut off for an hour, so that every wait has grown long, is back in less than a
+/// minute after its cable is: a starving node never stops (protocol.md §3a rule 3).
+#[test]
+fn a_host_that_was_alone_for_an_hour_returns() {
+    let mut world = World::running(8, 1, 17);
+    world.hosts[5].side = 1;
+    world.run(20_000);
+    assert_eq!(world.largest_part(), 7);
+    world.run(3_600_000);
+    world.publish(0, log_id(0));
+    world.hosts[5].side = 0;
+    world.run(45_000);
+    assert_eq!(world.largest_part(), 8);
+    assert_eq!(world.holding(log_id(0), 1), 8);
+}
+
+/// What cannot be judged before something else is known, as feeds before their group's document, is
+/// asked for again and comes in seconds.
+#[test]
+fn items_that_cannot_be_judged_yet_come_later() {
+    let mut world = World::new(6, 1, 18);
+    world.first = Some(log_id(9));
+    (0..5).for_each(|i| world.start(i));
+    world.run(20_000);
+    world.publish(1, log_id(9));
+    for _ in 0..5 {
+        for log in 0..9 {
+            world.publish(1, log_id(log));
+        }
+    }
+    world.run(20_000);
+    world.start(5);
+    world.run(8_000);
+    assert!((0..9).all(|l| world.holding(log_id(l), 5) == 6));
 }

@@ -7,4 +7,5 @@ mod broadcast;
 mod check;
 mod faults;
 mod hostile;
+mod made;
 mod world;

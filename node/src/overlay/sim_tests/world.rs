@@ -4,17 +4,17 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 
-use stork_wire::codec::{Blob, List};
+use stork_wire::codec::List;
 use stork_wire::frame::{LinkClass, OverlayFrame, PeerHint};
 use stork_wire::ids::{ItemHash, LogId, NodeId};
-use stork_wire::item::{Head, Item, ItemKind};
+use stork_wire::item::{Head, Item};
 use stork_wire::limits::ITEMS_PER_FRAME_MAX;
-use stork_wire::sign::Envelope;
 use stork_wire::tick::Tick;
 
 use super::super::rng::{Rng, mix};
 use super::super::{Action, Config, Event, Input, Overlay, Peer, PeersKind, Refusal};
 use super::check;
+use super::made::{envelope, make_item, make_peer, record_key};
 
 /// A dial to a dead host fails after this.
 const DIAL_FAILS_MS: u64 = 3_000;
@@ -95,6 +95,8 @@ pub(super) struct World {
     /// The sets are checked after every so many events.
     pub(super) check_every: u64,
     pub(super) events: u64,
+    /// Hosts cannot judge any item before they have one of this log.
+    pub(super) first: Option<LogId>,
     config: Config,
     rng: Rng,
     order: u64,
@@ -102,52 +104,6 @@ pub(super) struct World {
     index: BTreeMap<NodeId, usize>,
     records: BTreeMap<(u64, u64), Arc<Peer>>,
     conns: BTreeMap<(usize, usize), u64>,
-}
-
-pub(super) fn node_id(i: usize) -> NodeId {
-    let mut id = [0; 32];
-    for (k, slot) in id.chunks_mut(8).enumerate() {
-        slot.copy_from_slice(&mix((i as u64 + 1) * 8 + k as u64).to_be_bytes());
-    }
-    NodeId(id)
-}
-
-pub(super) fn log_id(i: u8) -> LogId {
-    LogId::of(&[i])
-}
-
-fn envelope(body: Vec<u8>) -> Envelope {
-    Envelope { body: Blob::new(body).unwrap(), signatures: List::empty() }
-}
-
-pub(super) fn make_item(log: LogId, seq: u64) -> Item {
-    let mut body = log.0.to_vec();
-    body.extend(seq.to_be_bytes());
-    Item { kind: ItemKind::Entry, log, seq, envelope: envelope(body) }
-}
-
-pub(super) fn make_peer(i: usize, incarnation: u64, sites: usize) -> Arc<Peer> {
-    let node = node_id(i);
-    let mut body = node.0.to_vec();
-    body.extend(incarnation.to_be_bytes());
-    Arc::new(Peer {
-        node,
-        site: format!("site-{}", i % sites).parse().unwrap(),
-        addrs: vec![],
-        incarnation,
-        groups: vec![],
-        expires: Tick(u64::MAX),
-        hint: PeerHint { cert: envelope(body), record: envelope(vec![]) },
-    })
-}
-
-/// A simulated record is its host's id and its incarnation.
-fn record_key(hint: &PeerHint) -> (u64, u64) {
-    let number = |at: usize| {
-        let bytes = hint.cert.body.iter().skip(at).take(8);
-        bytes.fold(0, |acc, b| (acc << 8) | u64::from(*b))
-    };
-    (number(0), number(32))
 }
 
 impl World {
@@ -170,6 +126,7 @@ impl World {
             trace: 0,
             check_every: 1,
             events: 0,
+            first: None,
             rng: Rng::new(seed),
             order: 0,
             queue: BinaryHeap::new(),
@@ -359,6 +316,8 @@ impl World {
         let have = self.hosts[i].logs.get(&log).map_or(0, Vec::len) as u64;
         let why = if item != make_item(log, seq) {
             Refusal::Invalid
+        } else if self.first.is_some_and(|f| f != log && !self.hosts[i].logs.contains_key(&f)) {
+            Refusal::Unknown
         } else if seq <= have {
             Refusal::Duplicate
         } else if seq > have + 1 {
@@ -379,7 +338,7 @@ impl World {
         }
         self.events += 1;
         check::cheap(&self.hosts[i].overlay, self.seed);
-        if self.events % self.check_every == 0 {
+        if self.events.is_multiple_of(self.check_every) {
             check::sets(&self.hosts[i].overlay, self.seed);
         }
         let next = self.hosts[i].overlay.deadline().expect("a machine always has a next time").0;
@@ -428,8 +387,8 @@ impl World {
             Action::ReadItems { to, ranges } => {
                 let logs = &self.hosts[i].logs;
                 let wanted = ranges.iter().flat_map(|r| (r.from..=r.to).map(|s| (r.log, s)));
-                let items = wanted.map(|(l, s)| Item::clone(&logs[&l][s as usize - 1]));
-                let items: Vec<Item> = items.collect();
+                let at = |s: u64| usize::try_from(s - 1).unwrap();
+                let items: Vec<Item> = wanted.map(|(l, s)| Item::clone(&logs[&l][at(s)])).collect();
                 for chunk in items.chunks(ITEMS_PER_FRAME_MAX) {
                     let list = List::truncated(chunk.iter().cloned());
                     self.send(i, to, OverlayFrame::Items(list));
