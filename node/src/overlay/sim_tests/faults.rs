@@ -83,6 +83,7 @@ fn thirty_percent_die_unseen() {
 #[test]
 fn a_healed_partition_merges() {
     let mut world = World::running(32, 2, 14);
+    world.check_every = 7;
     for i in 0..32 {
         world.hosts[i].side = u8::from(i % 4 >= 2);
     }

@@ -8,4 +8,5 @@ mod check;
 mod faults;
 mod hostile;
 mod made;
+mod queue;
 mod world;

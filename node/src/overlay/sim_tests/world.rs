@@ -15,46 +15,10 @@ use super::super::rng::{Rng, mix};
 use super::super::{Action, Config, Event, Input, Overlay, Peer, PeersKind, Refusal};
 use super::check;
 use super::made::{envelope, make_item, make_peer, record_key};
+use super::queue::{Ev, Queued};
 
 /// A dial to a dead host fails after this.
 const DIAL_FAILS_MS: u64 = 3_000;
-
-#[derive(Debug)]
-pub(super) enum Ev {
-    Deadline,
-    Hello { from: usize, class: LinkClass, starving: bool },
-    Ack { from: usize, class: LinkClass, hints: Vec<PeerHint> },
-    DialFailed { node: NodeId },
-    Down { node: NodeId },
-    Frame { from: usize, conn: u64, frame: OverlayFrame },
-    Judge { from: NodeId, item: Item },
-}
-
-#[derive(Debug)]
-struct Queued {
-    at: u64,
-    order: u64,
-    host: usize,
-    life: u64,
-    ev: Ev,
-}
-
-impl PartialEq for Queued {
-    fn eq(&self, other: &Self) -> bool {
-        self.order == other.order
-    }
-}
-impl Eq for Queued {}
-impl PartialOrd for Queued {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Queued {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.order).cmp(&(other.at, other.order))
-    }
-}
 
 /// One simulated host.
 #[derive(Debug)]
