@@ -1,2 +1,260 @@
-//! stub
+//! The overlay: which hosts this one is linked to, how news travel, and how gaps are closed.
+//!
+//! One machine without IO, clock or global chance, in three parts that share the links:
+//! - **members** ([`links`], [`contacts`], [`promote`], [`roster`], [`shuffle`], [`live`]): a few
+//!   near and far links, kept up for ever, after `HyParView` (Leitão et al., DSN 2007) with merge
+//!   probes and rules against insiders;
+//! - **tree** ([`tree`], [`missing`], [`flight`]): one broadcast tree per log, after Plumtree
+//!   (Leitão et al., SRDS 2007);
+//! - **sync** ([`heads`], [`sync`], [`fetch`]): comparison of heads, which guarantees delivery.
+//!
+//! It knows logs and numbers, never what an item says: the driver verifies hosts before they come
+//! in, and items between [`Action::Deliver`] and [`Input::Committed`]. Only committed items are
+//! passed on.
+
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+mod bounded;
+mod contacts;
+mod fetch;
+mod flight;
+mod heads;
+mod io;
+mod links;
+mod live;
+mod missing;
+mod promote;
+mod rng;
+mod roster;
+mod shuffle;
+mod sync;
+mod tree;
+mod views;
+
+#[cfg(test)]
+mod sim_tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use stork_wire::frame::OverlayFrame;
+use stork_wire::ids::{LogId, NodeId};
+use stork_wire::text::Label;
+use stork_wire::tick::Tick;
+
+pub use io::{Action, Class, Config, Event, Input, Peer, PeersKind, Refusal, Why};
+pub use views::{Counters, LinkView, Sizes, TreeView};
+
+use bounded::Recent;
+
+/// An item by log and number.
+type Key = (LogId, u64);
+
+/// Housekeeping of what has no timer of its own.
+const HOUSE_EVERY_MS: u64 = 5_000;
+/// Hosts that are shut out; the oldest are forgotten first.
+const BANS_MAX: usize = 256;
+
+/// The overlay of one node. See the module's text.
+///
+/// The same seed and the same inputs at the same times give the same actions (invariant I19).
+#[derive(Debug)]
+pub struct Overlay {
+    config: Config,
+    me: NodeId,
+    site: Label,
+    rng: rng::Rng,
+    now: Tick,
+    local: Option<Arc<Peer>>,
+    // Members.
+    links: links::Links,
+    contacts: contacts::Contacts,
+    dialling: BTreeMap<NodeId, promote::Dial>,
+    promotion: promote::Promotion,
+    reserved: Recent<NodeId, Tick>,
+    bans: Recent<NodeId, Tick>,
+    roster: roster::Roster,
+    shuffles: shuffle::Shuffles,
+    saved: Tick,
+    save_at: Option<Tick>,
+    // Tree.
+    trees: tree::Trees,
+    missing: missing::Missing,
+    flights: flight::Flights,
+    flush_at: Option<Tick>,
+    // Sync.
+    heads: heads::Heads,
+    sessions: BTreeMap<NodeId, Tick>,
+    fetches: fetch::Fetches,
+    forks: Recent<Key, ()>,
+    random_sync_at: Tick,
+    house_at: Tick,
+    counters: Counters,
+}
+
+impl Overlay {
+    /// A node without links. It begins to dial when it has heard of hosts.
+    #[must_use]
+    pub fn new(config: Config, me: NodeId, my_site: Label, seed: u64) -> Self {
+        Self {
+            // A tree's mask has sixteen slots: more links than that cannot be.
+            config: Config { near: config.near.min(8), far: config.far.min(5), ..config },
+            me,
+            site: my_site,
+            rng: rng::Rng::new(seed ^ rng::cut(me.as_bytes())),
+            now: Tick(0),
+            local: None,
+            links: BTreeMap::new(),
+            contacts: contacts::Contacts::default(),
+            dialling: BTreeMap::new(),
+            promotion: promote::Promotion::new(),
+            reserved: links::reserved(),
+            bans: Recent::new(BANS_MAX),
+            roster: roster::Roster::new(),
+            shuffles: shuffle::Shuffles::new(),
+            saved: Tick(0),
+            save_at: None,
+            trees: tree::Trees::default(),
+            missing: missing::Missing::default(),
+            flights: BTreeMap::new(),
+            flush_at: None,
+            heads: heads::Heads::default(),
+            sessions: BTreeMap::new(),
+            fetches: fetch::Fetches::default(),
+            forks: Recent::new(sync::FORKS_MAX),
+            random_sync_at: Tick(sync::RANDOM_EVERY_MS),
+            house_at: Tick(0),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Takes one input and appends what must be done. Never waits, never fails.
+    pub fn handle(&mut self, now: Tick, input: Input, actions: &mut Vec<Action>) {
+        let now = now.max(self.now);
+        self.now = now;
+        match input {
+            Input::Local(peer) => self.on_local(now, peer),
+            Input::Bootstrap { known, anchors } => self.on_bootstrap(now, &known, &anchors),
+            Input::Hello { peer, class, starving } => {
+                self.on_hello(now, peer, class, starving, actions);
+            }
+            Input::Linked { peer, class, hints } => {
+                self.on_linked(now, peer, class, &hints, actions);
+            }
+            Input::Down { node } => self.end_link(now, node, Why::Gone, actions),
+            Input::DialFailed { node } => self.on_dial_failed(now, node),
+            Input::Frame { from, frame } => {
+                self.hear(now, from);
+                self.on_frame(now, from, frame, actions);
+            }
+            Input::Peers { from, kind, peers } => {
+                self.hear(now, from);
+                match kind {
+                    PeersKind::Records => self.on_records(now, from, &peers),
+                    PeersKind::Shuffle { nonce } => {
+                        self.on_shuffle(now, from, nonce, &peers, actions);
+                    }
+                    PeersKind::ShuffleReply { nonce } => {
+                        self.on_shuffle_reply(now, from, nonce, &peers);
+                    }
+                }
+            }
+            Input::Heads(heads) => self.heads.reset(&heads),
+            Input::Committed { log, seq, hash, item, source } => {
+                self.on_committed(now, ((log, seq), hash, &item), source, actions);
+            }
+            Input::Refused { from, log, seq, why } => {
+                self.on_refused(now, from, (log, seq), why, actions);
+            }
+            Input::Deadline => self.on_deadline(now, actions),
+        }
+        self.plan_fetches(now, actions);
+    }
+
+    /// When to call again with [`Input::Deadline`], if nothing else happens before. A time that has
+    /// passed means at once.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Tick> {
+        let fixed = [self.promote_deadline(), self.shuffles.next, self.random_sync_at];
+        let soon = [
+            self.live_deadline(),
+            self.missing.deadline(),
+            self.fetches.deadline(),
+            self.flush_at,
+            self.save_at,
+        ];
+        let all = fixed.into_iter().chain(soon.into_iter().flatten());
+        all.chain([self.house_at]).min()
+    }
+
+    fn on_deadline(&mut self, now: Tick, actions: &mut Vec<Action>) {
+        self.live_due(now, actions);
+        self.promote_due(now, actions);
+        self.shuffle_due(now, actions);
+        self.missing_due(now, actions);
+        self.fetch_due(now);
+        self.random_sync_due(now, actions);
+        self.flush_due(now, actions);
+        if self.save_at.is_some_and(|at| at <= now) {
+            self.save(now, actions);
+        }
+        if now >= self.house_at {
+            self.house_at = now.after_ms(HOUSE_EVERY_MS);
+            self.flights_due(now);
+            self.fetch_again();
+        }
+    }
+
+    fn on_frame(
+        &mut self,
+        now: Tick,
+        from: NodeId,
+        frame: OverlayFrame,
+        actions: &mut Vec<Action>,
+    ) {
+        match frame {
+            OverlayFrame::Ping { nonce, fingerprint, .. } => {
+                self.on_ping(now, from, nonce, fingerprint, actions);
+            }
+            OverlayFrame::Pong { nonce, fingerprint, class } => {
+                self.on_pong(now, from, (nonce, fingerprint, class), actions);
+            }
+            OverlayFrame::Unlink => self.end_link(now, from, Why::Unlinked, actions),
+            OverlayFrame::Push { hop, age_ms, item } => {
+                self.on_push(now, from, (hop, age_ms), *item, actions);
+            }
+            OverlayFrame::IHave(entries) => self.on_ihave(now, from, &entries),
+            OverlayFrame::Graft { log, seq } => self.on_graft(now, from, (log, seq), actions),
+            OverlayFrame::Prune { log } => self.on_prune(from, &log),
+            OverlayFrame::Heads { heads, last, answer } => {
+                self.on_heads(now, from, &heads, (last, answer), actions);
+            }
+            OverlayFrame::Fetch(ranges) => self.on_fetch(now, from, &ranges, actions),
+            OverlayFrame::Items(items) => self.on_items(now, from, items.into_vec(), actions),
+            // The driver hands these in as `Input::Peers`, with verified hosts.
+            OverlayFrame::Records(_)
+            | OverlayFrame::Shuffle { .. }
+            | OverlayFrame::ShuffleReply { .. } => self.counters.unsolicited += 1,
+        }
+    }
+
+    fn hear(&mut self, now: Tick, from: NodeId) {
+        if let Some(link) = self.links.get_mut(&from) {
+            link.heard = now;
+        }
+    }
+
+    fn send(
+        &mut self,
+        now: Tick,
+        to: NodeId,
+        frame: OverlayFrame,
+        class: Class,
+        actions: &mut Vec<Action>,
+    ) {
+        if let Some(link) = self.links.get_mut(&to) {
+            link.sent = now;
+        }
+        actions.push(Action::Send { to, frame, class });
+    }
+}

@@ -1,0 +1,167 @@
+//! Items in flight: handed to the driver, which has not said yet whether they are good.
+//!
+//! While an item is in flight nobody else's copy is delivered, so that a signature is checked once
+//! (attack G7); whoever sent a copy is remembered, to be asked if the first copy was bad.
+
+use std::collections::BTreeMap;
+
+use stork_wire::ids::NodeId;
+use stork_wire::item::Item;
+use stork_wire::tick::Tick;
+
+use super::io::{Action, Refusal, Why};
+use super::links::Shunned;
+use super::{Key, Overlay};
+
+/// Items in flight. What does not fit is dropped; sync brings it again.
+pub(super) const FLIGHTS_MAX: usize = 4_096;
+/// Items in flight from one host: two pieces of sync. One host cannot fill the whole room.
+const FLIGHTS_PER_PEER_MAX: usize = 512;
+/// Other senders that are remembered.
+const OTHERS_MAX: usize = 4;
+/// The driver owes an answer; a disk that stalls longer than this costs a second delivery.
+const FLIGHT_WAIT_MS: u64 = 30_000;
+/// An invalid item is not taken from the same host for so long, doubled each time.
+const INVALID_WAIT_MS: u64 = 60_000;
+const INVALID_WAIT_MS_MAX: u64 = 3_600_000;
+/// An item that cannot be judged yet is asked for again after so long, doubled each time.
+const UNKNOWN_WAIT_MS: u64 = 1_000;
+const UNKNOWN_WAIT_MS_MAX: u64 = 600_000;
+/// So many invalid items on one link end it (attack G7).
+const INVALID_MAX: u32 = 3;
+
+/// By which way an item came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Via {
+    /// Pushed, or grafted: it goes on along the tree.
+    Tree,
+    /// Fetched by sync: neighbours hear of the newest one only.
+    Sync,
+}
+
+/// One item in flight.
+#[derive(Debug)]
+pub(super) struct Flight {
+    pub(super) from: NodeId,
+    pub(super) hop: u8,
+    pub(super) age_ms: u32,
+    pub(super) at: Tick,
+    pub(super) via: Via,
+    /// Who has it as well, and whether by a push.
+    pub(super) others: Vec<(NodeId, Via)>,
+}
+
+impl Flight {
+    pub(super) fn add(&mut self, node: NodeId, via: Via) {
+        if let Some(known) = self.others.iter_mut().find(|(n, _)| *n == node) {
+            if via == Via::Tree {
+                known.1 = via;
+            }
+        } else if node != self.from && self.others.len() < OTHERS_MAX {
+            self.others.push((node, via));
+        }
+    }
+}
+
+/// The items in flight.
+pub(super) type Flights = BTreeMap<Key, Flight>;
+
+impl Overlay {
+    /// Hands an item to the driver, unless it is in flight or shunned.
+    pub(super) fn deliver(
+        &mut self,
+        now: Tick,
+        from: NodeId,
+        item: Item,
+        (hop, age_ms, via): (u8, u32, Via),
+        actions: &mut Vec<Action>,
+    ) {
+        let key = (item.log, item.seq);
+        let Some(link) = self.links.get_mut(&from) else { return };
+        if link.shuns(&key, now) {
+            return;
+        }
+        let full = self.flights.len() >= FLIGHTS_MAX || link.flights >= FLIGHTS_PER_PEER_MAX;
+        if full {
+            self.counters.dropped += 1;
+            return;
+        }
+        link.flights += 1;
+        let mut flight = Flight { from, hop, age_ms, at: now, via, others: Vec::new() };
+        if let Some(missing) = self.missing.remove(&key) {
+            self.release_missing(&missing);
+            self.trees.note_lag(&key.0, now.since(missing.first));
+            for node in missing.senders {
+                flight.add(node, Via::Sync);
+            }
+        }
+        self.flights.insert(key, flight);
+        self.counters.delivered += 1;
+        actions.push(Action::Deliver { from, item, hop, age_ms });
+    }
+
+    pub(super) fn take_flight(&mut self, key: &Key) -> Option<Flight> {
+        let flight = self.flights.remove(key)?;
+        if let Some(link) = self.links.get_mut(&flight.from) {
+            link.flights = link.flights.saturating_sub(1);
+        }
+        Some(flight)
+    }
+
+    /// The driver did not commit an item.
+    pub(super) fn on_refused(
+        &mut self,
+        now: Tick,
+        from: NodeId,
+        key: Key,
+        why: Refusal,
+        actions: &mut Vec<Action>,
+    ) {
+        let flight = self.take_flight(&key);
+        let others = flight.map(|f| f.others).unwrap_or_default();
+        match why {
+            Refusal::Duplicate => {}
+            Refusal::Pending => {
+                self.want(key.0, key.1, from);
+                for (node, _) in others {
+                    self.want(key.0, key.1, node);
+                }
+            }
+            Refusal::Invalid | Refusal::Unknown => {
+                self.fetch_refused(from, key.0, why);
+                self.shun(now, from, key, why, actions);
+                for (node, _) in others {
+                    self.note_missing(now, node, key);
+                }
+            }
+        }
+    }
+
+    fn shun(&mut self, now: Tick, from: NodeId, key: Key, why: Refusal, actions: &mut Vec<Action>) {
+        let Some(link) = self.links.get_mut(&from) else { return };
+        let times = link.refused.get(&key).map_or(0, |s| s.times);
+        let (wait, max) = if why == Refusal::Invalid {
+            link.invalid += 1;
+            (INVALID_WAIT_MS, INVALID_WAIT_MS_MAX)
+        } else {
+            (UNKNOWN_WAIT_MS, UNKNOWN_WAIT_MS_MAX)
+        };
+        let until = now.after_ms((wait << times.min(10)).min(max));
+        // The wait is over without an event: look at what is wanted then.
+        self.house_at = self.house_at.min(until);
+        link.refused.set(key, Shunned { until, times: times.saturating_add(1) });
+        if link.invalid >= INVALID_MAX {
+            self.close(now, from, Why::Misbehaved, actions);
+        }
+    }
+
+    /// Forgets items to which the driver never answered.
+    pub(super) fn flights_due(&mut self, now: Tick) {
+        let late = |f: &Flight| f.at.after_ms(FLIGHT_WAIT_MS) <= now;
+        let keys: Vec<Key> =
+            self.flights.iter().filter(|(_, f)| late(f)).map(|(k, _)| *k).collect();
+        for key in keys {
+            self.take_flight(&key);
+        }
+    }
+}

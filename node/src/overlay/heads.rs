@@ -1,0 +1,96 @@
+//! The heads of all committed logs, with their fingerprint.
+
+use std::collections::BTreeMap;
+
+use stork_wire::ids::{ItemHash, LogId};
+use stork_wire::item::Head;
+use stork_wire::limits::LOGS_MAX;
+
+/// The newest committed item of each log. The fingerprint is a wrapping sum, so that one changed
+/// head is exchanged in constant time (protocol.md §3d, invariant I9).
+#[derive(Debug, Default)]
+pub(super) struct Heads {
+    map: BTreeMap<LogId, Head>,
+    sum: u128,
+}
+
+impl Heads {
+    /// The number of a log's newest item; 0 where there is none.
+    pub(super) fn seq(&self, log: &LogId) -> u64 {
+        self.map.get(log).map_or(0, |h| h.seq)
+    }
+
+    pub(super) fn get(&self, log: &LogId) -> Option<&Head> {
+        self.map.get(log)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Head> {
+        self.map.values()
+    }
+
+    /// Replaces everything: what a start finds on disk.
+    pub(super) fn reset(&mut self, heads: &[Head]) {
+        *self = Self::default();
+        for head in heads {
+            self.set(*head);
+        }
+    }
+
+    /// Advances a head; false where it does not advance, or there are too many logs.
+    pub(super) fn advance(&mut self, log: LogId, seq: u64, hash: ItemHash) -> bool {
+        let known = self.map.contains_key(&log);
+        if seq <= self.seq(&log) || (!known && self.map.len() >= LOGS_MAX) {
+            return false;
+        }
+        self.set(Head::of(log, seq, hash));
+        true
+    }
+
+    fn set(&mut self, head: Head) {
+        if let Some(old) = self.map.insert(head.log, head) {
+            self.sum = self.sum.wrapping_sub(old.fingerprint());
+        }
+        self.sum = self.sum.wrapping_add(head.fingerprint());
+    }
+
+    /// The whole fingerprint.
+    pub(super) const fn fingerprint(&self) -> u128 {
+        self.sum
+    }
+
+    /// The fingerprint as pings carry it.
+    pub(super) fn cut(&self) -> [u8; 8] {
+        let mut out = [0; 8];
+        for (slot, b) in out.iter_mut().zip(self.sum.to_be_bytes()) {
+            *slot = b;
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The running sum is what a fresh count gives (invariant I9), and heads never go back.
+    #[test]
+    fn fingerprint_is_incremental() {
+        let (a, b) = (LogId([1; 32]), LogId([2; 32]));
+        let mut h = Heads::default();
+        assert!(h.advance(a, 1, ItemHash([1; 32])));
+        assert!(h.advance(b, 4, ItemHash([2; 32])));
+        assert!(h.advance(a, 2, ItemHash([3; 32])));
+        assert!(!h.advance(a, 2, ItemHash([9; 32])));
+        assert!(!h.advance(a, 1, ItemHash([9; 32])));
+        let mut fresh = Heads::default();
+        let mut all: Vec<Head> = h.iter().copied().collect();
+        all.reverse();
+        fresh.reset(&all);
+        assert_eq!((fresh.fingerprint(), fresh.cut()), (h.fingerprint(), h.cut()));
+        assert_ne!(h.cut(), [0; 8]);
+    }
+}

@@ -1,0 +1,114 @@
+//! Liveness: pings on the control stream, and what they carry.
+//!
+//! QUIC keeps a connection alive whose sending task is stuck, so a link lives only as long as
+//! frames of the other side arrive (protocol.md §3a rule 4). Pings carry the class of the link, so
+//! that a link which only one side knows is found, and the fingerprint of all heads, so that a
+//! difference is found (§3d).
+
+use stork_wire::frame::{LinkClass, OverlayFrame};
+use stork_wire::ids::NodeId;
+use stork_wire::tick::Tick;
+
+use super::Overlay;
+use super::io::{Action, Class, Why};
+use super::links::Link;
+
+/// A ping where nothing was sent for this long (protocol.md §3a rule 4).
+const PING_AFTER_MS: u64 = 5_000;
+/// A ping at least this often even on a busy link, for the fingerprint's sake.
+const PING_EVERY_MS: u64 = 15_000;
+/// No frame for this long: the link is dead (rule 4).
+const SILENT_MS: u64 = 10_000;
+/// So many pongs in a row with another class end a link (rule 2).
+const DISAGREED_MAX: u8 = 2;
+
+impl Link {
+    fn ping_at(&self) -> Tick {
+        let idle = self.sent.max(self.pinged).after_ms(PING_AFTER_MS);
+        idle.min(self.pinged.after_ms(PING_EVERY_MS))
+    }
+    fn dead_at(&self) -> Tick {
+        self.heard.after_ms(SILENT_MS)
+    }
+}
+
+impl Overlay {
+    pub(super) fn live_deadline(&self) -> Option<Tick> {
+        self.links.values().map(|l| l.ping_at().min(l.dead_at())).min()
+    }
+
+    pub(super) fn live_due(&mut self, now: Tick, actions: &mut Vec<Action>) {
+        let nodes: Vec<NodeId> = self.links.keys().copied().collect();
+        for node in nodes {
+            let Some(link) = self.links.get(&node) else { continue };
+            if link.dead_at() <= now {
+                self.close(now, node, Why::Silent, actions);
+            } else if link.ping_at() <= now {
+                self.ping(now, node, actions);
+            }
+        }
+    }
+
+    /// Begins a new link: a ping at once, and the roster where the host is new or was away.
+    pub(super) fn greet(
+        &mut self,
+        now: Tick,
+        node: NodeId,
+        with_roster: bool,
+        actions: &mut Vec<Action>,
+    ) {
+        self.ping(now, node, actions);
+        if with_roster {
+            self.queue_roster(now, node);
+        }
+    }
+
+    fn ping(&mut self, now: Tick, node: NodeId, actions: &mut Vec<Action>) {
+        let nonce = u32::try_from(self.rng.next() >> 32).unwrap_or(0);
+        let fingerprint = self.heads.cut();
+        let Some(link) = self.links.get_mut(&node) else { return };
+        (link.pinged, link.ping) = (now, Some((nonce, now)));
+        let class = link.class;
+        let frame = OverlayFrame::Ping { nonce, fingerprint, class };
+        self.send(now, node, frame, Class::Control, actions);
+    }
+
+    /// Answers a ping, also of a host that believes in a link which is none: so it learns better.
+    pub(super) fn on_ping(
+        &mut self,
+        now: Tick,
+        from: NodeId,
+        nonce: u32,
+        theirs: [u8; 8],
+        actions: &mut Vec<Action>,
+    ) {
+        let fingerprint = self.heads.cut();
+        let class = self.links.get(&from).map_or(LinkClass::Transient, |l| l.class);
+        let frame = OverlayFrame::Pong { nonce, fingerprint, class };
+        self.send(now, from, frame, Class::Control, actions);
+        self.compare(now, from, theirs, actions);
+    }
+
+    pub(super) fn on_pong(
+        &mut self,
+        now: Tick,
+        from: NodeId,
+        pong: (u32, [u8; 8], LinkClass),
+        actions: &mut Vec<Action>,
+    ) {
+        let (nonce, theirs, class) = pong;
+        let Some(link) = self.links.get_mut(&from) else { return };
+        let Some((_, at)) = link.ping.take_if(|(n, _)| *n == nonce) else {
+            self.counters.unsolicited += 1;
+            return;
+        };
+        let sample = now.since(at);
+        link.rtt_ms = (link.rtt_ms * 7 + sample) / 8;
+        link.disagreed = if class == link.class { 0 } else { link.disagreed + 1 };
+        if link.disagreed >= DISAGREED_MAX {
+            self.unlink(now, from, Why::Disagreed, actions);
+            return;
+        }
+        self.compare(now, from, theirs, actions);
+    }
+}

@@ -1,0 +1,189 @@
+//! Missing items: announced by IHAVE, but not arrived along the tree.
+//!
+//! After a while the announcer is asked with a graft, which repairs the tree as well; after that
+//! other announcers, then sync (protocol.md §3c).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use stork_wire::frame::OverlayFrame;
+use stork_wire::ids::NodeId;
+use stork_wire::tick::Tick;
+
+use super::flight::Via;
+use super::io::{Action, Class};
+use super::{Key, Overlay};
+
+/// Missing items in all (attack G8). What does not fit comes by sync.
+pub(super) const MISSING_MAX: usize = 10_000;
+/// Missing items that one host announced first (attack G8).
+pub(super) const MISSING_PER_PEER_MAX: usize = 1_000;
+/// Announcers that are remembered of one item, and so asked (protocol.md §3c).
+const SENDERS_MAX: usize = 4;
+/// A graft's wait on a log with a tree: bounds of the adaptive value (protocol.md §3c).
+const GRAFT_WAIT_MS_MIN: u64 = 500;
+const GRAFT_WAIT_MS_MAX: u64 = 3_000;
+/// A graft's wait on a log without a parent (protocol.md §3c).
+const ORPHAN_WAIT_MS: u64 = 50;
+/// The least wait until the next announcer is asked; twice the round trip where that is more.
+const NEXT_WAIT_MS_MIN: u64 = 100;
+/// Items so far above the head are fetched as ranges at once (protocol.md §3c: 64).
+const WINDOW: u64 = 64;
+/// An item whose predecessor is on its way waits for it at most so often.
+const WAITS_MAX: u8 = 10;
+
+/// One missing item.
+#[derive(Debug, Clone)]
+pub(super) struct MissingItem {
+    pub(super) senders: Vec<NodeId>,
+    pub(super) asked: Vec<NodeId>,
+    pub(super) first: Tick,
+    owner: NodeId,
+    next: Tick,
+    waits: u8,
+}
+
+/// All missing items, with their timers in order.
+#[derive(Debug, Default)]
+pub(super) struct Missing {
+    map: BTreeMap<Key, MissingItem>,
+    timers: BTreeSet<(Tick, Key)>,
+}
+
+impl Missing {
+    pub(super) fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    pub(super) fn get(&self, key: &Key) -> Option<&MissingItem> {
+        self.map.get(key)
+    }
+
+    pub(super) fn deadline(&self) -> Option<Tick> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    pub(super) fn remove(&mut self, key: &Key) -> Option<MissingItem> {
+        let item = self.map.remove(key)?;
+        self.timers.remove(&(item.next, *key));
+        Some(item)
+    }
+
+    fn insert(&mut self, key: Key, item: MissingItem) {
+        self.timers.insert((item.next, key));
+        self.map.insert(key, item);
+    }
+
+    fn pop_due(&mut self, now: Tick) -> Option<(Key, MissingItem)> {
+        let (_, key) = self.timers.first().copied().filter(|(at, _)| *at <= now)?;
+        self.remove(&key).map(|item| (key, item))
+    }
+
+    /// A link ended: it is not asked any more.
+    pub(super) fn drop_peer(&mut self, node: &NodeId) {
+        let mut empty = Vec::new();
+        for (key, item) in &mut self.map {
+            item.senders.retain(|n| n != node);
+            if item.senders.is_empty() {
+                empty.push(*key);
+            }
+        }
+        for key in empty {
+            self.remove(&key);
+        }
+    }
+}
+
+impl Overlay {
+    /// A neighbour says what it has.
+    pub(super) fn on_ihave(&mut self, now: Tick, from: NodeId, entries: &[Key]) {
+        for key in entries {
+            if key.1 > self.heads.seq(&key.0).saturating_add(WINDOW) {
+                self.want(key.0, key.1, from);
+            } else {
+                self.note_missing(now, from, *key);
+            }
+        }
+    }
+
+    /// A neighbour has an item that is missing here.
+    pub(super) fn note_missing(&mut self, now: Tick, from: NodeId, key: Key) {
+        let Some(link) = self.links.get_mut(&from) else { return };
+        if self.heads.seq(&key.0) >= key.1 || link.shuns(&key, now) {
+            return;
+        }
+        if let Some(flight) = self.flights.get_mut(&key) {
+            flight.add(from, Via::Sync);
+            return;
+        }
+        if let Some(item) = self.missing.map.get_mut(&key) {
+            if item.senders.len() < SENDERS_MAX && !item.senders.contains(&from) {
+                item.senders.push(from);
+            }
+            return;
+        }
+        if self.missing.len() >= MISSING_MAX || link.missing >= MISSING_PER_PEER_MAX {
+            self.counters.dropped += 1;
+            return;
+        }
+        link.missing += 1;
+        let wait = self.trees.parent_lag(&key.0).map_or(ORPHAN_WAIT_MS, |lag| {
+            let wait = lag.saturating_mul(4).saturating_add(link.rtt_ms.saturating_mul(2));
+            wait.clamp(GRAFT_WAIT_MS_MIN, GRAFT_WAIT_MS_MAX)
+        });
+        self.missing.insert(
+            key,
+            MissingItem {
+                senders: vec![from],
+                asked: Vec::new(),
+                first: now,
+                owner: from,
+                next: now.after_ms(wait),
+                waits: 0,
+            },
+        );
+    }
+
+    /// An item is not missing any more: the room of its announcer is free again.
+    pub(super) fn release_missing(&mut self, item: &MissingItem) {
+        if let Some(link) = self.links.get_mut(&item.owner) {
+            link.missing = link.missing.saturating_sub(1);
+        }
+    }
+
+    pub(super) fn missing_due(&mut self, now: Tick, actions: &mut Vec<Action>) {
+        while let Some((key, item)) = self.missing.pop_due(now) {
+            self.fire(now, key, item, actions);
+        }
+    }
+
+    /// The timer of a missing item: graft, wait for its predecessor, or leave it to sync.
+    fn fire(&mut self, now: Tick, key: Key, mut item: MissingItem, actions: &mut Vec<Action>) {
+        let (log, seq) = key;
+        let head = self.heads.seq(&log);
+        let before = (log, seq.saturating_sub(1));
+        let coming = self.flights.contains_key(&before) || self.missing.get(&before).is_some();
+        if head < before.1 && coming && item.waits < WAITS_MAX {
+            item.waits += 1;
+            item.next = now.after_ms(NEXT_WAIT_MS_MIN);
+            self.missing.insert(key, item);
+            return;
+        }
+        let next = item.senders.iter().find(|n| !item.asked.contains(n)).copied();
+        let ask = next.filter(|_| head == before.1);
+        let Some((node, rtt)) = ask.and_then(|n| self.links.get(&n).map(|l| (n, l.rtt_ms))) else {
+            self.release_missing(&item);
+            if head < seq {
+                for node in item.senders {
+                    self.want(log, seq, node);
+                }
+            }
+            return;
+        };
+        item.asked.push(node);
+        item.next = now.after_ms(rtt.saturating_mul(2).max(NEXT_WAIT_MS_MIN));
+        self.missing.insert(key, item);
+        self.make_eager(&log, node);
+        self.counters.grafts += 1;
+        self.send(now, node, OverlayFrame::Graft { log, seq }, Class::Control, actions);
+    }
+}

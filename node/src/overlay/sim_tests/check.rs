@@ -1,0 +1,107 @@
+//! What must hold after every event (protocol.md §4: I1, I3, I6, I9), and questions about a fleet.
+
+use std::collections::BTreeSet;
+
+use stork_wire::ids::{LogId, NodeId};
+use stork_wire::tick::Tick;
+
+use super::super::links::{FAR_SLACK, NEAR_SLACK};
+use super::super::{Overlay, contacts, fetch, flight, missing, sync, tree};
+use super::world::World;
+
+/// Bounds (I1, attack G13) and a next time to act (I3).
+pub(super) fn cheap(o: &Overlay, seed: u64) {
+    let s = o.sizes();
+    let target = o.config.near + o.config.far;
+    assert!(s.near <= o.config.near + NEAR_SLACK, "near {}, seed {seed}", s.near);
+    assert!(s.far <= o.config.far + FAR_SLACK, "far {}, seed {seed}", s.far);
+    assert!(s.passive <= contacts::PASSIVE_MAX, "passive {}, seed {seed}", s.passive);
+    assert!(s.graveyard <= contacts::GRAVEYARD_MAX, "graveyard {}, seed {seed}", s.graveyard);
+    assert!(s.anchors <= contacts::ANCHORS_MAX, "seed {seed}");
+    assert!(s.dialling <= 8, "dialling {}, seed {seed}", s.dialling);
+    assert!(s.roster <= o.config.roster, "roster {}, seed {seed}", s.roster);
+    assert!(s.missing <= missing::MISSING_MAX, "missing {}, seed {seed}", s.missing);
+    assert!(s.flights <= flight::FLIGHTS_MAX, "flights {}, seed {seed}", s.flights);
+    assert!(s.trees <= tree::TREES_MAX && s.wants <= fetch::WANTS_MAX, "seed {seed}");
+    assert!(s.pieces <= fetch::PARALLEL_MAX && s.sessions <= sync::SESSIONS_MAX, "seed {seed}");
+    let soon = o.deadline().is_some_and(|at| at <= o.now.after_ms(31_000));
+    assert!(soon || s.near + s.far >= target, "nothing planned below the target, seed {seed}");
+}
+
+/// Sets are disjoint and without this node (I1), trees refer to links only (I6), and the running
+/// fingerprint is what a count gives (I9).
+pub(super) fn sets(o: &Overlay, seed: u64) {
+    let sets = [
+        o.links.keys().copied().collect::<BTreeSet<NodeId>>(),
+        o.contacts.passive.keys().copied().collect(),
+        o.contacts.graveyard.keys().copied().collect(),
+    ];
+    let sum: usize = sets.iter().map(BTreeSet::len).sum();
+    let union: BTreeSet<NodeId> = sets.into_iter().flatten().collect();
+    assert_eq!(sum, union.len(), "a host is in two sets, seed {seed}");
+    assert!(!union.contains(&o.me) && !o.contacts.is_anchor(&o.me), "self is known, seed {seed}");
+    let links = o.links.values().fold(0u16, |mask, l| {
+        assert_eq!(mask & l.bit(), 0, "two links share a slot, seed {seed}");
+        mask | l.bit()
+    });
+    for (eager, parent) in o.trees.masks() {
+        assert_eq!(eager & !links, 0, "an eager link is none, seed {seed}");
+        assert!(parent.is_none_or(|p| eager & (1 << p) != 0), "lazy parent, seed {seed}");
+    }
+    let sum = o.heads.iter().fold(0u128, |acc, h| acc.wrapping_add(h.fingerprint()));
+    assert_eq!(sum, o.fingerprint(), "fingerprint, seed {seed}");
+    assert!(o.now >= Tick(0));
+}
+
+impl World {
+    /// Hosts of the largest part that is connected by links which both ends know.
+    pub(super) fn largest_part(&self) -> usize {
+        let links = |i: usize| -> BTreeSet<NodeId> {
+            self.hosts[i].overlay.links().map(|l| l.peer.node).collect()
+        };
+        let sets: Vec<BTreeSet<NodeId>> = (0..self.hosts.len()).map(links).collect();
+        let id = |i: usize| self.hosts[i].peer.node;
+        let mut seen = vec![false; self.hosts.len()];
+        let mut best = 0;
+        for start in 0..self.hosts.len() {
+            let mut stack = vec![start];
+            let mut size = 0;
+            while let Some(i) = stack.pop() {
+                if seen[i] || !self.hosts[i].alive {
+                    continue;
+                }
+                seen[i] = true;
+                size += 1;
+                let both = |j: &usize| sets[i].contains(&id(*j)) && sets[*j].contains(&id(i));
+                stack.extend((0..self.hosts.len()).filter(both));
+            }
+            best = best.max(size);
+        }
+        best
+    }
+
+    /// Links of running hosts which the other end does not know (I2).
+    pub(super) fn one_sided(&self) -> usize {
+        let links = self.hosts.iter().filter(|h| h.alive);
+        let links = links.flat_map(|h| h.overlay.links().map(|l| (h.peer.node, l.peer.node)));
+        let all: BTreeSet<(NodeId, NodeId)> = links.collect();
+        all.iter().filter(|(a, b)| !all.contains(&(*b, *a))).count()
+    }
+
+    /// Running hosts.
+    pub(super) fn alive(&self) -> usize {
+        self.hosts.iter().filter(|h| h.alive).count()
+    }
+
+    /// Running hosts whose log has at least so many items.
+    pub(super) fn holding(&self, log: LogId, count: u64) -> usize {
+        let len = |h: &super::world::Host| h.logs.get(&log).map_or(0, Vec::len) as u64;
+        self.hosts.iter().filter(|h| h.alive && len(h) >= count).count()
+    }
+
+    /// Payloads per host that did not need one, since `measured` was reset (the papers' RMR).
+    pub(super) fn redundancy(&self, items: u64) -> f64 {
+        let needed = items * (self.alive() as u64 - 1);
+        self.measured.payloads as f64 / needed as f64 - 1.0
+    }
+}

@@ -1,0 +1,12 @@
+//! Simulations: many overlays in one process, with a simulated network and drivers.
+//!
+//! Each test is one story about a fleet; what must hold at every moment stands in [`check`], apart
+//! from the stories. Every world is made from a seed, which a failing assertion prints.
+
+mod broadcast;
+mod check;
+mod faults;
+mod hostile;
+mod made;
+mod queue;
+mod world;
