@@ -108,10 +108,30 @@ fn read(path: &Path) -> Result<SecretKey, IdentityError> {
 }
 
 fn create(path: &Path) -> Result<SecretKey, IdentityError> {
-    let at = |source| IdentityError::Io { path: path.to_owned(), source };
     let seed = Zeroizing::new(random::<32>()?);
+    write_seed(path, &seed)?;
+    Ok(SecretKey::from_seed(&seed))
+}
+
+/// Keeps the admission key beside the node's own, on a host that admits others.
+pub fn keep_admission_key(state: &Path, key: &SecretKey) -> Result<(), IdentityError> {
+    write_seed(&state.join("admission.key"), &Zeroizing::new(key.seed()))
+}
+
+/// The admission key, on a host that has it.
+pub fn admission_key(state: &Path) -> Result<Option<SecretKey>, IdentityError> {
+    match read(&state.join("admission.key")) {
+        Err(IdentityError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Ok(None)
+        }
+        other => other.map(Some),
+    }
+}
+
+fn write_seed(path: &Path, seed: &[u8; 32]) -> Result<(), IdentityError> {
+    let at = |source| IdentityError::Io { path: path.to_owned(), source };
     let text =
-        Zeroizing::new(format!("{HEADER}\nseed {}\nmachine {}\n", hex(&*seed), machine_hash()));
+        Zeroizing::new(format!("{HEADER}\nseed {}\nmachine {}\n", hex(seed), machine_hash()));
     // The first write of all: there is no older key that a crash could lose, and a torn file is
     // refused as malformed. Written under another name first, so that the name means a whole key.
     let temp = path.with_extension("key.new");
@@ -127,7 +147,7 @@ fn create(path: &Path) -> Result<SecretKey, IdentityError> {
     if let Some(dir) = path.parent() {
         fs::File::open(dir).and_then(|d| d.sync_all()).map_err(at)?;
     }
-    Ok(SecretKey::from_seed(&seed))
+    Ok(())
 }
 
 /// The node id of a key.

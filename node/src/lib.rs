@@ -3,9 +3,13 @@
 pub mod catalog;
 pub mod config;
 pub mod control;
+pub mod driver;
 pub mod identity;
+pub mod join;
 pub mod net;
 pub mod overlay;
+pub mod push;
+pub mod run;
 pub mod store;
 pub mod transfer;
 pub mod trust;

@@ -302,3 +302,19 @@ fn shown_key(connection: &Connection) -> Option<PublicKey> {
 fn protocol(connection: &Connection) -> Option<Vec<u8>> {
     connection.handshake_data()?.downcast::<HandshakeData>().ok()?.protocol
 }
+
+/// Dials one host from an endpoint of its own, for a process that is no node (yet).
+pub async fn dial_once(
+    key: &SecretKey,
+    node: NodeId,
+    addrs: &[SocketAddr],
+    alpn: &[u8],
+) -> Result<(Endpoint, Connection), String> {
+    let any = match addrs.first() {
+        Some(SocketAddr::V6(_)) => SocketAddr::from(([0u16; 8], 0)),
+        _ => SocketAddr::from(([0u8; 4], 0)),
+    };
+    let endpoint = Endpoint::client(any).map_err(|e| e.to_string())?;
+    let connection = connect(&endpoint, key, node, addrs, alpn).await?;
+    Ok((endpoint, connection))
+}

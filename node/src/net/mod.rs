@@ -12,6 +12,6 @@ mod outbox;
 
 pub use bulk::{Bulk, BulkIn, BulkPiece, ExpectKey};
 pub use control::{Admission, Connected, ConnId, NetEvent};
-pub use endpoint::{BindError, Net, NetCounters, PushConnection};
+pub use endpoint::{BindError, Net, NetCounters, PushConnection, dial_once};
 pub use frame_io::{FrameError, read_raw, write_raw};
 pub use outbox::{Outbox, Overflow, Priority};

@@ -1,0 +1,196 @@
+//! Routes of the control socket: `/v1/…`.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use stork_wire::text::Label;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::driver::{Answer, CallError, ControlCall};
+use crate::store::Store;
+
+/// What the routes share.
+#[derive(Debug, Clone)]
+struct Shared {
+    driver: mpsc::Sender<ControlCall>,
+    store: Arc<Store>,
+}
+
+type Reply = (StatusCode, Json<Value>);
+
+/// All routes.
+pub fn router(driver: mpsc::Sender<ControlCall>, store: Arc<Store>) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/vms", get(vms))
+        .route("/v1/releases", get(releases))
+        .route("/v1/peers", get(peers))
+        .route("/v1/why/{vm}/{*package}", get(why))
+        .route("/v1/events", get(events))
+        .route("/v1/vms/{vm}/rollback", post(rollback))
+        .route("/v1/tokens", post(token))
+        .route("/v1/reload", post(reload))
+        .route("/v1/store", get(store_stat))
+        .route("/v1/store/verify", post(store_verify))
+        .route("/v1/store/gc", post(store_gc))
+        .with_state(Shared { driver, store })
+}
+
+fn failed(status: StatusCode, code: &str, message: &str, help: &str) -> Reply {
+    (status, Json(json!({ "error": code, "message": message, "help": help })))
+}
+
+/// Asks the driver.
+async fn ask(shared: &Shared, call: impl FnOnce(Answer) -> ControlCall) -> Reply {
+    let (answer, outcome) = oneshot::channel();
+    let gone = || {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        failed(status, "stopping", "the daemon is stopping", "try again once it has started")
+    };
+    if shared.driver.send(call(answer)).await.is_err() {
+        return gone();
+    }
+    match outcome.await {
+        Ok(Ok(value)) => (StatusCode::OK, Json(value)),
+        Ok(Err(CallError::NotFound(what))) => {
+            failed(StatusCode::NOT_FOUND, "not_found", &what, "`stork vm` lists the VMs")
+        }
+        Ok(Err(CallError::Refused(why, help))) => {
+            failed(StatusCode::CONFLICT, "refused", &why, &help)
+        }
+        Err(_) => gone(),
+    }
+}
+
+async fn status(State(s): State<Shared>) -> Reply {
+    ask(&s, ControlCall::Status).await
+}
+async fn vms(State(s): State<Shared>) -> Reply {
+    ask(&s, ControlCall::Vms).await
+}
+async fn releases(State(s): State<Shared>) -> Reply {
+    ask(&s, ControlCall::Releases).await
+}
+async fn peers(State(s): State<Shared>) -> Reply {
+    ask(&s, ControlCall::Peers).await
+}
+async fn reload(State(s): State<Shared>) -> Reply {
+    ask(&s, ControlCall::Reload).await
+}
+async fn why(State(s): State<Shared>, Path((vm, package)): Path<(String, String)>) -> Reply {
+    ask(&s, |answer| ControlCall::Why { vm, package, answer }).await
+}
+
+#[derive(Deserialize)]
+struct After {
+    #[serde(default)]
+    after: u64,
+}
+
+async fn events(State(s): State<Shared>, Query(q): Query<After>) -> Reply {
+    ask(&s, |answer| ControlCall::Events { after: q.after, answer }).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RollbackBody {
+    to: Option<u64>,
+    #[serde(default)]
+    undo: bool,
+}
+
+async fn rollback(
+    State(s): State<Shared>,
+    Path(vm): Path<String>,
+    Json(body): Json<RollbackBody>,
+) -> Reply {
+    let RollbackBody { to, undo } = body;
+    ask(&s, |answer| ControlCall::Rollback { vm, to, undo, answer }).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TokenBody {
+    name: Option<Label>,
+    site: Option<Label>,
+    ttl_s: u64,
+}
+
+async fn token(State(s): State<Shared>, Json(body): Json<TokenBody>) -> Reply {
+    let TokenBody { name, site, ttl_s } = body;
+    let Some(site) = site.or_else(|| "default".parse().ok()) else {
+        return failed(StatusCode::BAD_REQUEST, "bad_site", "no site", "give a --site");
+    };
+    ask(&s, |answer| ControlCall::Token { name, site, ttl_s, answer }).await
+}
+
+/// Runs work of the store off the async threads.
+async fn blocking(
+    shared: Shared,
+    work: impl FnOnce(&Store) -> Result<Value, crate::store::StoreError> + Send + 'static,
+) -> Reply {
+    let joined = tokio::task::spawn_blocking(move || work(&shared.store)).await;
+    match joined {
+        Ok(Ok(value)) => (StatusCode::OK, Json(value)),
+        Ok(Err(e)) => {
+            let status = StatusCode::INTERNAL_SERVER_ERROR;
+            failed(status, "store", &e.to_string(), e.help())
+        }
+        Err(e) => {
+            let status = StatusCode::INTERNAL_SERVER_ERROR;
+            failed(status, "internal", &e.to_string(), "see the daemon's log")
+        }
+    }
+}
+
+async fn store_stat(State(s): State<Shared>) -> Reply {
+    blocking(s, |store| Ok(super::routes::stat_json(&store.stat()?))).await
+}
+
+fn stat_json(s: &crate::store::StoreStat) -> Value {
+    json!({
+        "schema": "stork.store/v1",
+        "objects": s.objects, "object_bytes": s.object_bytes,
+        "packs": s.packs, "pack_bytes": s.pack_bytes,
+        "sets": s.sets, "trees": s.trees, "free_bytes": s.free_bytes,
+    })
+}
+
+async fn store_verify(State(s): State<Shared>) -> Reply {
+    let reply = blocking(s.clone(), |store| {
+        let report = store.verify(&|_bytes| {})?;
+        let damaged: Vec<String> = report.damaged.iter().map(ToString::to_string).collect();
+        Ok(json!({
+            "schema": "stork.store-verify/v1",
+            "files": report.files, "bytes": report.bytes, "damaged": damaged,
+        }))
+    })
+    .await;
+    // What was damaged is fetched again: the driver looks at every VM anew.
+    let _again = ask(&s, ControlCall::Reload).await;
+    reply
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GcBody {
+    #[serde(default)]
+    dry_run: bool,
+}
+
+async fn store_gc(State(s): State<Shared>, Json(body): Json<GcBody>) -> Reply {
+    blocking(s, move |store| {
+        let r = store.gc(body.dry_run)?;
+        Ok(json!({
+            "schema": "stork.store-gc/v1", "dry_run": body.dry_run,
+            "objects": r.objects, "packs": r.packs, "sets": r.sets,
+            "manifests": r.manifests, "bytes": r.bytes,
+        }))
+    })
+    .await
+}

@@ -1,0 +1,374 @@
+//! Answers for the control socket, as JSON with a versioned schema.
+
+use serde_json::{Value, json};
+use stork_wire::charter::{BODY_VERSION, JoinToken};
+use stork_wire::codec::List;
+use stork_wire::sign::Envelope;
+use stork_wire::text::{Label, PackageName};
+
+use super::content::Stage;
+use super::vms::Vm;
+use super::{Answer, CallError, ControlCall, Driver};
+use crate::identity;
+use crate::store::Health;
+
+/// Seconds that a join token may be good for: a week.
+const TOKEN_TTL_MAX_S: u64 = 7 * 24 * 3_600;
+
+impl Driver {
+    pub(super) fn on_control(&mut self, call: ControlCall) {
+        let (answer, outcome): (Answer, Result<Value, CallError>) = match call {
+            ControlCall::Status(answer) => (answer, Ok(self.status_json())),
+            ControlCall::Vms(answer) => (answer, Ok(self.vms_json())),
+            ControlCall::Releases(answer) => (answer, Ok(self.releases_json())),
+            ControlCall::Peers(answer) => (answer, Ok(self.peers_json())),
+            ControlCall::Why { vm, package, answer } => {
+                let outcome = self.why_json(&vm, &package);
+                (answer, outcome)
+            }
+            ControlCall::Events { after, answer } => {
+                let events: Vec<_> = self.counters.events_after(after).collect();
+                (answer, Ok(json!({ "schema": "stork.events/v1", "events": events })))
+            }
+            ControlCall::Rollback { vm, to, undo, answer } => {
+                (answer, self.order_rollback(&vm, to, undo))
+            }
+            ControlCall::Token { name, site, ttl_s, answer } => {
+                (answer, self.make_token(name, site, ttl_s))
+            }
+            ControlCall::Reload(answer) => {
+                self.folder.reread();
+                self.reload_vms();
+                self.look_again();
+                (answer, Ok(json!({ "schema": "stork.reload/v1", "vms": self.vms.len() })))
+            }
+        };
+        // Whoever asked may have gone meanwhile.
+        drop(answer.send(outcome));
+    }
+
+    fn status_json(&self) -> Value {
+        let counters: Vec<Value> = self
+            .counters
+            .all()
+            .map(|(name, reason, n)| json!({ "name": name, "reason": reason, "count": n }))
+            .collect();
+        let (sent, received, unexpected) = self.net.bulk().totals();
+        let health = match self.store.health() {
+            Health::Good => json!({ "ok": true }),
+            Health::ReadOnly { since, cause } => {
+                json!({ "ok": false, "read_only_since": since, "cause": cause })
+            }
+        };
+        let bad: Vec<Value> = self
+            .folder
+            .bad()
+            .iter()
+            .map(|b| json!({ "file": b.path, "message": b.error.message, "help": b.error.help }))
+            .collect();
+        let overlay = self.overlay.counters();
+        json!({
+            "schema": "stork.status/v1",
+            "version": env!("CARGO_PKG_VERSION"),
+            "node": self.me, "name": self.name, "site": self.site,
+            "fleet": self.trust.fleet(),
+            "listen": self.net.local_addr().ok().map(|a| a.to_string()),
+            "uptime_s": self.clock.unix().saturating_sub(self.started_unix),
+            "peers": self.connections.len(),
+            "links": self.overlay.links().count(),
+            "hosts": self.overlay.hosts().count() + 1,
+            "vms": self.vms.len(),
+            "vms_current": self.vms.values().filter(|v| self.is_current(v)).count(),
+            "bad_vm_files": bad,
+            "releases": self.catalog.len(),
+            "pending_items": self.trust.pending_len(),
+            "admits_hosts": self.admission.is_some(),
+            "store": health,
+            "bytes": { "served": sent, "fetched": received, "unexpected_streams": unexpected },
+            "gossip": {
+                "pushes_in": overlay.pushes_in, "pushes_out": overlay.pushes_out,
+                "duplicates": overlay.duplicates, "delivered": overlay.delivered,
+                "grafts": overlay.grafts, "prunes": overlay.prunes, "syncs": overlay.syncs,
+            },
+            "counters": counters,
+        })
+    }
+
+    /// Does the VM show all that it should?
+    fn is_current(&self, vm: &Vm) -> bool {
+        let shown = vm.shown(&self.catalog).releases;
+        vm.reconciled
+            && shown.len() == vm.wish.len()
+            && vm.wish.iter().all(|(p, c)| shown.get(p) == Some(&c.known.hash))
+    }
+
+    fn vms_json(&self) -> Value {
+        let vms: Vec<Value> = self.vms.iter().map(|(name, vm)| self.vm_json(name, vm)).collect();
+        json!({ "schema": "stork.vms/v1", "vms": vms })
+    }
+
+    fn vm_json(&self, name: &Label, vm: &Vm) -> Value {
+        let shown: Vec<Value> = vm
+            .current
+            .iter()
+            .flat_map(|g| &g.label.releases)
+            .map(|r| json!({ "package": r.package, "version": r.version }))
+            .collect();
+        let wanted: Vec<Value> = vm
+            .wish
+            .values()
+            .map(|c| {
+                let r = &c.known.release;
+                let stage = self.contents.get(&r.manifest.id).map(|k| stage_text(&k.stage));
+                json!({ "package": r.package, "version": r.version, "content": stage })
+            })
+            .collect();
+        let generations: Vec<Value> = self
+            .views
+            .generations(name)
+            .unwrap_or_default()
+            .iter()
+            .map(|g| {
+                let releases: Vec<String> =
+                    g.label.releases.iter().map(|r| format!("{}={}", r.package, r.version)).collect();
+                json!({
+                    "number": g.number, "created": g.created, "releases": releases,
+                    "set": g.set.to_string(), "state": format!("{:?}", g.state).to_lowercase(),
+                })
+            })
+            .collect();
+        json!({
+            "name": name, "groups": vm.file.groups, "target": vm.file.target,
+            "backend": format!("{:?}", vm.spec.backend).to_lowercase(),
+            "generation": vm.current.as_ref().map(|g| g.number),
+            "current": self.is_current(vm),
+            "switching": vm.switching,
+            "shows": shown, "wants": wanted, "generations": generations,
+            "error": vm.failed.as_ref().map(|(why, _, _)| why),
+            "hook": vm.hook, "switch_ms": vm.switched_ms,
+            "skipped": vm.skipped.len(),
+        })
+    }
+
+    fn releases_json(&self) -> Value {
+        let now = self.clock.tick();
+        let names = self.host_names();
+        let name_of = |n: &stork_wire::ids::NodeId| {
+            names.get(n).cloned().unwrap_or_else(|| n.short())
+        };
+        let charter = self.trust.charter();
+        let releases: Vec<Value> = self
+            .catalog
+            .all()
+            .map(|k| {
+                let r = &k.release;
+                let content = self.contents.get(&r.manifest.id);
+                let swarms: Vec<Value> = self
+                    .planner
+                    .views(now)
+                    .filter(|v| v.manifest == r.manifest.id)
+                    .map(|v| {
+                        let from: Vec<Value> = v
+                            .sources
+                            .iter()
+                            .map(|(n, b)| json!({ "host": name_of(n), "bytes": b }))
+                            .collect();
+                        let to: Vec<Value> = v
+                            .sinks
+                            .iter()
+                            .map(|(n, b)| json!({ "host": name_of(n), "bytes": b }))
+                            .collect();
+                        let variant = self.swarms.get(&v.swarm).map(|s| s.variant);
+                        json!({
+                            "variant": variant, "role": format!("{:?}", v.role).to_lowercase(),
+                            "have": v.have, "pieces": v.total, "bytes": v.total_bytes,
+                            "have_bytes": v.have_bytes, "neighbours": v.neighbours,
+                            "from": from, "to": to,
+                            "received": v.received, "sent": v.sent,
+                        })
+                    })
+                    .collect();
+                json!({
+                    "package": r.package, "version": r.version, "arch": r.arch,
+                    "release": r.release, "seq": k.seq, "signed_at": k.signed_at,
+                    "publisher": charter.publisher_name(k.publisher),
+                    "groups": r.groups.iter().map(|g| charter.group(*g)
+                        .map_or_else(|| g.short(), |g| g.doc().name.to_string())).collect::<Vec<_>>(),
+                    "tree": r.tree, "manifest": r.manifest.id,
+                    "full_bytes": r.full_bytes, "delta_bytes": r.delta.map(|d| d.bytes),
+                    "unpacked_bytes": r.unpacked_bytes, "files": r.files,
+                    "state": content.map(|c| stage_text(&c.stage)),
+                    "fetched_bytes": content.map(|c| c.fetched_bytes),
+                    "fetched_as": content.and_then(|c| c.fetched_as),
+                    "took_ms": content.and_then(|c| c.took_ms),
+                    "origin": content.is_some_and(|c| c.origin),
+                    "origins": r.origins.iter().map(name_of).collect::<Vec<_>>(),
+                    "swarms": swarms,
+                })
+            })
+            .collect();
+        json!({ "schema": "stork.releases/v1", "releases": releases })
+    }
+
+    fn peers_json(&self) -> Value {
+        let names = self.host_names();
+        let now = self.clock.tick();
+        let links: std::collections::BTreeMap<_, _> =
+            self.overlay.links().map(|l| (l.peer.node, l)).collect();
+        let peers: Vec<Value> = self
+            .connections
+            .iter()
+            .map(|(node, c)| {
+                let link = links.get(node);
+                let (queued, shed) = c.connected.outbox.level();
+                json!({
+                    "node": node, "name": names.get(node),
+                    "addr": c.connected.addr.to_string(),
+                    "class": link.map_or("transient".to_owned(),
+                        |l| format!("{:?}", l.class).to_lowercase()),
+                    "dialled": c.dialled_by == self.me,
+                    "rtt_ms": link.map(|l| l.rtt_ms),
+                    "age_s": now.since(c.since) / 1_000,
+                    "queued_bytes": queued, "shed_frames": shed,
+                })
+            })
+            .collect();
+        json!({
+            "schema": "stork.peers/v1", "peers": peers,
+            "known_hosts": self.overlay.hosts().count(),
+        })
+    }
+
+    fn find_vm(&self, name: &str) -> Result<(Label, &Vm), CallError> {
+        let missing = || CallError::NotFound(format!("there is no VM `{name}` on this host"));
+        let label: Label = name.parse().map_err(|_e| missing())?;
+        let vm = self.vms.get(&label).ok_or_else(missing)?;
+        Ok((label, vm))
+    }
+
+    fn why_json(&self, vm: &str, package: &str) -> Result<Value, CallError> {
+        let (name, vm) = self.find_vm(vm)?;
+        let package: PackageName =
+            package.parse().map_err(|e| CallError::NotFound(format!("{e}")))?;
+        let shown = vm.shown(&self.catalog);
+        let charter = self.trust.charter();
+        let now = self.clock.unix();
+        let all = self.catalog.consider(&vm.file, &package, &shown, charter, now);
+        let subscribed = vm.file.subscriptions.iter().any(|s| s.package.matches(package.as_str()));
+        let considered: Vec<Value> = all
+            .iter()
+            .map(|c| {
+                let r = &c.known.release;
+                let rule = c.decision.rule.and_then(|i| vm.file.rules.get(i).map(|r| (i, r)));
+                json!({
+                    "version": r.version, "publisher": charter.publisher_name(c.known.publisher),
+                    "outcome": c.outcome.to_string(),
+                    "chosen": c.outcome == crate::catalog::Outcome::Chosen,
+                    "rule": rule.map(|(i, r)| json!({
+                        "number": i + 1, "effect": format!("{:?}", r.effect).to_lowercase(),
+                        "subject": r.subject.to_string(),
+                    })),
+                    "shown": shown.releases.get(&package) == Some(&c.known.hash),
+                    "content": self.contents.get(&r.manifest.id).map(|k| stage_text(&k.stage)),
+                    "files_skipped": self.scripts_of(&r.manifest.id),
+                })
+            })
+            .collect();
+        let known = !self.catalog.of_package(&package).is_empty();
+        let answer = match (known, subscribed) {
+            (false, _) => format!("no release of `{package}` is known here"),
+            (true, false) => format!("no [[subscribe]] of {name} names `{package}`"),
+            (true, true) => all.first().map_or_else(String::new, |c| match c.outcome {
+                crate::catalog::Outcome::Chosen => {
+                    format!("{package} {} is chosen", c.known.release.version)
+                }
+                ref other => format!("nothing is chosen; the best: {other}"),
+            }),
+        };
+        Ok(json!({
+            "schema": "stork.why/v1", "vm": name, "package": package, "answer": answer,
+            "subscribed": subscribed, "considered": considered,
+            "error": vm.failed.as_ref().map(|(why, _, _)| why),
+        }))
+    }
+
+    /// Maintainer scripts of a release, which no tree view runs.
+    fn scripts_of(&self, id: &stork_wire::ids::ManifestId) -> Vec<String> {
+        let manifest = self.contents.get(id).and_then(|c| c.manifest.as_ref());
+        let files = manifest.iter().flat_map(|m| m.source.control_files.iter());
+        files.filter(|f| f.is_script()).map(|f| f.name.to_string()).collect()
+    }
+
+    fn order_rollback(&mut self, vm: &str, to: Option<u64>, undo: bool) -> Result<Value, CallError> {
+        let (name, state) = self.find_vm(vm)?;
+        if undo {
+            let forgotten = state.skipped.len();
+            if let Some(state) = self.vms.get_mut(&name) {
+                state.skipped.clear();
+            }
+            self.save_skipped(&name);
+            self.replan_soon();
+            return Ok(json!({ "schema": "stork.rollback/v1", "vm": name, "undone": forgotten }));
+        }
+        if state.switching {
+            let help = "wait a moment, and ask again".to_owned();
+            return Err(CallError::Refused(format!("{name} is being switched"), help));
+        }
+        let target = self.views.rollback_target(&name, to).map_err(|e| {
+            CallError::Refused(e.to_string(), format!("`stork vm {name}` lists its generations"))
+        })?;
+        let from = state.current.as_ref().map(|g| g.number);
+        let number = target.number;
+        self.roll_back(&name, target);
+        Ok(json!({ "schema": "stork.rollback/v1", "vm": name, "from": from, "to": number }))
+    }
+
+    fn make_token(&self, name: Option<Label>, site: Label, ttl_s: u64) -> Result<Value, CallError> {
+        let refused = |why: &str, help: &str| CallError::Refused(why.into(), help.into());
+        let Some(key) = &self.admission else {
+            return Err(refused(
+                "this host does not admit others",
+                "ask on the host that was set up with `stork-node init`",
+            ));
+        };
+        let addrs = self.advertised();
+        if addrs.is_empty() {
+            return Err(refused(
+                "this node does not know an address that others could dial",
+                "give it one with --advertise ADDR:PORT, or `advertise` in node.toml",
+            ));
+        }
+        let now = self.clock.unix();
+        let id = identity::random().map_err(|e| refused(&e.to_string(), e.help()))?;
+        let token = JoinToken {
+            version: BODY_VERSION,
+            fleet: self.trust.fleet(),
+            id,
+            admitter: self.me,
+            addrs: List::truncated(addrs),
+            name,
+            site,
+            issued: now,
+            expires: now + ttl_s.clamp(60, TOKEN_TTL_MAX_S),
+        };
+        let envelope = Envelope::sign(&token, self.trust.fleet(), key)
+            .map_err(|e| refused(&e.to_string(), "see the node's log"))?;
+        Ok(json!({
+            "schema": "stork.token/v1", "token": JoinToken::to_text(&envelope),
+            "expires": token.expires, "site": token.site, "name": token.name,
+        }))
+    }
+}
+
+/// A stage in a word or two.
+fn stage_text(stage: &Stage) -> String {
+    match stage {
+        Stage::Idle => "known".into(),
+        Stage::Manifest => "finding".into(),
+        Stage::Opening(_) => "preparing".into(),
+        Stage::Fetching(_) => "fetching".into(),
+        Stage::Unpacking(_) => "unpacking".into(),
+        Stage::Whole => "whole".into(),
+        Stage::Failed(why, _) => format!("failed: {why}"),
+    }
+}

@@ -1,0 +1,149 @@
+//! Items: from whoever they came, through the rules, onto the disk, and only then onward.
+
+use std::sync::Arc;
+
+use stork_wire::frame::{Frame, OverlayFrame};
+use stork_wire::codec::{List, encode};
+use stork_wire::ids::NodeId;
+use stork_wire::item::Item;
+use stork_wire::limits::{FRAME_LEN_MAX, ITEMS_PER_FRAME_MAX};
+
+use super::workers::{Done, JournalJob};
+use super::{CommitError, Driver, Reply};
+use crate::net::Priority;
+use crate::overlay::{Input, Refusal as Verdict2};
+use crate::store::StoreError;
+use crate::trust::{Fact, Verdict};
+
+impl Driver {
+    /// Judges an item that a peer delivered.
+    pub(super) fn on_delivered(&mut self, from: NodeId, item: Item) {
+        self.judge(item, Some(from), None);
+    }
+
+    /// Judges an item; `reply` hears of the outcome.
+    pub(super) fn judge(&mut self, item: Item, source: Option<NodeId>, reply: Option<Reply>) {
+        let (log, seq) = (item.log, item.seq);
+        let verdict = self.trust.judge(&item, self.clock.unix());
+        let refused = match verdict {
+            Verdict::Accepted { hash, fact } => {
+                let job = JournalJob { item: Arc::new(item), hash, fact, source, reply };
+                if let Err(job) = self.workers.commit(job) {
+                    // The rules have taken it already; the store did not. Only a restart brings them
+                    // together again, so say it loudly. Sync bounds what is in flight far below this.
+                    self.event("journal_full", "too many items wait for the disk");
+                    answer(job.reply, Err(CommitError::Busy));
+                }
+                return;
+            }
+            Verdict::Known => {
+                self.counters.add("items_refused", "replay");
+                answer(reply, Ok((seq, 0)));
+                Verdict2::Duplicate
+            }
+            Verdict::Pending { .. } => {
+                self.counters.add("items_pending", item_kind(&item));
+                answer(reply, Err(CommitError::HeadMoved));
+                Verdict2::Pending
+            }
+            Verdict::Refused(r) => {
+                self.counters.add("items_refused", r.code());
+                let who = source.map_or_else(|| "here".to_owned(), |n| n.short());
+                self.event("item_refused", format!("{} from {who}: {r}", r.code()));
+                let blame = r.blames_sender();
+                answer(reply, Err(CommitError::Refused(r)));
+                if blame { Verdict2::Invalid } else { Verdict2::Unknown }
+            }
+        };
+        if let Some(from) = source {
+            self.overlay_input(Input::Refused { from, log, seq, why: refused });
+        }
+    }
+
+    /// Items are on disk: now they take effect and travel on.
+    pub(super) fn on_journal(&mut self, jobs: Vec<JournalJob>, result: Result<(), StoreError>) {
+        if let Err(e) = result {
+            self.counters.add("journal", "failed");
+            self.event("journal_failed", format!("items are not on disk, so they are not used: {e}"));
+            for job in jobs {
+                answer(job.reply, Err(CommitError::Disk));
+            }
+            return;
+        }
+        for job in jobs {
+            self.committed(job);
+        }
+    }
+
+    fn committed(&mut self, job: JournalJob) {
+        let JournalJob { item, hash, fact, source, reply } = job;
+        let (log, seq) = (item.log, item.seq);
+        self.counters.add("items_committed", item_kind(&item));
+        let before = self.overlay.links().count();
+        self.overlay_input(Input::Committed { log, seq, hash, item, source });
+        answer(reply, Ok((seq, u32::try_from(before).unwrap_or(u32::MAX))));
+        let ready = match fact {
+            Fact::Charter(_) => self.trust.take_all_pending(),
+            Fact::Entry(entry) => {
+                self.catalog.apply(entry.get());
+                self.on_entry(entry.get());
+                self.trust.take_ready(log, seq)
+            }
+        };
+        for item in ready {
+            self.judge(item, None, None);
+        }
+        self.replan_soon();
+    }
+
+    /// Reads committed items and sends them, in frames that fit.
+    pub(super) fn send_items(&self, to: NodeId, ranges: Vec<stork_wire::frame::ItemRange>) {
+        let Some(link) = self.connections.get(&to) else { return };
+        let outbox = Arc::clone(&link.connected.outbox);
+        let store = Arc::clone(&self.store);
+        self.workers.disk(move || {
+            let mut batch: Vec<Item> = Vec::new();
+            let mut bytes = 0;
+            for range in ranges {
+                let items = store.items(range, 4 * FRAME_LEN_MAX, 256).unwrap_or_default();
+                for item in items {
+                    let len = encode(&item).len();
+                    if bytes + len > FRAME_LEN_MAX - 1_024 || batch.len() == ITEMS_PER_FRAME_MAX {
+                        send_batch(&outbox, &mut batch);
+                        bytes = 0;
+                    }
+                    bytes += len;
+                    batch.push(item);
+                }
+            }
+            send_batch(&outbox, &mut batch);
+            None::<Done>
+        });
+    }
+}
+
+fn send_batch(outbox: &crate::net::Outbox, batch: &mut Vec<Item>) {
+    if batch.is_empty() {
+        return;
+    }
+    let items = List::truncated(core::mem::take(batch));
+    let frame = Frame::Overlay(OverlayFrame::Items(items));
+    // The asker asks again after its time-out where this did not fit.
+    drop(outbox.push(Priority::Lazy, frame.to_bytes()));
+}
+
+fn answer(reply: Option<Reply>, outcome: Result<(u64, u32), CommitError>) {
+    if let Some(reply) = reply {
+        // The publisher may have gone meanwhile; the entry stands all the same.
+        drop(reply.send(outcome));
+    }
+}
+
+const fn item_kind(item: &Item) -> &'static str {
+    match item.kind {
+        stork_wire::item::ItemKind::Root => "root",
+        stork_wire::item::ItemKind::Group => "group",
+        stork_wire::item::ItemKind::Publisher => "publisher",
+        stork_wire::item::ItemKind::Entry => "entry",
+    }
+}

@@ -1,0 +1,347 @@
+//! The driver: one loop that owns all pure state and connects the rooms.
+//!
+//! ```text
+//!  net ──NetEvent──►┐                      ┌──► net (outboxes, dials, bulk streams)
+//!  bulk ──BulkIn───►│                      │
+//!  control ─Call───►│  overlay · trust ·   ├──► workers (journal, disk, slow)
+//!  push ────Call───►│  catalog · planner   │          │
+//!  workers ─Done───►┘                      └──────────┘ Done
+//! ```
+//!
+//! The loop never waits for a peer, a disk or a subscriber: it hands work out and takes outcomes in.
+//! Only here is the clock read. An item is shown, forwarded and acknowledged only after the journal
+//! reported it durable.
+
+mod answers;
+mod bulk_io;
+mod clock;
+mod content;
+mod counters;
+mod items;
+mod peers;
+mod pushes;
+mod switch;
+mod vms;
+mod workers;
+
+pub use clock::Clock;
+pub use counters::{Counters, EventRecord};
+pub use pushes::{CommitError, PushAuth, PushCall};
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use stork_wire::ids::{ManifestId, NodeId, SwarmId};
+use stork_wire::sign::{Envelope, SecretKey};
+use stork_wire::text::Label;
+use stork_wire::tick::Tick;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until};
+
+use crate::catalog::Catalog;
+use crate::config::{NodeConfig, VmFolder};
+use crate::net::{BulkIn, Net, NetEvent};
+use crate::overlay::{self, Overlay};
+use crate::store::Store;
+use crate::transfer::{self, Planner};
+use crate::trust::Trust;
+use crate::view::Views;
+use content::{Content, SwarmInfo};
+use vms::Vm;
+use workers::{Done, Workers};
+
+/// Where the outcome of a publisher's commit goes: the entry's number, or why not.
+pub(crate) type Reply = oneshot::Sender<Result<(u64, u32), CommitError>>;
+
+/// How often slow matters are looked at: VM files, idle connections, own record.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+
+/// A question or order from the control socket.
+#[derive(Debug)]
+pub enum ControlCall {
+    /// `stork status`.
+    Status(Answer),
+    /// `stork vm`.
+    Vms(Answer),
+    /// `stork release`.
+    Releases(Answer),
+    /// `stork peers`.
+    Peers(Answer),
+    /// `stork why VM PACKAGE`.
+    Why {
+        /// The VM.
+        vm: String,
+        /// The package.
+        package: String,
+        /// The answer.
+        answer: Answer,
+    },
+    /// `stork events`.
+    Events {
+        /// Only later ones.
+        after: u64,
+        /// The answer.
+        answer: Answer,
+    },
+    /// `stork rollback VM`.
+    Rollback {
+        /// The VM.
+        vm: String,
+        /// The generation; `None`: the one before.
+        to: Option<u64>,
+        /// Forget what was rolled back.
+        undo: bool,
+        /// The answer.
+        answer: Answer,
+    },
+    /// `stork token create`.
+    Token {
+        /// The host's name, if it is fixed.
+        name: Option<Label>,
+        /// Its site.
+        site: Label,
+        /// Seconds that it is good for.
+        ttl_s: u64,
+        /// The answer.
+        answer: Answer,
+    },
+    /// Read changed VM files now.
+    Reload(Answer),
+}
+
+/// Where an answer goes: JSON, or an error with its kind.
+pub type Answer = oneshot::Sender<Result<serde_json::Value, CallError>>;
+
+/// Why a call was not answered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// No such thing.
+    #[error("{0}")]
+    NotFound(String),
+    /// Not possible here or now; the second text says what to do.
+    #[error("{0}")]
+    Refused(String, String),
+}
+
+/// What the driver is made of; `run.rs` puts it together.
+pub struct Parts {
+    /// The settings.
+    pub config: NodeConfig,
+    /// The node's key.
+    pub key: Arc<SecretKey>,
+    /// Its certificate.
+    pub cert: Envelope,
+    /// The admission key, on nodes that admit others.
+    pub admission: Option<SecretKey>,
+    /// The store.
+    pub store: Arc<Store>,
+    /// The views.
+    pub views: Arc<Views>,
+    /// The trust rules, with everything that is committed.
+    pub trust: Trust,
+    /// The catalog, likewise.
+    pub catalog: Catalog,
+    /// The network.
+    pub net: Arc<Net>,
+    /// The clock.
+    pub clock: Clock,
+    /// For the machines' randomness.
+    pub seed: u64,
+    /// Rises with each start.
+    pub incarnation: u64,
+}
+
+/// Everything that comes in.
+pub struct Inbox {
+    /// From the network.
+    pub net: mpsc::Receiver<NetEvent>,
+    /// Content.
+    pub bulk: mpsc::Receiver<BulkIn>,
+    /// From the control socket.
+    pub control: mpsc::Receiver<ControlCall>,
+    /// From publishers.
+    pub push: mpsc::Receiver<PushCall>,
+    /// True when it is time to stop.
+    pub stop: watch::Receiver<bool>,
+}
+
+/// The one owner of all pure state.
+pub struct Driver {
+    config: NodeConfig,
+    me: NodeId,
+    name: Label,
+    site: Label,
+    key: Arc<SecretKey>,
+    cert: Envelope,
+    admission: Option<SecretKey>,
+    store: Arc<Store>,
+    views: Arc<Views>,
+    workers: Workers,
+    clock: Clock,
+    net: Arc<Net>,
+    trust: Trust,
+    catalog: Catalog,
+    overlay: Overlay,
+    planner: Planner,
+    counters: Counters,
+    record: peers::OwnRecord,
+    connections: BTreeMap<NodeId, peers::Link>,
+    waiting: BTreeMap<NodeId, peers::Waiting>,
+    dialling: BTreeSet<NodeId>,
+    checked: BTreeMap<[u8; 32], Arc<overlay::Peer>>,
+    folder: VmFolder,
+    vms: BTreeMap<Label, Vm>,
+    contents: BTreeMap<ManifestId, Content>,
+    swarms: BTreeMap<SwarmId, SwarmInfo>,
+    sending: BTreeMap<(NodeId, SwarmId, u32), tokio::task::AbortHandle>,
+    /// Catalog or VM files changed: VMs are looked at when this moment has come.
+    replan_at: Option<Tick>,
+    started_unix: u64,
+}
+
+impl Driver {
+    /// Puts the driver together, and loads what is known of VMs and contents.
+    pub fn new(parts: Parts, done: mpsc::Sender<Done>) -> anyhow::Result<Self> {
+        let workers = Workers::start(Arc::clone(&parts.store), done)?;
+        let me = crate::identity::node_id(&parts.key);
+        let now = parts.clock.unix();
+        let cert = parts.trust.check_cert(&parts.cert, now).map_err(|e| anyhow::anyhow!("{e}"))?;
+        let record = peers::OwnRecord::new(parts.incarnation);
+        let mut driver = Self {
+            overlay: Overlay::new(overlay::Config::default(), me, cert.site.clone(), parts.seed),
+            planner: Planner::new(transfer::Config::default(), me, parts.seed ^ 1),
+            folder: VmFolder::new(parts.config.vms.clone()),
+            config: parts.config,
+            me,
+            name: cert.name,
+            site: cert.site,
+            key: parts.key,
+            cert: parts.cert,
+            admission: parts.admission,
+            store: parts.store,
+            views: parts.views,
+            workers,
+            clock: parts.clock,
+            net: parts.net,
+            trust: parts.trust,
+            catalog: parts.catalog,
+            counters: Counters::default(),
+            record,
+            connections: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            dialling: BTreeSet::new(),
+            checked: BTreeMap::new(),
+            vms: BTreeMap::new(),
+            contents: BTreeMap::new(),
+            swarms: BTreeMap::new(),
+            sending: BTreeMap::new(),
+            replan_at: None,
+            started_unix: now,
+        };
+        driver.start()?;
+        Ok(driver)
+    }
+
+    fn start(&mut self) -> anyhow::Result<()> {
+        let heads = self.trust.heads();
+        self.overlay_input(overlay::Input::Heads(heads));
+        self.load_vms();
+        self.refresh_record();
+        self.load_peers()?;
+        self.resume_contents();
+        self.replan_soon();
+        Ok(())
+    }
+
+    /// Runs until it is told to stop.
+    pub async fn run(mut self, mut inbox: Inbox, mut done: mpsc::Receiver<Done>) {
+        let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
+        housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            let wake = self.next_deadline();
+            tokio::select! {
+                Some(event) = inbox.net.recv() => self.on_net(event),
+                Some(outcome) = done.recv() => self.on_done(outcome),
+                Some(bulk) = inbox.bulk.recv() => self.on_bulk(bulk),
+                Some(call) = inbox.push.recv() => self.on_push(call),
+                Some(call) = inbox.control.recv() => self.on_control(call),
+                () = sleep_until(wake) => {}
+                _ = housekeeping.tick() => self.housekeeping(),
+                changed = inbox.stop.changed() => {
+                    if changed.is_err() || *inbox.stop.borrow() {
+                        break;
+                    }
+                }
+            }
+            self.run_timers();
+        }
+        self.save_on_exit();
+    }
+
+    fn next_deadline(&self) -> Instant {
+        let all = [self.overlay.deadline(), self.planner.deadline(), self.replan_at];
+        let next = all.into_iter().flatten().min().unwrap_or(Tick(u64::MAX));
+        Instant::from_std(self.clock.instant(next))
+    }
+
+    fn run_timers(&mut self) {
+        let now = self.clock.tick();
+        if self.overlay.deadline().is_some_and(|t| t <= now) {
+            self.overlay_input(overlay::Input::Deadline);
+        }
+        if self.planner.deadline().is_some_and(|t| t <= now) {
+            self.planner_input(transfer::Input::Deadline);
+        }
+        if self.replan_at.is_some_and(|t| t <= now) {
+            self.replan_at = None;
+            self.replan();
+        }
+    }
+
+    fn housekeeping(&mut self) {
+        if self.folder.reread() {
+            self.reload_vms();
+        }
+        self.refresh_record();
+        self.close_idle_connections();
+        self.retry_contents();
+        self.retry_switches();
+        let peers = self.connections.len();
+        let vms = self.vms.len();
+        let status = format!("{peers} peers, {vms} VMs, {} releases", self.catalog.len());
+        let watchdog = sd_notify::NotifyState::Watchdog;
+        // Not run by systemd: nobody to tell.
+        drop(sd_notify::notify(&[watchdog, sd_notify::NotifyState::Status(&status)]));
+    }
+
+    fn on_done(&mut self, outcome: Done) {
+        match outcome {
+            Done::Journal { jobs, result } => self.on_journal(jobs, result),
+            Done::Manifest { id, from, result } => self.on_manifest(id, from, result),
+            Done::Opened { id, variant, result } => self.on_opened(id, variant, result),
+            Done::Piece { swarm, piece, from, result } => self.on_piece(swarm, piece, from, result),
+            Done::PieceOut { swarm, piece, to, result } => {
+                self.on_piece_out(swarm, piece, to, result);
+            }
+            Done::ManifestOut { id, to } => {
+                self.planner_input(transfer::Input::ManifestSent { manifest: id, to });
+            }
+            Done::Unpacked { id, variant, result } => self.on_unpacked(id, variant, result),
+            Done::Repacked { id, whole } => self.on_repacked(id, whole),
+            Done::Switched { vm, result } => self.on_switched(&vm, *result),
+            Done::Joined { answer, fresh } => self.on_token_checked(answer, fresh),
+        }
+    }
+
+    /// Notes an event.
+    fn event(&mut self, kind: &'static str, text: impl Into<String>) {
+        let at = self.clock.unix_ms();
+        self.counters.event(at, kind, text);
+    }
+
+    fn state_dir(&self) -> PathBuf {
+        self.config.state.clone()
+    }
+}

@@ -1,0 +1,211 @@
+//! What publishers ask of the driver: who they are, where their feed stands, commit this.
+
+use stork_wire::codec::List;
+use stork_wire::feed::{Entry, Kind, Release};
+use stork_wire::ids::{LogId, PublicKey, PublisherId, ReleaseHash};
+use stork_wire::item::{Item, ItemKind};
+use stork_wire::limits::LIVE_RELEASES_MAX;
+use stork_wire::manifest::Variant;
+use stork_wire::sign::Envelope;
+use stork_wire::text::{Arch, Label, PackageName};
+use tokio::sync::oneshot;
+
+use super::{Driver, Reply};
+use crate::trust::{AdmissionError, Refusal};
+
+/// Why an entry was not committed. Nothing has changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommitError {
+    /// The rules refuse it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// It does not follow the feed's head.
+    #[error("the feed's head has moved: somebody else published meanwhile")]
+    HeadMoved,
+    /// This node does not take entries of this feed.
+    #[error("this feed's entries are taken by its home nodes only")]
+    NotHome,
+    /// Its content is not on this node.
+    #[error("the content is not here: {0}")]
+    ContentMissing(String),
+    /// Too much waits for the disk.
+    #[error("too much waits for the disk")]
+    Busy,
+    /// The disk failed.
+    #[error("the disk failed; see the node's status")]
+    Disk,
+    /// Not an entry, or of somebody else.
+    #[error("{0}")]
+    Malformed(String),
+}
+
+/// A publisher that was let in.
+#[derive(Debug, Clone)]
+pub struct PushAuth {
+    /// Who.
+    pub publisher: PublisherId,
+    /// This node's name.
+    pub node_name: Label,
+}
+
+/// A publisher's question or order.
+#[derive(Debug)]
+pub enum PushCall {
+    /// Who is this?
+    Hello {
+        /// The certificate of its TLS key.
+        cert: Envelope,
+        /// The TLS key that it showed.
+        key: PublicKey,
+        /// The answer.
+        answer: oneshot::Sender<Result<PushAuth, AdmissionError>>,
+    },
+    /// Take these charter documents.
+    Documents {
+        /// The documents.
+        items: Vec<Item>,
+        /// The answer, once all are on disk.
+        answer: Reply,
+    },
+    /// Where does the feed stand?
+    Head {
+        /// Whose.
+        publisher: PublisherId,
+        /// The newest entry's number, and the live releases.
+        answer: oneshot::Sender<(Option<u64>, List<ReleaseHash, LIVE_RELEASES_MAX>)>,
+    },
+    /// The newest release of a package.
+    Latest {
+        /// Whose.
+        publisher: PublisherId,
+        /// Which package.
+        package: PackageName,
+        /// For which machine.
+        arch: Arch,
+        /// The number of the entry that announced it.
+        answer: oneshot::Sender<Option<u64>>,
+    },
+    /// Commit this entry.
+    Commit {
+        /// Whose.
+        publisher: PublisherId,
+        /// The entry.
+        entry: Envelope,
+        /// The answer.
+        answer: Reply,
+    },
+}
+
+impl Driver {
+    pub(super) fn on_push(&mut self, call: PushCall) {
+        // An asker that went away meanwhile needs no answer.
+        match call {
+            PushCall::Hello { cert, key, answer } => {
+                let checked = self.trust.check_push(&cert, key, self.clock.unix());
+                if let Err(e) = &checked {
+                    self.counters.add("pushes_refused", e.code());
+                    self.event("push_refused", e.to_string());
+                }
+                let node_name = self.name.clone();
+                drop(answer.send(checked.map(|c| PushAuth { publisher: c.publisher, node_name })));
+            }
+            PushCall::Documents { items, answer } => self.take_documents(items, answer),
+            PushCall::Head { publisher, answer } => {
+                let feed = self.trust.feed(publisher);
+                let seq = feed.and_then(|f| f.head()).map(|(seq, _)| seq);
+                let live = List::truncated(feed.into_iter().flat_map(|f| f.live()));
+                drop(answer.send((seq, live)));
+            }
+            PushCall::Latest { publisher, package, arch, answer } => {
+                let found = self.catalog.latest(publisher, &package, &arch).map(|k| k.seq);
+                drop(answer.send(found));
+            }
+            PushCall::Commit { publisher, entry, answer } => {
+                match self.check_commit(publisher, &entry) {
+                    Ok(item) => self.judge(item, None, Some(answer)),
+                    Err(e) => {
+                        self.counters.add("pushes_refused", commit_code(&e));
+                        self.event("push_refused", e.to_string());
+                        drop(answer.send(Err(e)));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The last document answers for all: the journal keeps their order.
+    fn take_documents(&mut self, mut items: Vec<Item>, answer: Reply) {
+        // Root before group before publisher: none of them then waits for another.
+        items.sort_by_key(|i| (i.kind, i.seq));
+        let mut answer = Some(answer);
+        let last = items.len().saturating_sub(1);
+        if items.iter().any(|i| i.kind == ItemKind::Entry) {
+            let e = CommitError::Malformed("an entry is no charter document".into());
+            if let Some(answer) = answer.take() {
+                drop(answer.send(Err(e)));
+            }
+            return;
+        }
+        for (i, item) in items.into_iter().enumerate() {
+            let reply = if i == last { answer.take() } else { None };
+            self.judge(item, None, reply);
+        }
+        if let Some(answer) = answer {
+            drop(answer.send(Ok((0, 0))));
+        }
+    }
+
+    fn check_commit(&self, publisher: PublisherId, envelope: &Envelope) -> Result<Item, CommitError> {
+        let entry: Entry = envelope.claimed().map_err(|e| CommitError::Malformed(e.to_string()))?;
+        if entry.publisher != publisher {
+            return Err(CommitError::Malformed("the entry is another publisher's".into()));
+        }
+        let log = LogId::feed(publisher);
+        let item =
+            Item { kind: ItemKind::Entry, log, seq: entry.seq, envelope: envelope.clone() };
+        let head = self.trust.feed(publisher).and_then(|f| f.head());
+        if head.is_some_and(|(seq, hash)| seq == entry.seq && hash == envelope.hash()) {
+            return Ok(item);
+        }
+        let homes = self.trust.charter().publisher(publisher).map(|p| p.doc().homes.clone());
+        if homes.is_some_and(|h| !h.is_empty() && !h.contains(&self.me)) {
+            return Err(CommitError::NotHome);
+        }
+        if head.map_or(0, |(seq, _)| seq) + 1 != entry.seq {
+            return Err(CommitError::HeadMoved);
+        }
+        if let Kind::Release(r) = &entry.kind {
+            self.check_content(r)?;
+        }
+        Ok(item)
+    }
+
+    /// An announcement without content would send the whole fleet looking for nothing.
+    fn check_content(&self, r: &Release) -> Result<(), CommitError> {
+        let missing = |what: &str| CommitError::ContentMissing(what.to_owned());
+        let manifest = self
+            .store
+            .manifest_decoded(r.manifest.id)
+            .map_err(|_e| CommitError::Disk)?
+            .ok_or_else(|| missing("push the manifest first"))?;
+        for variant in [Variant::Full, Variant::Delta] {
+            let packs = manifest.packing.packs(variant);
+            if !packs.iter().all(|p| self.store.has_pack(p.id)) {
+                return Err(missing("push every pack first"));
+            }
+        }
+        if manifest.tree.id() == r.tree { Ok(()) } else { Err(missing("the manifest has another tree")) }
+    }
+}
+
+const fn commit_code(e: &CommitError) -> &'static str {
+    match e {
+        CommitError::Refused(r) => r.code(),
+        CommitError::HeadMoved => "head_moved",
+        CommitError::NotHome => "not_home",
+        CommitError::ContentMissing(_) => "content_missing",
+        CommitError::Busy => "busy",
+        CommitError::Disk => "disk",
+        CommitError::Malformed(_) => "malformed",
+    }
+}

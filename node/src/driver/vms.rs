@@ -1,0 +1,223 @@
+//! VMs: what each should show, by its file and the catalog, and what it shows.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use stork_wire::codec::{List, decode, encode};
+use stork_wire::ids::ReleaseHash;
+use stork_wire::text::{Label, PackageName};
+use stork_wire::tick::Tick;
+
+use super::Driver;
+use crate::catalog::{BackendKind, Catalog, KnownRelease, Outcome, Shown, VmFile, Wish};
+use crate::view::{Backend, Generation, Isolation, ViewSpec};
+
+/// Announcements that come together are shown together.
+const REPLAN_MS: u64 = 50;
+/// Rolled-back releases that a VM remembers.
+const SKIPPED_MAX: usize = 256;
+
+/// One VM on this host.
+#[derive(Debug)]
+pub(super) struct Vm {
+    pub(super) file: VmFile,
+    pub(super) spec: ViewSpec,
+    pub(super) current: Option<Generation>,
+    pub(super) skipped: BTreeSet<ReleaseHash>,
+    /// Records and reality were compared since the start.
+    pub(super) reconciled: bool,
+    pub(super) switching: bool,
+    pub(super) wish: Wish,
+    /// The last switch that failed: why, for which releases, and when it is tried again.
+    pub(super) failed: Option<(String, Vec<ReleaseHash>, Tick)>,
+    pub(super) hook: Option<String>,
+    pub(super) switched_ms: Option<u64>,
+}
+
+fn spec_of(file: &VmFile) -> ViewSpec {
+    ViewSpec {
+        vm: file.name.clone(),
+        backend: match file.backend {
+            BackendKind::Tree => Backend::Tree,
+            BackendKind::Hardlink => Backend::Hardlink,
+        },
+        target: file.target.clone(),
+        isolation: if file.isolation_none { Isolation::None } else { Isolation::Default },
+        keep_generations: file.keep_generations,
+    }
+}
+
+/// The releases of a generation, as far as they are still live.
+pub(super) fn releases_of(
+    catalog: &Catalog,
+    generation: &Generation,
+) -> BTreeMap<PackageName, KnownRelease> {
+    let labels = generation.label.releases.iter();
+    let known = labels.filter_map(|l| {
+        let mut all = catalog.by_manifest(l.manifest);
+        all.find(|k| k.release.package == l.package && k.release.version == l.version)
+            .map(|k| (l.package.clone(), k.clone()))
+    });
+    known.collect()
+}
+
+impl Vm {
+    /// What it shows and what it must not show again.
+    pub(super) fn shown(&self, catalog: &Catalog) -> Shown {
+        let releases = self.current.iter().flat_map(|g| releases_of(catalog, g));
+        Shown {
+            releases: releases.map(|(p, k)| (p, k.hash)).collect(),
+            skipped: self.skipped.clone(),
+        }
+    }
+}
+
+impl Driver {
+    /// Reads the VM files for the first time.
+    pub(super) fn load_vms(&mut self) {
+        self.folder.reread();
+        self.reload_vms();
+    }
+
+    /// Takes over changed VM files. A VM whose file is gone keeps what it shows.
+    pub(super) fn reload_vms(&mut self) {
+        for bad in self.folder.bad() {
+            self.counters.add("vm_files", "bad");
+            let text = format!("{}: {} ({})", bad.path.display(), bad.error.message, bad.error.help);
+            self.event("vm_file_bad", text);
+        }
+        let files = self.folder.vms();
+        let gone: Vec<Label> = self.vms.keys().filter(|n| !files.contains_key(*n)).cloned().collect();
+        for name in gone {
+            self.vms.remove(&name);
+            self.event("vm_removed", format!("{name}: its file is gone; its view stays as it is"));
+        }
+        for (name, file) in files {
+            let spec = spec_of(&file);
+            match self.vms.get_mut(&name) {
+                Some(vm) if vm.file == file => {}
+                Some(vm) => {
+                    vm.reconciled &= vm.spec == spec;
+                    vm.file = file;
+                    vm.spec = spec;
+                    vm.failed = None;
+                    self.event("vm_changed", name.to_string());
+                }
+                None => self.add_vm(name, file, spec),
+            }
+        }
+        self.reconcile_vms();
+        self.refresh_record();
+        self.replan_soon();
+    }
+
+    fn add_vm(&mut self, name: Label, file: VmFile, spec: ViewSpec) {
+        let current = self.views.current(&name).unwrap_or_else(|e| {
+            tracing::error!(vm = %name, "generations cannot be read: {e}");
+            None
+        });
+        let skipped = self.store.get_state(&skip_key(&name)).ok().flatten();
+        let skipped: List<ReleaseHash, SKIPPED_MAX> =
+            skipped.and_then(|b| decode(&b, 64 * 1024).ok()).unwrap_or_default();
+        let vm = Vm {
+            file,
+            spec,
+            current,
+            skipped: skipped.into_iter().collect(),
+            reconciled: false,
+            switching: false,
+            wish: Wish::new(),
+            failed: None,
+            hook: None,
+            switched_ms: None,
+        };
+        self.vms.insert(name, vm);
+    }
+
+    /// Remembers what a VM must not show again.
+    pub(super) fn save_skipped(&mut self, name: &Label) {
+        let Some(vm) = self.vms.get(name) else { return };
+        let list: List<ReleaseHash, SKIPPED_MAX> = List::truncated(vm.skipped.iter().copied());
+        if let Err(e) = self.store.put_state(&skip_key(name), &encode(&list)) {
+            self.event("not_saved", format!("what {name} rolled back: {e}"));
+        }
+    }
+
+    /// Looks at all VMs soon, together with what else changes meanwhile.
+    pub(super) fn replan_soon(&mut self) {
+        let at = self.clock.tick().after_ms(REPLAN_MS);
+        self.replan_at.get_or_insert(at);
+    }
+
+    /// Decides for every VM what it should show, fetches what is missing, and switches.
+    pub(super) fn replan(&mut self) {
+        let now = self.clock.unix();
+        let mut wanted: BTreeMap<ReleaseHash, KnownRelease> = BTreeMap::new();
+        for vm in self.vms.values_mut() {
+            let shown = vm.shown(&self.catalog);
+            vm.wish = self.catalog.wish(&vm.file, &shown, self.trust.charter(), now);
+            for choice in vm.wish.values() {
+                wanted.insert(choice.known.hash, choice.known.clone());
+            }
+        }
+        let wanted: Vec<KnownRelease> = wanted.into_values().collect();
+        self.want(&wanted);
+        let names: Vec<Label> = self.vms.keys().cloned().collect();
+        for name in names {
+            if let Some(target) = self.target(&name) {
+                self.switch(&name, target);
+            }
+        }
+    }
+
+    /// The releases that a VM can show now; `None` where it shows them already or must wait.
+    fn target(&self, name: &Label) -> Option<Vec<KnownRelease>> {
+        let vm = self.vms.get(name)?;
+        if !vm.reconciled || vm.switching {
+            return None;
+        }
+        let shown = vm.current.as_ref().map(|g| releases_of(&self.catalog, g)).unwrap_or_default();
+        let mut target = Vec::new();
+        for (package, choice) in &vm.wish {
+            if self.is_whole(&choice.known.release) {
+                target.push(choice.known.clone());
+            } else if let Some(old) = shown.get(package).filter(|k| self.still_allowed(vm, k)) {
+                target.push(old.clone());
+            }
+        }
+        let hashes: Vec<ReleaseHash> = target.iter().map(|k| k.hash).collect();
+        let current = vm.current.as_ref();
+        let same_count = current.is_some_and(|g| g.label.releases.len() == target.len());
+        let same = same_count && shown.values().map(|k| k.hash).eq(hashes.iter().copied());
+        if same || (current.is_none() && target.is_empty()) {
+            return None;
+        }
+        let failed = vm.failed.as_ref();
+        if failed.is_some_and(|(_, tried, at)| *tried == hashes && self.clock.tick() < *at) {
+            return None;
+        }
+        Some(target)
+    }
+
+    fn still_allowed(&self, vm: &Vm, known: &KnownRelease) -> bool {
+        let shown = vm.shown(&self.catalog);
+        let now = self.clock.unix();
+        let package = &known.release.package;
+        let all = self.catalog.consider(&vm.file, package, &shown, self.trust.charter(), now);
+        all.iter().any(|c| {
+            c.known.hash == known.hash && matches!(c.outcome, Outcome::Chosen | Outcome::Older)
+        })
+    }
+
+    /// Switches that failed are tried again when their time has come.
+    pub(super) fn retry_switches(&mut self) {
+        let now = self.clock.tick();
+        let due = |vm: &Vm| vm.failed.as_ref().is_some_and(|(_, _, at)| *at <= now);
+        if self.vms.values().any(due) {
+            self.replan_soon();
+        }
+    }
+}
+
+fn skip_key(name: &Label) -> String {
+    format!("skip:{name}")
+}

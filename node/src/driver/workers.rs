@@ -1,0 +1,141 @@
+//! Threads that may block: the journal, disk work on pieces, and slow work on whole releases.
+//!
+//! The driver hands out work and goes on; what came of it returns as [`Done`]. The journal has one
+//! thread, which commits what has gathered in one transaction (group commit, design §4).
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
+
+use stork_wire::ids::{ItemHash, ManifestId, NodeId, SwarmId};
+use stork_wire::item::Item;
+use stork_wire::manifest::{Manifest, Variant};
+use stork_wire::text::Label;
+use tokio::sync::{Semaphore, mpsc};
+
+use super::Reply;
+use super::switch::Switched;
+use crate::store::{JournalItem, PartialPack, Reservation, Store, StoreError};
+use crate::trust::Fact;
+
+/// Items that wait for the journal: a sync of a long absence fills it, and is asked again later.
+const JOURNAL_MAX: usize = 8_192;
+/// Items of one transaction.
+const BATCH_MAX: usize = 256;
+/// How long the journal gathers after the first item (design §4: group-commit within 5 ms).
+const GATHER: Duration = Duration::from_millis(2);
+/// Disk operations on pieces at once.
+const DISK_JOBS: usize = 4;
+
+/// One item on its way to the disk.
+#[derive(Debug)]
+pub(super) struct JournalJob {
+    pub(super) item: Arc<Item>,
+    pub(super) hash: ItemHash,
+    pub(super) fact: Fact,
+    pub(super) source: Option<NodeId>,
+    pub(super) reply: Option<Reply>,
+}
+
+/// Why a piece was not kept.
+#[derive(Debug)]
+pub(super) enum PieceFault {
+    /// The bytes are wrong: the sender is to blame.
+    Bad,
+    /// The disk is full or failed.
+    Disk(StoreError),
+}
+
+/// A release's partial packs, opened.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) packs: Vec<Arc<PartialPack>>,
+    pub(super) reservation: Option<Reservation>,
+}
+
+/// What came of some work.
+#[derive(Debug)]
+pub(super) enum Done {
+    Journal { jobs: Vec<JournalJob>, result: Result<(), StoreError> },
+    Manifest { id: ManifestId, from: Option<NodeId>, result: Result<Arc<Manifest>, String> },
+    Opened { id: ManifestId, variant: Variant, result: Result<Opened, StoreError> },
+    Piece { swarm: SwarmId, piece: u32, from: NodeId, result: Result<(), PieceFault> },
+    PieceOut { swarm: SwarmId, piece: u32, to: NodeId, result: Result<u32, String> },
+    ManifestOut { id: ManifestId, to: NodeId },
+    Unpacked { id: ManifestId, variant: Variant, result: Result<(u64, u64), String> },
+    Repacked { id: ManifestId, whole: bool },
+    Switched { vm: Label, result: Box<Switched> },
+    Joined { answer: super::peers::JoinAnswer, fresh: Result<bool, StoreError> },
+}
+
+/// Hands work to threads.
+#[derive(Debug, Clone)]
+pub(super) struct Workers {
+    journal: SyncSender<JournalJob>,
+    disk: Arc<Semaphore>,
+    slow: Arc<Semaphore>,
+    done: mpsc::Sender<Done>,
+}
+
+impl Workers {
+    pub(super) fn start(store: Arc<Store>, done: mpsc::Sender<Done>) -> std::io::Result<Self> {
+        let (journal, jobs) = sync_channel(JOURNAL_MAX);
+        let outcome = done.clone();
+        std::thread::Builder::new()
+            .name("journal".into())
+            .spawn(move || run_journal(&store, &jobs, &outcome))?;
+        let disk = Arc::new(Semaphore::new(DISK_JOBS));
+        let slow = Arc::new(Semaphore::new(1));
+        Ok(Self { journal, disk, slow, done })
+    }
+
+    /// Queues an item for the disk; gives it back when too many wait.
+    pub(super) fn commit(&self, job: JournalJob) -> Result<(), Box<JournalJob>> {
+        self.journal.try_send(job).map_err(|e| match e {
+            TrySendError::Full(j) | TrySendError::Disconnected(j) => Box::new(j),
+        })
+    }
+
+    /// Short work on the disk.
+    pub(super) fn disk(&self, work: impl FnOnce() -> Option<Done> + Send + 'static) {
+        self.run(Arc::clone(&self.disk), work);
+    }
+
+    /// Long work, one after the other in the order in which it was asked for.
+    pub(super) fn slow(&self, work: impl FnOnce() -> Option<Done> + Send + 'static) {
+        self.run(Arc::clone(&self.slow), work);
+    }
+
+    /// Where tasks report to.
+    pub(super) fn done(&self) -> mpsc::Sender<Done> {
+        self.done.clone()
+    }
+
+    fn run(&self, lane: Arc<Semaphore>, work: impl FnOnce() -> Option<Done> + Send + 'static) {
+        let done = self.done.clone();
+        tokio::spawn(async move {
+            // The semaphores are never closed; without a permit the work would be lost.
+            let Ok(_permit) = lane.acquire_owned().await else { return };
+            if let Ok(Some(outcome)) = tokio::task::spawn_blocking(work).await {
+                drop(done.send(outcome).await);
+            }
+        });
+    }
+}
+
+fn run_journal(store: &Store, jobs: &Receiver<JournalJob>, done: &mpsc::Sender<Done>) {
+    while let Ok(first) = jobs.recv() {
+        let mut batch = vec![first];
+        while batch.len() < BATCH_MAX
+            && let Ok(next) = jobs.recv_timeout(GATHER)
+        {
+            batch.push(next);
+        }
+        let items: Vec<JournalItem> =
+            batch.iter().map(|j| JournalItem { item: (*j.item).clone(), hash: j.hash }).collect();
+        let result = store.commit_items(&items);
+        if done.blocking_send(Done::Journal { jobs: batch, result }).is_err() {
+            return;
+        }
+    }
+}

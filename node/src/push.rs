@@ -1,0 +1,383 @@
+//! The push service: what publishers send is taken, verified and written down here.
+//!
+//! One task per connection and one per request, all bounded. Trust questions go to the driver; bytes
+//! go straight to the store. An entry is answered only when it is durable.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::{Connection, RecvStream, SendStream};
+use stork_wire::codec::{List, decode, encode};
+use stork_wire::feed::ManifestRef;
+use stork_wire::frame::{ItemRange, PackState, PushReply, PushRequest, Refusal};
+use stork_wire::ids::{LogId, NodeId, PackId, PublisherId};
+use stork_wire::limits::{MANIFEST_LEN_MAX, PUSH_FRAME_LEN_MAX, SEGMENT_LEN_MAX};
+use stork_wire::sign::Envelope;
+use stork_wire::text::Line;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use crate::driver::{CommitError, PushCall};
+use crate::net::{PushConnection, read_raw, write_raw};
+use crate::store::{Store, StoreError, UploadState};
+
+/// Publishers served at once.
+pub const CONNECTIONS_MAX: usize = 16;
+/// Requests of one connection at once.
+const REQUESTS_MAX: usize = 8;
+/// A publisher that sends nothing for so long is given up.
+const STALL: Duration = Duration::from_secs(30);
+/// Bytes read before they are written.
+const CHUNK: usize = 256 * 1024;
+/// Documents that a connection may bring before it says who it is: they prove themselves.
+const DOCUMENTS_BEFORE_HELLO: usize = 16;
+
+/// What every request needs.
+#[derive(Debug, Clone)]
+struct Service {
+    me: NodeId,
+    store: Arc<Store>,
+    driver: mpsc::Sender<PushCall>,
+}
+
+/// Serves publishers until the channel closes.
+pub async fn serve(
+    me: NodeId,
+    store: Arc<Store>,
+    driver: mpsc::Sender<PushCall>,
+    mut connections: mpsc::Receiver<PushConnection>,
+) {
+    let service = Service { me, store, driver };
+    let places = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
+    while let Some(push) = connections.recv().await {
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            push.connection.close(1u32.into(), b"busy: too many publishers at once");
+            continue;
+        };
+        let service = service.clone();
+        tokio::spawn(async move {
+            service.connection(push).await;
+            drop(place);
+        });
+    }
+}
+
+/// A request that was not fulfilled.
+struct Refused(Refusal, String);
+
+type Outcome = Result<Answer, Refused>;
+
+/// A reply, with raw bytes after it.
+struct Answer {
+    reply: PushReply,
+    bytes: Vec<u8>,
+}
+
+impl From<PushReply> for Answer {
+    fn from(reply: PushReply) -> Self {
+        Self { reply, bytes: Vec::new() }
+    }
+}
+
+impl From<StoreError> for Refused {
+    fn from(e: StoreError) -> Self {
+        let code = match e {
+            StoreError::NoSpace { .. } | StoreError::NoInodes { .. } => Refusal::NoSpace,
+            StoreError::Corrupt(_) | StoreError::BadPiece { .. } | StoreError::WrongManifest(_) => {
+                Refusal::Corrupt
+            }
+            StoreError::BadManifest { .. } | StoreError::PackUse { .. } => Refusal::Malformed,
+            StoreError::NoPack(_) => Refusal::NotFound,
+            _ => Refusal::Internal,
+        };
+        let text = match std::error::Error::source(&e) {
+            Some(cause) => format!("{e}: {cause}"),
+            None => e.to_string(),
+        };
+        Self(code, text)
+    }
+}
+
+impl From<CommitError> for Refused {
+    fn from(e: CommitError) -> Self {
+        let code = match &e {
+            CommitError::Refused(_) => Refusal::Trust,
+            CommitError::HeadMoved => Refusal::HeadMoved,
+            CommitError::NotHome => Refusal::NotHome,
+            CommitError::ContentMissing(_) => Refusal::NotFound,
+            CommitError::Busy => Refusal::Busy,
+            CommitError::Disk => Refusal::Internal,
+            CommitError::Malformed(_) => Refusal::Malformed,
+        };
+        Self(code, e.to_string())
+    }
+}
+
+fn stopping<E>(_: E) -> Refused {
+    Refused(Refusal::Busy, "the node is shutting down".to_owned())
+}
+
+fn malformed(text: impl Into<String>) -> Refused {
+    Refused(Refusal::Malformed, text.into())
+}
+
+impl Service {
+    async fn connection(&self, push: PushConnection) {
+        let Some(publisher) = self.introduction(&push).await else { return };
+        let places = Arc::new(tokio::sync::Semaphore::new(REQUESTS_MAX));
+        while let Ok((send, recv)) = push.connection.accept_bi().await {
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            let service = self.clone();
+            tokio::spawn(async move {
+                service.request(publisher, send, recv).await;
+                drop(place);
+            });
+        }
+    }
+
+    /// Requests up to a good hello: that one, and documents that prove themselves.
+    async fn introduction(&self, push: &PushConnection) -> Option<PublisherId> {
+        let mut documents = 0;
+        loop {
+            let (mut send, mut recv) = accept(&push.connection).await?;
+            let request = read_request(&mut recv).await;
+            let outcome = match request {
+                Ok(PushRequest::Hello { cert, .. }) => match self.hello(push, cert).await {
+                    Ok((publisher, answer)) => {
+                        respond(&mut send, Ok(answer)).await;
+                        return Some(publisher);
+                    }
+                    Err(e) => Err(e),
+                },
+                Ok(PushRequest::Documents(items)) if documents < DOCUMENTS_BEFORE_HELLO => {
+                    documents += items.len();
+                    self.documents(items.into_vec()).await
+                }
+                Ok(_) => Err(malformed("say hello first")),
+                Err(e) => Err(e),
+            };
+            let end = matches!(&outcome, Err(Refused(code, _)) if *code != Refusal::Trust);
+            respond(&mut send, outcome).await;
+            if end {
+                return None;
+            }
+        }
+    }
+
+    async fn hello(
+        &self,
+        push: &PushConnection,
+        cert: Envelope,
+    ) -> Result<(PublisherId, Answer), Refused> {
+        let key = push.key;
+        let ask = |answer| PushCall::Hello { cert, key, answer };
+        let auth = self.ask(ask).await?;
+        let auth = auth.map_err(|e| Refused(Refusal::Trust, e.to_string()))?;
+        let welcome = PushReply::Welcome { node: self.me, name: auth.node_name };
+        Ok((auth.publisher, welcome.into()))
+    }
+
+    /// Asks the driver.
+    async fn ask<T>(
+        &self,
+        call: impl FnOnce(oneshot::Sender<T>) -> PushCall,
+    ) -> Result<T, Refused> {
+        let (answer, outcome) = oneshot::channel();
+        self.driver.send(call(answer)).await.map_err(stopping)?;
+        outcome.await.map_err(stopping)
+    }
+
+    async fn request(&self, publisher: PublisherId, mut send: SendStream, mut recv: RecvStream) {
+        let outcome = match read_request(&mut recv).await {
+            Ok(request) => self.fulfil(publisher, request, &mut recv).await,
+            Err(e) => Err(e),
+        };
+        if outcome.is_err() {
+            // What the publisher still sends for a refused request is not read.
+            drop(recv.stop(1u32.into()));
+        }
+        respond(&mut send, outcome).await;
+    }
+
+    async fn fulfil(
+        &self,
+        publisher: PublisherId,
+        request: PushRequest,
+        recv: &mut RecvStream,
+    ) -> Outcome {
+        match request {
+            PushRequest::Hello { .. } => Err(malformed("hello comes once")),
+            PushRequest::Documents(items) => self.documents(items.into_vec()).await,
+            PushRequest::Head => self.head(publisher).await,
+            PushRequest::Latest { package, arch } => {
+                let ask = |answer| PushCall::Latest { publisher, package, arch, answer };
+                let seq = self.ask(ask).await?;
+                let entry = self.entry(publisher, seq).await?;
+                Ok(PushReply::Latest(entry).into())
+            }
+            PushRequest::Packs(packs) => self.pack_states(packs.into_vec()).await,
+            PushRequest::PutPack { pack, size, offset } => {
+                self.put_pack(pack, size, offset, recv).await
+            }
+            PushRequest::PutManifest(reference) => self.put_manifest(reference, recv).await,
+            PushRequest::Commit(entry) => {
+                let ask = |answer| PushCall::Commit { publisher, entry, answer };
+                let (seq, peers) = self.ask(ask).await??;
+                Ok(PushReply::Committed { seq, peers }.into())
+            }
+            PushRequest::GetManifest(id) => {
+                let found = self.blocking(move |s| s.manifest(id)).await?;
+                let missing = || Refused(Refusal::NotFound, "that manifest is not here".into());
+                Ok(blob(found.ok_or_else(missing)?))
+            }
+            PushRequest::GetPack(pack) => self.get_pack(pack).await,
+        }
+    }
+
+    async fn documents(&self, items: Vec<stork_wire::item::Item>) -> Outcome {
+        self.ask(|answer| PushCall::Documents { items, answer }).await??;
+        Ok(PushReply::Taken.into())
+    }
+
+    async fn head(&self, publisher: PublisherId) -> Outcome {
+        let (seq, live) = self.ask(|answer| PushCall::Head { publisher, answer }).await?;
+        let entry = self.entry(publisher, seq).await?;
+        Ok(PushReply::Head { entry, live }.into())
+    }
+
+    async fn entry(
+        &self,
+        publisher: PublisherId,
+        seq: Option<u64>,
+    ) -> Result<Option<Box<Envelope>>, Refused> {
+        let Some(seq) = seq else { return Ok(None) };
+        let range = ItemRange { log: LogId::feed(publisher), from: seq, to: seq };
+        let items = self.blocking(move |s| s.items(range, PUSH_FRAME_LEN_MAX, 1)).await?;
+        Ok(items.into_iter().next().map(|i| Box::new(i.envelope)))
+    }
+
+    /// Runs disk work off the async threads.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Arc<Store>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Refused> {
+        let store = Arc::clone(&self.store);
+        let joined = tokio::task::spawn_blocking(move || work(&store)).await;
+        Ok(joined.map_err(stopping)??)
+    }
+
+    async fn pack_states(&self, packs: Vec<(PackId, u64)>) -> Outcome {
+        let states = self
+            .blocking(move |store| {
+                let mut missing = 0u64;
+                let mut out = Vec::with_capacity(packs.len());
+                for (pack, size) in packs {
+                    out.push(match store.upload_state(pack, size)? {
+                        UploadState::Whole => PackState::Whole,
+                        UploadState::Partial(have) => {
+                            missing = missing.saturating_add(size.saturating_sub(have));
+                            PackState::Partial(have)
+                        }
+                    });
+                }
+                // Refused before the first byte is sent, not half-way.
+                drop(store.reserve(missing)?);
+                Ok(out)
+            })
+            .await?;
+        Ok(PushReply::Packs(List::truncated(states)).into())
+    }
+
+    async fn put_pack(
+        &self,
+        pack: PackId,
+        size: u64,
+        offset: u64,
+        recv: &mut RecvStream,
+    ) -> Outcome {
+        if size > SEGMENT_LEN_MAX + SEGMENT_LEN_MAX / 64 {
+            return Err(malformed("a pack larger than any pack may be"));
+        }
+        let mut at = offset;
+        while at < size {
+            let room = usize::try_from(size - at).unwrap_or(CHUNK).min(CHUNK);
+            let bytes = read_some(recv, room).await?;
+            let len = bytes.len() as u64;
+            self.blocking(move |s| s.upload_append(pack, size, at, &bytes).map(drop)).await?;
+            at += len;
+        }
+        end_of_request(recv).await?;
+        self.blocking(move |s| s.upload_finish(pack, size)).await?;
+        Ok(PushReply::Taken.into())
+    }
+
+    async fn put_manifest(&self, reference: ManifestRef, recv: &mut RecvStream) -> Outcome {
+        if reference.size > MANIFEST_LEN_MAX {
+            return Err(malformed("a manifest larger than any manifest may be"));
+        }
+        let size = usize::try_from(reference.size).unwrap_or(usize::MAX);
+        let mut bytes = Vec::new();
+        while bytes.len() < size {
+            bytes.extend(read_some(recv, (size - bytes.len()).min(CHUNK)).await?);
+        }
+        end_of_request(recv).await?;
+        self.blocking(move |s| s.put_manifest(&reference, &bytes)).await?;
+        Ok(PushReply::Taken.into())
+    }
+
+    async fn get_pack(&self, pack: PackId) -> Outcome {
+        let bytes = self
+            .blocking(move |store| {
+                let size = store.pack_size(pack)?.ok_or(StoreError::NoPack(pack))?;
+                store.read_pack(pack, 0, usize::try_from(size).unwrap_or(usize::MAX))
+            })
+            .await?;
+        Ok(blob(bytes))
+    }
+}
+
+fn blob(bytes: Vec<u8>) -> Answer {
+    Answer { reply: PushReply::Blob(bytes.len() as u64), bytes }
+}
+
+async fn accept(connection: &Connection) -> Option<(SendStream, RecvStream)> {
+    timeout(STALL, connection.accept_bi()).await.ok()?.ok()
+}
+
+async fn read_request(recv: &mut RecvStream) -> Result<PushRequest, Refused> {
+    let bytes = timeout(STALL, read_raw(recv, PUSH_FRAME_LEN_MAX))
+        .await
+        .map_err(|_late| malformed("no request came"))?
+        .map_err(|e| malformed(e.to_string()))?;
+    decode(&bytes, PUSH_FRAME_LEN_MAX).map_err(|e| malformed(e.to_string()))
+}
+
+async fn read_some(recv: &mut RecvStream, room: usize) -> Result<Vec<u8>, Refused> {
+    let chunk = timeout(STALL, recv.read_chunk(room, true))
+        .await
+        .map_err(|_late| malformed("nothing came for 30 s"))?
+        .map_err(|e| malformed(e.to_string()))?;
+    chunk.map(|c| c.bytes.to_vec()).ok_or_else(|| malformed("fewer bytes than announced"))
+}
+
+async fn end_of_request(recv: &mut RecvStream) -> Result<(), Refused> {
+    match timeout(STALL, recv.read_chunk(1, true)).await {
+        Ok(Ok(None)) => Ok(()),
+        Ok(Ok(Some(_))) => Err(malformed("more bytes than announced")),
+        Ok(Err(e)) => Err(malformed(e.to_string())),
+        Err(_late) => Err(malformed("the request did not end")),
+    }
+}
+
+async fn respond(send: &mut SendStream, outcome: Outcome) {
+    let Answer { reply, bytes } = outcome.unwrap_or_else(|Refused(code, text)| {
+        let text: String = text.chars().filter(|c| !c.is_control()).take(400).collect();
+        let message = text.parse::<Line>().or_else(|_e| "refused".parse());
+        // Both texts are short and clean, so that one of them parses.
+        message.map_or(PushReply::Taken, |message| PushReply::Refused { code, message }).into()
+    });
+    // A publisher that went away meanwhile asks again; every request may be repeated.
+    if write_raw(send, &encode(&reply)).await.is_ok() && send.write_all(&bytes).await.is_ok() {
+        drop(send.finish());
+    }
+}

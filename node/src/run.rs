@@ -1,0 +1,190 @@
+//! Start-up in the order in which data flows, and shutdown in reverse: the table of contents.
+//!
+//! Channels (all bounded): net → driver 1 024 events; bulk → driver 64 pieces; workers → driver 1 024
+//! outcomes; control → driver 64 calls; publishers → driver 64 calls; net → push 16 connections. The
+//! driver sends only into outboxes, the journal's queue and the workers, none of which it waits for,
+//! so the channels form no cycle.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use stork_wire::codec::decode;
+use stork_wire::ids::FleetId;
+use stork_wire::limits::RECORD_LEN_MAX;
+use stork_wire::sign::{Envelope, SecretKey};
+use tokio::sync::{mpsc, watch};
+
+use crate::catalog::Catalog;
+use crate::config::NodeConfig;
+use crate::control::{self, SocketError};
+use crate::driver::{Clock, Driver, Inbox, Parts};
+use crate::identity::{self, IdentityError};
+use crate::net::{BindError, Net};
+use crate::store::{Store, StoreError, StoreOptions};
+use crate::trust::Fact;
+use crate::view::Views;
+use crate::{join, push};
+
+/// Why the node does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The key.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// No fleet.
+    #[error("{0}: this host has not joined a fleet")]
+    NotJoined(std::path::PathBuf),
+    /// The address.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The control socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// The certificate or something else that start-up needs.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl RunError {
+    /// What to do about it.
+    #[must_use]
+    pub fn help(&self) -> String {
+        match self {
+            Self::Store(e) => e.help().to_owned(),
+            Self::Identity(e) => e.help().to_owned(),
+            Self::NotJoined(_) => {
+                "`stork-node join TOKEN`, with a token from `stork token create` on a host of the \
+                 fleet; or `stork-node init` on its first host"
+                    .to_owned()
+            }
+            Self::Bind(_) => {
+                "another process may have the port: `ss -ulpn`; choose another with --listen".into()
+            }
+            Self::Socket(e) => e.help().to_owned(),
+            Self::Other(_) => "join again with a new token, or restore the state folder".to_owned(),
+        }
+    }
+
+    /// The exit code (design §11).
+    #[must_use]
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::NotJoined(_) | Self::Bind(_) => 78,
+            Self::Store(StoreError::Unwritable { .. }) | Self::Socket(SocketError::Io { .. }) => 77,
+            Self::Store(StoreError::NoSpace { .. } | StoreError::InUse { .. })
+            | Self::Socket(SocketError::InUse(_)) => 75,
+            Self::Store(_) | Self::Identity(_) | Self::Other(_) => 1,
+        }
+    }
+}
+
+/// What a state folder says about its host.
+struct Membership {
+    fleet: FleetId,
+    cert: Envelope,
+    key: Arc<SecretKey>,
+    admission: Option<SecretKey>,
+    incarnation: u64,
+}
+
+/// Opens the store with the settings.
+pub fn open_store(config: &NodeConfig) -> Result<Arc<Store>, StoreError> {
+    let options = StoreOptions {
+        min_free_bytes: config.min_free_bytes,
+        seed_budget_bytes: config.seed_bytes,
+        ..StoreOptions::default()
+    };
+    let (store, recovery) = Store::open(&config.state, options)?;
+    tracing::info!(path = %config.state.display(), ?recovery, "store open");
+    Ok(store)
+}
+
+fn membership(store: &Store, state: &Path) -> Result<Membership, RunError> {
+    let fleet = join::fleet_of(store)?.ok_or_else(|| RunError::NotJoined(state.to_owned()))?;
+    let cert = store.get_state("cert")?.unwrap_or_default();
+    let cert = decode(&cert, RECORD_LEN_MAX).map_err(|e| RunError::Other(format!("cert: {e}")))?;
+    let key = Arc::new(identity::open_or_create(state)?);
+    let admission = identity::admission_key(state)?;
+    // A restart must beat the record of the run before, whatever the clock says.
+    let before = store.get_state("incarnation")?.and_then(|b| <[u8; 8]>::try_from(b).ok());
+    let before = before.map_or(0, u64::from_le_bytes);
+    let incarnation = Clock::start().unix_ms().max(before.saturating_add(1_000));
+    store.put_state("incarnation", &incarnation.to_le_bytes())?;
+    Ok(Membership { fleet, cert, key, admission, incarnation })
+}
+
+/// Runs the node until `stop` says so.
+pub async fn run(config: NodeConfig, stop: watch::Receiver<bool>) -> Result<(), RunError> {
+    // Disk: the store, who we are, what was accepted before.
+    let store = open_store(&config)?;
+    let member = membership(&store, &config.state)?;
+    let mut catalog = Catalog::default();
+    let trust = join::load_trust(&store, member.fleet, |fact| {
+        if let Fact::Entry(entry) = fact {
+            catalog.apply(entry.get());
+        }
+    })?;
+    tracing::info!(fleet = %member.fleet.short(), releases = catalog.len(), "state loaded");
+    let views = Arc::new(Views::new(Arc::clone(&store)));
+
+    // Network: bound before anything is said to anybody.
+    let (net_events, net_inbox) = mpsc::channel(1_024);
+    let (bulk_events, bulk_inbox) = mpsc::channel(64);
+    let (pushes, push_inbox) = mpsc::channel(push::CONNECTIONS_MAX);
+    let key = Arc::clone(&member.key);
+    let net = Net::bind(config.listen, key, net_events, pushes, bulk_events)?;
+    let listener = control::bind(&config.socket)?;
+    let me = identity::node_id(&member.key);
+    if let Ok(addr) = net.local_addr() {
+        tracing::info!(node = %me, %addr, "listening");
+    }
+
+    // The driver and those that ask it.
+    let (done, outcomes) = mpsc::channel(1_024);
+    let (calls, control_inbox) = mpsc::channel(64);
+    let (push_calls, push_calls_inbox) = mpsc::channel(64);
+    let socket = config.socket.clone();
+    let parts = Parts {
+        config,
+        key: member.key,
+        cert: member.cert,
+        admission: member.admission,
+        store: Arc::clone(&store),
+        views,
+        trust,
+        catalog,
+        net: Arc::clone(&net),
+        clock: Clock::start(),
+        seed: u64::from_le_bytes(identity::random::<8>()?),
+        incarnation: member.incarnation,
+    };
+    let driver = Driver::new(parts, done).map_err(|e| RunError::Other(e.to_string()))?;
+    let inbox = Inbox {
+        net: net_inbox,
+        bulk: bulk_inbox,
+        control: control_inbox,
+        push: push_calls_inbox,
+        stop,
+    };
+    let accepting = tokio::spawn(Arc::clone(&net).accept_loop());
+    let pushing = tokio::spawn(push::serve(me, Arc::clone(&store), push_calls, push_inbox));
+    let app = control::router(calls, store);
+    let controlling = tokio::spawn(async move { axum::serve(listener, app).await });
+    drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
+    tracing::info!(socket = %socket.display(), "ready");
+    driver.run(inbox, outcomes).await;
+
+    // In reverse: no new questions, peers are told, the store closes with its last handle.
+    tracing::info!("stopping");
+    drop(sd_notify::notify(&[sd_notify::NotifyState::Stopping]));
+    controlling.abort();
+    pushing.abort();
+    net.shut_down().await;
+    accepting.abort();
+    // A socket that is already gone is what was wanted.
+    drop(std::fs::remove_file(&socket));
+    Ok(())
+}
