@@ -14,6 +14,11 @@ const GRANT_TTL_MS_MIN: u64 = 50;
 const GRANT_GRACE_MS: u64 = 5_000;
 /// Longest silence after unused grants.
 const QUIET_MS_MAX: u64 = 1_000;
+/// Unused grants in a row after which the silence doubles. A Pass is common near the end and
+/// costs only a round trip.
+const QUIET_DOUBLES: u32 = 4;
+/// Unused grants in a row after which even a new piece does not end the silence.
+const ROUSED_MAX: u32 = 24;
 
 /// A grant that is out.
 #[derive(Debug, Clone)]
@@ -75,6 +80,8 @@ pub(super) struct Neighbour {
     pub(super) quiet: Tick,
     unused: u32,
     srtt_ms: u64,
+    /// The best time from our Request to the arrival, in 64ths of a millisecond; 0 if unknown.
+    best_time: u64,
     /// Requests without a grant since the last blame.
     pub(super) ungranted: u32,
 }
@@ -99,6 +106,7 @@ impl Neighbour {
             quiet: Tick(0),
             unused: 0,
             srtt_ms: 0,
+            best_time: 0,
             ungranted: 0,
         }
     }
@@ -113,6 +121,18 @@ impl Neighbour {
         let sent = self.sent.saturating_add(u32::try_from(self.sending.len()).unwrap_or(0));
         let far = u64::from(self.have.count().max(sent).min(self.have.len()));
         (far << 20) / u64::from(self.have.len().max(1))
+    }
+
+    /// A piece took so long from our Request to its arrival. The best time fades by a 64th each.
+    pub(super) fn delivered(&mut self, ms: u64) {
+        let time = ms.max(1) * 64;
+        let known = if self.best_time == 0 { time } else { self.best_time + self.best_time / 64 };
+        self.best_time = known.min(time);
+    }
+
+    /// Bytes per millisecond that it can send us in pieces of this length, if known.
+    pub(super) fn rate(&self, piece_len: u64) -> Option<u64> {
+        (self.best_time > 0).then(|| piece_len * 64 / self.best_time)
     }
 
     pub(super) fn ttl_ms(&self) -> u64 {
@@ -151,20 +171,20 @@ impl Neighbour {
         let g = self.grant.take_if(|g| g.ends <= now)?;
         self.grace = Some((g.at, now.after_ms(GRANT_GRACE_MS)));
         // An answer that did not come is worth a longer silence than a Pass.
-        self.unused = self.unused.max(2);
+        self.unused = self.unused.max(2 * QUIET_DOUBLES);
         self.hush(now, GRANT_TTL_MS_MIN);
         Some(g)
     }
 
     fn hush(&mut self, now: Tick, pace_ms: u64) {
-        let ms = (pace_ms.max(2) << self.unused.min(8)).min(QUIET_MS_MAX);
+        let ms = (pace_ms.max(1) << (self.unused / QUIET_DOUBLES).min(8)).min(QUIET_MS_MAX);
         self.unused = self.unused.saturating_add(1);
         self.quiet = now.after_ms(ms);
     }
 
     /// Something changed that makes a grant worth while again.
     pub(super) fn rouse(&mut self) {
-        if self.unused > 0 && self.unused < 3 {
+        if self.unused < ROUSED_MAX {
             self.quiet = Tick(0);
         }
     }

@@ -11,7 +11,7 @@ use super::manifests::{self, Manifests};
 use super::message::{Action, Config, Event, Input, Join, Role, Topic, Why};
 use super::receive::Room;
 use super::rng::Rng;
-use super::stats::Counters;
+use super::stats::{Counters, Downlink};
 use super::swarm::{Ctx, Swarm};
 use super::upload::Uploader;
 
@@ -39,6 +39,7 @@ pub struct Planner {
     /// Who opened to a swarm before we joined it.
     pub(super) knocks: BTreeMap<SwarmId, BTreeSet<NodeId>>,
     uploader: Uploader,
+    downlink: Downlink,
     upkeep_at: Option<Tick>,
     pub(super) counters: Counters,
 }
@@ -73,6 +74,7 @@ impl Planner {
             manifests: Manifests::default(),
             knocks: BTreeMap::new(),
             uploader: Uploader::default(),
+            downlink: Downlink::default(),
             upkeep_at: None,
             counters: Counters::default(),
         }
@@ -230,6 +232,7 @@ impl Planner {
         match *input {
             Input::PieceArrived { swarm, piece, from } => {
                 if let Some(s) = swarms.get_mut(&swarm) {
+                    self.downlink.add(s.len_of(piece), now);
                     s.arrived(piece, from, &mut ctx);
                 }
             }
@@ -308,9 +311,14 @@ impl Planner {
     /// How much of the downlink is left for a swarm.
     fn room(&self, swarm: SwarmId) -> Room {
         let urgency = self.swarms.get(&swarm).map(|s| s.urgency);
+        let slots = self.swarms.values().flat_map(|s| s.inflight.values().flatten());
+        let (pieces, rate) = slots.fold((0, 0), |(n, sum), r| (n + 1, sum + r.rate));
         let ahead = self.swarms.values().filter(|s| Some(s.urgency) < urgency);
         Room {
             inflight: self.swarms.values().map(|s| s.inflight_bytes).sum(),
+            rate,
+            pieces,
+            peak: self.downlink.peak(),
             behind: ahead.into_iter().any(|s| !s.inflight.is_empty()),
         }
     }

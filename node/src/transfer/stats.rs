@@ -1,6 +1,6 @@
 //! Small measurements: medians, rates, token buckets, and the counters for status.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use stork_wire::ids::NodeId;
 use stork_wire::tick::Tick;
@@ -8,6 +8,8 @@ use stork_wire::tick::Tick;
 /// Samples that a median looks at: enough to outvote one slow sender, few enough to follow a
 /// change within a second.
 const SAMPLES: usize = 15;
+/// The peak of the downlink fades by this part with each piece: some 200 pieces forget it.
+const PEAK_FADES: u64 = 256;
 /// Peers whose bytes are kept apart; further ones are added up. Status shows no more.
 const LEDGER_MAX: usize = 64;
 /// Seconds over which a rate is measured (security.md A11 uses the same window).
@@ -63,6 +65,35 @@ impl Bucket {
             self.milli -= 1000;
         }
         has
+    }
+}
+
+/// What the downlink has been seen to carry.
+///
+/// Many uploaders choose the same least progressed host at once. If it accepted them all, pieces
+/// would queue on its downlink, reserved and useless, while others wait. So it accepts as many
+/// as fill the downlink a few times over, counting each by the rate that it can send with.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Downlink {
+    arrivals: VecDeque<(Tick, u64)>,
+    peak: u64,
+}
+
+impl Downlink {
+    pub(super) fn add(&mut self, bytes: u64, now: Tick) {
+        self.peak -= self.peak / PEAK_FADES;
+        self.arrivals.push_back((now, bytes));
+        if self.arrivals.len() <= SAMPLES {
+            return;
+        }
+        let first = self.arrivals.pop_front().map_or(now, |(t, _)| t);
+        let bytes: u64 = self.arrivals.iter().map(|(_, b)| b).sum();
+        self.peak = self.peak.max(bytes / now.since(first).max(1));
+    }
+
+    /// Bytes per millisecond; 0 while that is not known.
+    pub(super) const fn peak(&self) -> u64 {
+        self.peak
     }
 }
 

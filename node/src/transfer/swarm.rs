@@ -51,6 +51,8 @@ impl Ctx<'_> {
 pub(super) struct Reserved {
     pub(super) from: NodeId,
     pub(super) since: Tick,
+    /// Bytes per millisecond that it can come with.
+    pub(super) rate: u64,
 }
 
 /// One swarm.
@@ -335,8 +337,8 @@ impl Swarm {
         slots.filter(|(_, s)| s.iter().any(|r| r.from == node)).map(|(p, _)| *p).collect()
     }
 
-    pub(super) fn reserve(&mut self, piece: u32, from: NodeId, since: Tick) {
-        self.inflight.entry(piece).or_default().push(Reserved { from, since });
+    pub(super) fn reserve(&mut self, piece: u32, slot: Reserved) {
+        self.inflight.entry(piece).or_default().push(slot);
         self.reserved.insert(piece);
         self.inflight_bytes += self.len_of(piece);
     }

@@ -11,6 +11,15 @@ fn calm(n: usize, degree: usize, seed: u64) {
     let mut world = World::new(n + 1, degree, seed);
     content.start(&mut world);
     let ms = world.finish(60_000, content.swarm, &content.hosts);
+    println!("last0 {} of {}", world.last0 as f64 / 1000.0, content.bound_ms());
+    let mut d: Vec<_> = world
+        .hosts
+        .iter()
+        .filter_map(|h| h.done_us.get(&content.swarm))
+        .map(|x| *x as f64 / 1000.0 / content.bound_ms())
+        .collect();
+    d.sort_by(f64::total_cmp);
+    println!("{d:.3?}");
     let f = figures(&format!("calm N={n}"), &world, &content, ms);
     assert!(f.makespan <= 1.10, "{f:?}");
     assert!((0.999..=1.03).contains(&f.egress), "{f:?}");
