@@ -1,2 +1,36 @@
-//! stub
+//! The planner of content transfer: which piece from whom, and who is served next.
+//!
+//! A pure machine (protocol.md §3e, "granted pull mesh"). Inside a site every host that has a
+//! piece grants a slot to the neighbour that has the least; the neighbour then picks the piece.
+//! So each piece spreads along a tree of its own, and the death of a host stops nothing. The
+//! shell does what the actions say: it sends frames, dials, and streams pieces on the bulk
+//! connection. A piece counts as *had* only after the shell has verified and stored it.
+//!
+//! Reading order: `message` (what goes in and out), `planner` (the dispatch), `swarm` and
+//! `neighbour` (the state), `receive` (what I ask for), `upload` and `inject` (whom I serve),
+//! `ladder` (whom I open to, and hunger), `manifests` (the phase before the pieces), `view`.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+mod faults;
+mod inject;
+mod ladder;
+mod manifests;
+mod message;
+mod neighbour;
+mod pieces;
+mod planner;
+mod receive;
+mod rng;
+mod stats;
+mod swarm;
+mod upload;
+mod view;
+
+#[cfg(test)]
+mod sim_tests;
+
+pub use message::{Action, Config, Event, Fault, Input, Join, Role, Topic, Why};
+pub use pieces::PieceSet;
+pub use planner::Planner;
+pub use stats::Counters;
+pub use view::SwarmView;

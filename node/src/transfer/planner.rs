@@ -1,0 +1,387 @@
+//! The dispatch: one input in, actions out, and the time of the next look.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use stork_wire::frame::TransferFrame;
+use stork_wire::ids::{NodeId, SwarmId};
+use stork_wire::tick::Tick;
+
+use super::ladder::Dials;
+use super::manifests::{self, Manifests};
+use super::message::{Action, Config, Event, Input, Join, Role, Topic, Why};
+use super::receive::Room;
+use super::rng::Rng;
+use super::stats::{Counters, Downlink};
+use super::swarm::{Ctx, Swarm};
+use super::upload::Uploader;
+
+/// Swarms taken part in at once. More would be 32 neighbours with 8 KiB each: 64 MiB in all.
+const SWARMS_MAX: usize = 256;
+/// Swarms that others opened to us and that we are not in (yet).
+const KNOCKS_MAX: usize = 64;
+/// Peers remembered for each of those.
+const KNOCKERS_MAX: usize = 32;
+/// Pace of timeouts; the shortest timeout is as long.
+const UPKEEP_MS: u64 = 50;
+/// The same while nobody has helped for long.
+const UPKEEP_IDLE_MS: u64 = 500;
+
+/// Plans all transfers of one host. See the module's head for the rules.
+#[derive(Debug)]
+pub struct Planner {
+    config: Config,
+    me: NodeId,
+    rng: Rng,
+    pub(super) peers: BTreeMap<NodeId, bool>,
+    dials: Dials,
+    pub(super) swarms: BTreeMap<SwarmId, Swarm>,
+    pub(super) manifests: Manifests,
+    /// Who opened to a swarm before we joined it.
+    pub(super) knocks: BTreeMap<SwarmId, BTreeSet<NodeId>>,
+    uploader: Uploader,
+    downlink: Downlink,
+    upkeep_at: Option<Tick>,
+    pub(super) counters: Counters,
+}
+
+/// Everything but the swarms, borrowed for one input.
+macro_rules! ctx {
+    ($self:ident, $now:expr, $actions:expr) => {
+        Ctx {
+            now: $now,
+            me: $self.me,
+            config: &$self.config,
+            rng: &mut $self.rng,
+            peers: &$self.peers,
+            dials: &mut $self.dials,
+            counters: &mut $self.counters,
+            actions: $actions,
+        }
+    };
+}
+
+impl Planner {
+    /// A planner for the host `me`. The same seed and inputs give the same actions (I19).
+    #[must_use]
+    pub fn new(config: Config, me: NodeId, seed: u64) -> Self {
+        Self {
+            config,
+            me,
+            rng: Rng::new(seed),
+            peers: BTreeMap::new(),
+            dials: Dials::default(),
+            swarms: BTreeMap::new(),
+            manifests: Manifests::default(),
+            knocks: BTreeMap::new(),
+            uploader: Uploader::default(),
+            downlink: Downlink::default(),
+            upkeep_at: None,
+            counters: Counters::default(),
+        }
+    }
+
+    /// Takes one input and appends what must be done. Never waits, never fails.
+    pub fn handle(&mut self, now: Tick, input: Input, actions: &mut Vec<Action>) {
+        match input {
+            Input::PeerUp { node, same_site } => self.peer_up(node, same_site, now, actions),
+            Input::PeerDown { node } => self.peer_down(node, now, actions),
+            Input::Frame { from, frame } => {
+                if self.peers.contains_key(&from) {
+                    self.frame(from, frame, now, actions);
+                }
+            }
+            Input::Join(join) => self.join(*join, now, actions),
+            Input::Leave { swarm } => self.leave(swarm, now, actions),
+            Input::Roster { topic, interested, origins } => match topic {
+                Topic::Manifest(m) => self.manifests.roster(m, interested, origins),
+                Topic::Swarm(s) => {
+                    if let Some(s) = self.swarms.get_mut(&s) {
+                        s.set_roster(interested, origins, self.me);
+                    }
+                }
+            },
+            Input::PieceArrived { .. }
+            | Input::PieceFailed { .. }
+            | Input::PieceSent { .. }
+            | Input::PieceSendFailed { .. } => self.piece(&input, now, actions),
+            Input::Deadline => {}
+            about_manifest => self.manifest(about_manifest, now, actions),
+        }
+        self.settle(now, actions);
+    }
+
+    /// When to call again with `Input::Deadline`, if nothing else happens before.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Tick> {
+        let flush = self.swarms.values().filter_map(|s| s.flush_at).min();
+        [self.upkeep_at, flush, self.uploader.wake].into_iter().flatten().min()
+    }
+
+    /// What follows from every input: upkeep when it is time, announcements, grants.
+    fn settle(&mut self, now: Tick, actions: &mut Vec<Action>) {
+        let mut ctx = ctx!(self, now, actions);
+        if self.upkeep_at.is_none_or(|t| t <= now) {
+            for swarm in self.swarms.values_mut() {
+                swarm.expire(&self.uploader, &mut ctx);
+                swarm.upkeep(&mut ctx);
+            }
+            self.manifests.upkeep(&mut ctx);
+            self.upkeep_at = None;
+        }
+        for swarm in self.swarms.values_mut() {
+            swarm.flush(&mut ctx);
+        }
+        self.uploader.pump(&mut self.swarms, &mut ctx);
+        if self.upkeep_at.is_none() {
+            self.upkeep_at = self.pace(now).map(|ms| now.after_ms(ms));
+        }
+    }
+
+    /// How soon time alone can change something; `None` if it cannot.
+    fn pace(&self, now: Tick) -> Option<u64> {
+        let mut pace = self.manifests.wanted().then_some(manifests::PACE_MS);
+        for s in self.swarms.values() {
+            let gets = !s.complete() && s.role == Role::Leech;
+            if s.serves() || (gets && !s.starved(now)) {
+                return Some(UPKEEP_MS);
+            }
+            if gets {
+                pace = Some(pace.unwrap_or(UPKEEP_IDLE_MS));
+            }
+        }
+        pace
+    }
+
+    fn peer_up(&mut self, node: NodeId, same_site: bool, now: Tick, actions: &mut Vec<Action>) {
+        if node == self.me {
+            return;
+        }
+        self.peers.insert(node, same_site);
+        self.dials.done(node);
+        let mut ctx = ctx!(self, now, actions);
+        for swarm in self.swarms.values_mut() {
+            swarm.peer_up(node, &mut ctx);
+        }
+        self.manifests.peer_up(node, &mut ctx);
+    }
+
+    fn peer_down(&mut self, node: NodeId, now: Tick, actions: &mut Vec<Action>) {
+        self.peers.remove(&node);
+        let mut ctx = ctx!(self, now, actions);
+        for swarm in self.swarms.values_mut() {
+            swarm.remove_neighbour(node, &mut ctx);
+        }
+        self.manifests.peer_down(node, &mut ctx);
+        self.knocks.retain(|_, nodes| {
+            nodes.remove(&node);
+            !nodes.is_empty()
+        });
+    }
+
+    fn join(&mut self, join: Join, now: Tick, actions: &mut Vec<Action>) {
+        let id = join.swarm;
+        if self.swarms.contains_key(&id) {
+            self.leave(id, now, actions);
+        }
+        if self.swarms.len() >= SWARMS_MAX {
+            return actions.push(Action::Event(Event::TooManySwarms(id)));
+        }
+        let mut ctx = ctx!(self, now, actions);
+        let Some(mut swarm) = Swarm::new(join, &mut ctx) else {
+            return actions.push(Action::Event(Event::BadJoin(id)));
+        };
+        swarm.answer_knocks(self.knocks.remove(&id).unwrap_or_default(), &mut ctx);
+        swarm.upkeep(&mut ctx);
+        if swarm.complete() && swarm.role == Role::Leech {
+            ctx.actions.push(Action::Complete { swarm: id });
+        }
+        self.swarms.insert(id, swarm);
+    }
+
+    fn leave(&mut self, id: SwarmId, now: Tick, actions: &mut Vec<Action>) {
+        let Some(mut swarm) = self.swarms.remove(&id) else { return };
+        let mut ctx = ctx!(self, now, actions);
+        let nodes: Vec<NodeId> = swarm.neighbours.keys().copied().collect();
+        for node in nodes {
+            swarm.remove_neighbour(node, &mut ctx);
+            ctx.send(node, TransferFrame::Close(id));
+        }
+    }
+
+    fn manifest(&mut self, input: Input, now: Tick, actions: &mut Vec<Action>) {
+        let mut ctx = ctx!(self, now, actions);
+        let all = &mut self.manifests;
+        match input {
+            Input::WantManifest { manifest, interested, origins, urgency } => {
+                all.want(manifest, urgency, (interested, origins), &mut ctx);
+            }
+            Input::HaveManifest { manifest } => all.have(manifest, &mut ctx),
+            Input::DropManifest { manifest } => all.drop_manifest(manifest, &mut ctx),
+            Input::ManifestArrived { manifest, from } => all.arrived(manifest, from, &mut ctx),
+            Input::ManifestFailed { manifest, from, fault } => {
+                all.failed(manifest, from, fault, &mut ctx);
+            }
+            Input::ManifestSent { manifest, to } => all.sent(manifest, to),
+            _ => {}
+        }
+    }
+
+    fn piece(&mut self, input: &Input, now: Tick, actions: &mut Vec<Action>) {
+        let mut ctx = ctx!(self, now, actions);
+        let swarms = &mut self.swarms;
+        match *input {
+            Input::PieceArrived { swarm, piece, from } => {
+                if let Some(s) = swarms.get_mut(&swarm) {
+                    self.downlink.add(s.len_of(piece), now);
+                    s.arrived(piece, from, &mut ctx);
+                }
+            }
+            Input::PieceFailed { swarm, piece, from, fault } => {
+                if let Some(s) = swarms.get_mut(&swarm) {
+                    s.failed(piece, from, fault, &mut ctx);
+                }
+            }
+            Input::PieceSent { swarm, piece, to, bytes: _ } => {
+                if let Some(s) = swarms.get_mut(&swarm) {
+                    self.uploader.sent(s, to, piece, now);
+                }
+            }
+            Input::PieceSendFailed { swarm, piece, to } => {
+                if let Some(s) = swarms.get_mut(&swarm) {
+                    s.send_failed(to, piece);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn frame(&mut self, from: NodeId, frame: TransferFrame, now: Tick, actions: &mut Vec<Action>) {
+        use TransferFrame as F;
+        let (swarm, frame) = match frame {
+            F::Interest(_) | F::HasManifest(_) | F::GetManifest(_) | F::Busy { .. } => {
+                return self.manifest_frame(from, &frame, now, actions);
+            }
+            F::Open { swarm, .. }
+            | F::Have { swarm, .. }
+            | F::Grant { swarm, .. }
+            | F::Request { swarm, .. }
+            | F::Cancel { swarm, .. }
+            | F::Rare { swarm, .. }
+            | F::Refuse { swarm, .. }
+            | F::Pass(swarm)
+            | F::Close(swarm) => (swarm, frame),
+        };
+        let room = self.room(swarm);
+        let mut ctx = ctx!(self, now, actions);
+        if let Some(s) = self.swarms.get_mut(&swarm) {
+            return s.frame(from, frame, room, &mut ctx);
+        }
+        match frame {
+            F::Open { .. } => {
+                knock(&mut self.knocks, swarm, from);
+                ctx.send(from, F::Close(swarm));
+            }
+            F::Close(_) => forget_knock(&mut self.knocks, swarm, from),
+            // A grant for a swarm that we left is passed, so that it does not wait for its end.
+            F::Grant { .. } => ctx.send(from, F::Pass(swarm)),
+            _ => {}
+        }
+    }
+
+    fn manifest_frame(
+        &mut self,
+        from: NodeId,
+        frame: &TransferFrame,
+        now: Tick,
+        actions: &mut Vec<Action>,
+    ) {
+        let mut ctx = ctx!(self, now, actions);
+        let all = &mut self.manifests;
+        match *frame {
+            TransferFrame::Interest(m) => all.interest(m, from, &mut ctx),
+            TransferFrame::HasManifest(m) => all.held(m, from, &mut ctx),
+            TransferFrame::GetManifest(m) => all.asked(m, from, &mut ctx),
+            TransferFrame::Busy { manifest, retry_ms } => {
+                all.busy(manifest, from, retry_ms, &mut ctx);
+            }
+            _ => {}
+        }
+    }
+
+    /// How much of the downlink is left for a swarm.
+    fn room(&self, swarm: SwarmId) -> Room {
+        let urgency = self.swarms.get(&swarm).map(|s| s.urgency);
+        let slots = self.swarms.values().flat_map(|s| s.inflight.values().flatten());
+        let (pieces, rate) = slots.fold((0, 0), |(n, sum), r| (n + 1, sum + r.rate));
+        let ahead = self.swarms.values().filter(|s| Some(s.urgency) < urgency);
+        Room {
+            inflight: self.swarms.values().map(|s| s.inflight_bytes).sum(),
+            rate,
+            pieces,
+            peak: self.downlink.peak(),
+            behind: ahead.into_iter().any(|s| !s.inflight.is_empty()),
+        }
+    }
+}
+
+/// Remembers who opened to a swarm that we are not in.
+fn knock(knocks: &mut BTreeMap<SwarmId, BTreeSet<NodeId>>, swarm: SwarmId, from: NodeId) {
+    if !knocks.contains_key(&swarm) && knocks.len() >= KNOCKS_MAX {
+        return;
+    }
+    let nodes = knocks.entry(swarm).or_default();
+    if nodes.len() < KNOCKERS_MAX {
+        nodes.insert(from);
+    }
+}
+
+fn forget_knock(knocks: &mut BTreeMap<SwarmId, BTreeSet<NodeId>>, swarm: SwarmId, from: NodeId) {
+    if let Some(nodes) = knocks.get_mut(&swarm) {
+        nodes.remove(&from);
+        if nodes.is_empty() {
+            knocks.remove(&swarm);
+        }
+    }
+}
+
+impl Swarm {
+    fn frame(&mut self, from: NodeId, frame: TransferFrame, room: Room, ctx: &mut Ctx<'_>) {
+        use TransferFrame as F;
+        let known = self.neighbours.get(&from).is_some_and(super::neighbour::Neighbour::is_open);
+        match frame {
+            F::Open { pieces, have, .. } => {
+                if pieces == self.pieces() {
+                    let have = have.pieces(pieces).collect();
+                    return self.opened(from, have, ctx);
+                }
+                ctx.counters.nonsense += 1;
+                ctx.actions.push(Action::Blame { node: from, why: Why::Nonsense });
+                self.closed(from, ctx);
+                ctx.send(from, F::Close(self.id));
+            }
+            F::Refuse { retry_ms, .. } => self.refused(from, retry_ms, ctx),
+            F::Close(_) => self.closed(from, ctx),
+            F::Grant { .. } if !known => ctx.send(from, F::Pass(self.id)),
+            _ if !known => ctx.counters.nonsense += 1,
+            F::Have { pieces, .. } => {
+                for piece in pieces {
+                    self.learn(from, piece);
+                }
+            }
+            F::Grant { .. } => self.granted(from, room, ctx),
+            F::Request { piece, .. } => self.requested(from, piece, ctx),
+            F::Pass(_) => self.passed(from, ctx),
+            F::Cancel { piece, .. } if self.have.contains(piece) => {
+                self.cancelled(from, piece, ctx);
+            }
+            F::Cancel { piece, .. } => self.withdrawn(piece, from, ctx),
+            F::Rare { piece, .. } => {
+                let has = self.have.contains(piece);
+                if let Some(injector) = self.injector.as_mut().filter(|_| has) {
+                    injector.rare(piece, from, ctx.now);
+                }
+            }
+            F::Interest(_) | F::HasManifest(_) | F::GetManifest(_) | F::Busy { .. } => {}
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! The receiver: what to ask for when somebody grants us a slot, and when to give up on it.
+
+use stork_wire::frame::TransferFrame;
+use stork_wire::ids::NodeId;
+use stork_wire::tick::Tick;
+
+use super::faults::Verdict;
+use super::message::{Action, Event, Fault, Why};
+use super::pieces::PieceSet;
+use super::swarm::{Ctx, Reserved, Swarm};
+
+/// Pieces among which the rarest is taken (protocol.md §3e).
+const RAREST_OF: usize = 12;
+/// Pieces whose bytes may be on their way at once, whatever the configured window is
+/// (protocol.md §3e).
+const INFLIGHT_PIECES: u64 = 8;
+/// Uploaders are accepted until together they can fill the downlink so many times. One is not
+/// enough, since each sends one piece after the other and ours waits behind another. Measured
+/// in `sim_tests`: 8 pieces at any rate cost 4 % of the makespan at 64 hosts.
+const OVERBOOK: u64 = 3;
+/// The same for a swarm while a more urgent one still has something to get.
+const INFLIGHT_PIECES_BEHIND: u64 = 2;
+/// Shortest time before a piece is given up (protocol.md §3e).
+const STEAL_MS_MIN: u64 = 250;
+/// The same while nothing has arrived yet, so that the pace is unknown.
+const STEAL_MS_FIRST: u64 = 2_000;
+/// And it allows for this rate then: 1 MiB/s.
+const FIRST_BYTES_PER_MS: u64 = 1_024;
+/// Longest time before a piece is given up, however slow everybody is.
+const STEAL_MS_MAX: u64 = 120_000;
+/// So many missing pieces may be asked for twice (protocol.md §3e).
+const ENDGAME: u32 = 3;
+
+/// How much room the downlink has for one swarm.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Room {
+    /// Bytes on their way to us in all swarms.
+    pub(super) inflight: u64,
+    /// The rates that they can come with, together, in bytes per millisecond.
+    pub(super) rate: u64,
+    /// How many pieces that is.
+    pub(super) pieces: u64,
+    /// What the downlink has carried; 0 if unknown.
+    pub(super) peak: u64,
+    /// Whether a more urgent swarm can still use the downlink.
+    pub(super) behind: bool,
+}
+
+impl Swarm {
+    /// How long a request may take (T_steal).
+    pub(super) fn steal_ms(&self) -> u64 {
+        let base = match self.piece_ms.value() {
+            Some(median) => median.saturating_mul(4).max(STEAL_MS_MIN),
+            None => STEAL_MS_FIRST + self.len_max / FIRST_BYTES_PER_MS,
+        };
+        (base << self.steal_shift.min(16)).min(STEAL_MS_MAX)
+    }
+
+    /// A neighbour grants us a slot: pick a piece, or pass.
+    pub(super) fn granted(&mut self, from: NodeId, room: Room, ctx: &mut Ctx<'_>) {
+        let known = self.neighbours.get(&from).and_then(|n| n.rate(self.len_max));
+        let rate = known.unwrap_or(room.peak);
+        let picked = if self.has_room(room, rate, ctx) { self.pick(from, ctx) } else { None };
+        let swarm = self.id;
+        match picked {
+            Some(piece) => {
+                self.reserve(piece, Reserved { from, since: ctx.now, rate });
+                ctx.actions.push(Action::Expect { from, swarm, piece });
+                ctx.send(from, TransferFrame::Request { swarm, piece });
+            }
+            None => ctx.send(from, TransferFrame::Pass(swarm)),
+        }
+    }
+
+    fn has_room(&self, room: Room, rate: u64, ctx: &Ctx<'_>) -> bool {
+        if room.behind {
+            return self.inflight_bytes < INFLIGHT_PIECES_BEHIND * self.len_max;
+        }
+        let fills = room.pieces >= OVERBOOK && room.rate + rate > OVERBOOK * room.peak;
+        !fills && room.inflight < ctx.config.download_window.max(INFLIGHT_PIECES * self.len_max)
+    }
+
+    fn pick(&self, from: NodeId, ctx: &mut Ctx<'_>) -> Option<u32> {
+        let n = self.neighbours.get(&from).filter(|n| n.is_open() && n.muted.is_none())?;
+        if self.faults.shunned(from, ctx.now) || n.wanted == 0 {
+            return None;
+        }
+        let avoided = self.faults.avoided(from, ctx.now);
+        let fits = |p: u32| !avoided || self.only_holder(p, from, ctx.now);
+        let mut best: Option<(u16, u32)> = None;
+        for _ in 0..RAREST_OF.min(n.wanted as usize) {
+            let start = u32::try_from(ctx.rng.below(self.pieces() as usize)).unwrap_or(0);
+            let Some(p) = n.have.find(start, [&self.have, &self.reserved], fits) else { break };
+            if best.is_none_or(|(r, _)| self.rarity_of(p) < r) {
+                best = Some((self.rarity_of(p), p));
+            }
+        }
+        best.map(|(_, p)| p).or_else(|| self.pick_twice(from, &n.have, ctx.now))
+    }
+
+    /// Endgame: one of the last pieces may be asked for again where the first request is late.
+    fn pick_twice(&self, from: NodeId, theirs: &PieceSet, now: Tick) -> Option<u32> {
+        if self.pieces() - self.have.count() > ENDGAME || self.faults.avoided(from, now) {
+            return None;
+        }
+        let late = 2 * self.piece_ms.value().unwrap_or(STEAL_MS_FIRST / 2);
+        let mut once = self.inflight.iter().filter(|(p, slots)| {
+            theirs.contains(**p)
+                && slots.len() == 1
+                && slots.iter().all(|r| r.from != from && now.since(r.since) > late)
+        });
+        once.next().map(|(p, _)| *p)
+    }
+
+    /// Whether nobody else whom we would ask has this piece.
+    fn only_holder(&self, piece: u32, node: NodeId, now: Tick) -> bool {
+        !self.neighbours.iter().any(|(other, n)| {
+            *other != node
+                && n.is_open()
+                && n.muted.is_none()
+                && n.have.contains(piece)
+                && !self.faults.avoided(*other, now)
+                && !self.faults.shunned(*other, now)
+        })
+    }
+
+    /// A piece is verified and on disk.
+    pub(super) fn arrived(&mut self, piece: u32, from: NodeId, ctx: &mut Ctx<'_>) {
+        let swarm = self.id;
+        if piece >= self.pieces() {
+            return;
+        }
+        if let Some(since) = self.release(piece, from) {
+            self.piece_ms.add(ctx.now.since(since));
+            if let Some(n) = self.neighbours.get_mut(&from) {
+                n.delivered(ctx.now.since(since));
+            }
+        }
+        self.faults.delivered(from);
+        self.steal_shift = 0;
+        self.sources.add(from, self.len_of(piece), ctx.now);
+        if !self.gain(piece, ctx.now) {
+            ctx.counters.duplicates += 1;
+            return;
+        }
+        self.seeker.fed(ctx.now);
+        for other in self.inflight.get(&piece).cloned().unwrap_or_default() {
+            self.give_up(piece, other.from, ctx);
+        }
+        if self.complete() {
+            ctx.actions.push(Action::Complete { swarm });
+        }
+    }
+
+    /// Tells the sender and the shell that a piece is not wanted from there any more.
+    fn give_up(&mut self, piece: u32, from: NodeId, ctx: &mut Ctx<'_>) {
+        let swarm = self.id;
+        if self.release(piece, from).is_some() {
+            ctx.actions.push(Action::Unexpect { from, swarm, piece });
+            ctx.send(from, TransferFrame::Cancel { swarm, piece });
+        }
+    }
+
+    /// An expected piece did not come.
+    pub(super) fn failed(&mut self, piece: u32, from: NodeId, fault: Fault, ctx: &mut Ctx<'_>) {
+        if self.release(piece, from).is_none() {
+            return;
+        }
+        match fault {
+            Fault::Bad => {
+                ctx.counters.bad += 1;
+                self.faults.bad(from, ctx.now);
+                ctx.actions.push(Action::Blame { node: from, why: Why::BadPiece });
+                if self.faults.banned(from) {
+                    self.remove_neighbour(from, ctx);
+                    ctx.send(from, TransferFrame::Close(self.id));
+                }
+            }
+            Fault::Stalled => {
+                ctx.send(from, TransferFrame::Cancel { swarm: self.id, piece });
+                self.stalled(from, ctx);
+            }
+            Fault::Gone => {}
+        }
+    }
+
+    fn stalled(&mut self, from: NodeId, ctx: &mut Ctx<'_>) {
+        if let Verdict::Forget(until) = self.faults.stalled(from, ctx.now) {
+            ctx.actions.push(Action::Blame { node: from, why: Why::FalseHave });
+            self.mute(from, until, ctx.now);
+        }
+    }
+
+    /// Takes back what is overdue.
+    pub(super) fn steal(&mut self, ctx: &mut Ctx<'_>) {
+        let (swarm, limit) = (self.id, self.steal_ms());
+        let all = self.inflight.iter().flat_map(|(p, slots)| slots.iter().map(move |r| (*p, *r)));
+        let late: Vec<_> = all.filter(|(_, r)| ctx.now.since(r.since) >= limit).collect();
+        if !late.is_empty() {
+            // If everybody is slower than we thought, the next try gets more time.
+            self.steal_shift = self.steal_shift.saturating_add(1);
+        }
+        let mut blamed: Vec<NodeId> = Vec::new();
+        for (piece, r) in late {
+            ctx.counters.stolen += 1;
+            self.give_up(piece, r.from, ctx);
+            ctx.actions.push(Action::Event(Event::Stolen { swarm, piece, from: r.from }));
+            if !blamed.contains(&r.from) {
+                blamed.push(r.from);
+                self.stalled(r.from, ctx);
+            }
+        }
+    }
+
+    /// Cancel from somebody who has the piece that we lack: it takes its offer back.
+    pub(super) fn withdrawn(&mut self, piece: u32, from: NodeId, ctx: &mut Ctx<'_>) {
+        self.unlearn(from, piece);
+        if self.release(piece, from).is_some() {
+            ctx.actions.push(Action::Unexpect { from, swarm: self.id, piece });
+        }
+    }
+}
