@@ -2,6 +2,7 @@
 
 pub mod catalog;
 pub mod control;
+pub mod failpoint;
 pub mod net;
 pub mod overlay;
 pub mod store;
