@@ -124,7 +124,6 @@ impl<'a> Builder<'a> {
 
     /// Links an object to the place of an entry; takes a copy of it where no further link fits.
     fn link(&mut self, object: ObjectKey, entry: &TreeEntry) -> Result<(), SetError> {
-        let parent = self.parent_fd();
         let mut copy = self.copies.get(&object).copied().unwrap_or(0);
         let (folder, rest) = shard(&object.0);
         while copy < COPIES_MAX {
@@ -132,7 +131,8 @@ impl<'a> Builder<'a> {
                 0 => format!("{folder}/{rest}"),
                 n => format!("{folder}/{rest}.{n}"),
             };
-            match linkat(&self.objects, &from, parent, entry.path.name(), AtFlags::empty()) {
+            let (name, flags) = (entry.path.name(), AtFlags::empty());
+            match linkat(&self.objects, &from, self.parent_fd(), name, flags) {
                 Ok(()) => return Ok(()),
                 Err(Errno::MLINK) => {
                     copy += 1;
