@@ -1,11 +1,13 @@
 //! The daemon of a VM host: rooms in the order in which data flows (docs/ARCHITECTURE.md).
 
 pub mod catalog;
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod driver;
 pub mod identity;
 pub mod join;
+pub mod failpoint;
 pub mod net;
 pub mod overlay;
 pub mod push;

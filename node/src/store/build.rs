@@ -1,0 +1,247 @@
+//! Building a tree as a folder of hard links to objects.
+//!
+//! All calls are relative to the folder being built, beneath it, and follow no link, so that
+//! nothing outside of it can be touched whoever else plays with names (T098). While it is built the
+//! folder and every folder in it has mode 0700; owner, mode and time are set last, the deepest first,
+//! because every new name changes the time of its folder.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, chmodat, chownat, fchmod, fchown, futimens,
+    linkat, makedev, mkdirat, mknodat, openat2, symlinkat, syncfs, utimensat,
+};
+use rustix::io::Errno;
+use stork_wire::manifest::{Tree, TreeEntry, TreeNode};
+
+use super::merge::SetError;
+use super::objects::{ObjectKey, ObjectRow};
+use super::write::{self, Fault, NewFile, owner, times};
+use super::{Store, StoreError, shard};
+use crate::failpoint;
+
+/// Copies of one object: 65 000 links each on ext4.
+const COPIES_MAX: u32 = 1_000;
+
+struct Builder<'a> {
+    store: &'a Store,
+    dest: &'a Path,
+    root: OwnedFd,
+    objects: OwnedFd,
+    /// The folder that was written last.
+    parent: Option<(&'a str, OwnedFd)>,
+    /// Files by path, for hard links inside the tree.
+    files: BTreeMap<&'a str, ObjectKey>,
+    /// Objects whose first file has no links left, and the copy that is used.
+    copies: BTreeMap<ObjectKey, u32>,
+}
+
+fn beneath(root: &OwnedFd, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let flags = flags | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    openat2(root, path, flags, Mode::empty(), how | ResolveFlags::NO_XDEV)
+}
+
+impl<'a> Builder<'a> {
+    fn fault(&self, what: &'static str, entry: &TreeEntry, e: Errno) -> SetError {
+        let path = self.dest.join(entry.path.as_str());
+        SetError::Store(self.store.fault(Fault::new(what, &path, e)))
+    }
+
+    fn parent_fd(&self) -> BorrowedFd<'_> {
+        self.parent.as_ref().map_or_else(|| self.root.as_fd(), |(_, fd)| fd.as_fd())
+    }
+
+    /// Makes the folder of `entry` the current one.
+    fn enter(&mut self, entry: &'a TreeEntry) -> Result<(), SetError> {
+        let dir = entry.path.parent().unwrap_or(".");
+        if self.parent.as_ref().is_none_or(|(now, _)| *now != dir) {
+            let fd = beneath(&self.root, dir, OFlags::PATH)
+                .map_err(|e| self.fault("enter the folder of", entry, e))?;
+            self.parent = Some((dir, fd));
+        }
+        Ok(())
+    }
+
+    fn make(&mut self, entry: &'a TreeEntry) -> Result<(), SetError> {
+        self.enter(entry)?;
+        let name = entry.path.name();
+        let parent = self.parent_fd();
+        let made = match &entry.node {
+            TreeNode::Dir => mkdirat(parent, name, Mode::RWXU),
+            TreeNode::Symlink { target } => symlinkat(target.as_str(), parent, name),
+            TreeNode::File { .. } => {
+                let Some(row) = ObjectRow::of(entry) else { return Ok(()) };
+                let object = row.key();
+                self.files.insert(entry.path.as_str(), object);
+                return self.link(object, entry);
+            }
+            TreeNode::Hardlink { target } => match self.files.get(target.as_str()) {
+                Some(object) => return self.link(*object, entry),
+                None => Err(Errno::NOENT),
+            },
+            TreeNode::Fifo => mknodat(parent, name, FileType::Fifo, Mode::RUSR, 0),
+            TreeNode::CharDevice { major, minor } => {
+                let dev = makedev(*major, *minor);
+                mknodat(parent, name, FileType::CharacterDevice, Mode::RUSR, dev)
+            }
+            TreeNode::BlockDevice { major, minor } => {
+                let dev = makedev(*major, *minor);
+                mknodat(parent, name, FileType::BlockDevice, Mode::RUSR, dev)
+            }
+        };
+        match made {
+            Ok(()) => self.dress_node(entry),
+            Err(Errno::PERM) if !self.store.root => {
+                Err(SetError::NeedsRoot { path: entry.path.to_string() })
+            }
+            Err(e) => Err(self.fault("make", entry, e)),
+        }
+    }
+
+    /// Owner, mode and time of what is no file and no folder.
+    fn dress_node(&self, entry: &TreeEntry) -> Result<(), SetError> {
+        if matches!(entry.node, TreeNode::Dir) {
+            return Ok(());
+        }
+        let parent = self.parent_fd();
+        let (name, nofollow) = (entry.path.name(), AtFlags::SYMLINK_NOFOLLOW);
+        if self.store.root {
+            let (uid, gid) = owner(entry.uid, entry.gid);
+            chownat(parent, name, uid, gid, nofollow)
+                .map_err(|e| self.fault("give an owner to", entry, e))?;
+        }
+        if !matches!(entry.node, TreeNode::Symlink { .. }) {
+            // We made the node a moment ago, in a folder that only we can enter.
+            chmodat(parent, name, Mode::from_raw_mode(u32::from(entry.mode)), AtFlags::empty())
+                .map_err(|e| self.fault("set the mode of", entry, e))?;
+        }
+        utimensat(parent, name, &times(entry.mtime), nofollow)
+            .map_err(|e| self.fault("set the time of", entry, e))
+    }
+
+    /// Links an object to the place of an entry; takes a copy of it where no further link fits.
+    fn link(&mut self, object: ObjectKey, entry: &TreeEntry) -> Result<(), SetError> {
+        let mut copy = self.copies.get(&object).copied().unwrap_or(0);
+        let (folder, rest) = shard(&object.0);
+        while copy < COPIES_MAX {
+            let from = match copy {
+                0 => format!("{folder}/{rest}"),
+                n => format!("{folder}/{rest}.{n}"),
+            };
+            let (name, flags) = (entry.path.name(), AtFlags::empty());
+            match linkat(&self.objects, &from, self.parent_fd(), name, flags) {
+                Ok(()) => return Ok(()),
+                Err(Errno::MLINK) => {
+                    copy += 1;
+                    self.copies.insert(object, copy);
+                }
+                Err(Errno::NOENT) if copy > 0 => self.store.copy_object(object, copy)?,
+                Err(Errno::NOENT) => {
+                    return Err(SetError::Incomplete { package: entry.path.to_string() });
+                }
+                Err(Errno::XDEV) => {
+                    return Err(SetError::OtherFileSystem {
+                        path: self.dest.display().to_string(),
+                    });
+                }
+                Err(e) => return Err(self.fault("link", entry, e)),
+            }
+        }
+        Err(self.fault("link", entry, Errno::MLINK))
+    }
+
+    /// Owner, mode and time of the folders, the deepest first, and of the root.
+    fn dress_dirs(&self, tree: &Tree) -> Result<(), SetError> {
+        for entry in tree.entries.iter().rev().filter(|e| matches!(e.node, TreeNode::Dir)) {
+            let fd = beneath(&self.root, entry.path.as_str(), OFlags::RDONLY)
+                .map_err(|e| self.fault("open", entry, e))?;
+            if self.store.root {
+                let (uid, gid) = owner(entry.uid, entry.gid);
+                fchown(&fd, uid, gid).map_err(|e| self.fault("give an owner to", entry, e))?;
+            }
+            fchmod(&fd, Mode::from_raw_mode(u32::from(entry.mode)))
+                .map_err(|e| self.fault("set the mode of", entry, e))?;
+            futimens(&fd, &times(entry.mtime))
+                .map_err(|e| self.fault("set the time of", entry, e))?;
+        }
+        // The top has no entry; its time is that of the newest entry, the same on every host.
+        let newest = tree.entries.iter().map(|e| e.mtime).max().unwrap_or(0);
+        fchmod(&self.root, Mode::from_raw_mode(0o755))
+            .and_then(|()| futimens(&self.root, &times(newest)))
+            .map_err(|e| self.store.fault(Fault::new("set the time of", self.dest, e)).into())
+    }
+}
+
+impl Store {
+    /// Builds a merged tree as hard links in a new folder on the store's file system, durably. On an
+    /// error nothing is left of it.
+    pub fn link_tree(&self, tree: &Tree, dest: &Path) -> Result<(), SetError> {
+        self.check_latch()?;
+        let _hold = self.inner_hold();
+        match mkdirat(CWD, dest, Mode::RWXU) {
+            Ok(()) => {}
+            Err(e) => return Err(self.fault(Fault::new("make the folder", dest, e)).into()),
+        }
+        let built = self.fill(tree, dest);
+        if built.is_err()
+            && let Err(f) = write::remove_tree(dest)
+        {
+            tracing::warn!(path = %dest.display(), error = %f.source, "a half-built tree stays");
+        }
+        built
+    }
+
+    fn fill(&self, tree: &Tree, dest: &Path) -> Result<(), SetError> {
+        let open = |path| write::open_dir(path).map_err(|f| self.fault(f));
+        let mut builder = Builder {
+            store: self,
+            dest,
+            root: open(dest)?,
+            objects: open(&self.dir.join("objects"))?,
+            parent: None,
+            files: BTreeMap::new(),
+            copies: BTreeMap::new(),
+        };
+        let half = tree.entries.len() / 2;
+        for (i, entry) in tree.entries.iter().enumerate() {
+            if let Some(row) = ObjectRow::of(entry)
+                && !self.has_object(row.key())?
+            {
+                return Err(SetError::Incomplete { package: entry.path.to_string() });
+            }
+            builder.make(entry)?;
+            if i == half {
+                failpoint::hit("store.set.half_linked");
+            }
+        }
+        builder.dress_dirs(tree)?;
+        // One call for thousands of folders. The objects are durable since they were written.
+        syncfs(&builder.root).map_err(|e| {
+            let fault = Fault { sync: true, ..Fault::new("make durable", dest, e) };
+            self.fault(fault).into()
+        })
+    }
+
+    /// A further file of an object, for file systems that bound the links of one.
+    fn copy_object(&self, object: ObjectKey, copy: u32) -> Result<(), StoreError> {
+        let row: Option<ObjectRow> = self.record(super::db::OBJECTS, &object.0)?;
+        let Some(row) = row else {
+            return Err(self.damaged(format!("object {object} has no row")));
+        };
+        let path = self.object_path(object);
+        let make = || {
+            let mut file = NewFile::create(&self.dir.join("objects/tmp"))?;
+            file.copy_from(&path)?;
+            drop(file.dress(&row.meta, self.root)?);
+            file.sync()?;
+            let (_, rest) = shard(&object.0);
+            let to = path.with_file_name(format!("{rest}.{copy}"));
+            file.replace(&to)?;
+            to.parent().map_or(Ok(()), write::sync_dir)
+        };
+        make().map_err(|f| self.fault(f))
+    }
+}

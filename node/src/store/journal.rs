@@ -1,0 +1,203 @@
+//! The journal of signed items and the small state of other rooms.
+//!
+//! An item counts as known once [`Store::commit_items`] returned: it is then on disk with the head
+//! of its log, in one transaction, so that a restart never forgets what was acknowledged.
+
+use std::collections::BTreeSet;
+
+use redb::ReadableTable;
+use stork_wire::codec::encode;
+use stork_wire::frame::ItemRange;
+use stork_wire::ids::{ItemHash, LogId};
+use stork_wire::item::{Head, Item};
+
+use super::db::{HEADS, ITEMS, STATE, TOKENS, TxError, after_prefix, first_id, key, put};
+use super::{Store, StoreError};
+use crate::failpoint;
+
+/// An item that the trust rules accepted, with its hash.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalItem {
+    /// The item.
+    pub item: Item,
+    /// The hash of its body.
+    pub hash: ItemHash,
+}
+
+fn item_key(log: LogId, seq: u64) -> Vec<u8> {
+    key(log.as_bytes(), &seq.to_be_bytes())
+}
+
+fn read_head(value: &[u8]) -> Option<(u64, ItemHash)> {
+    let (seq, hash) = value.split_first_chunk::<8>()?;
+    Some((u64::from_be_bytes(*seq), ItemHash(first_id(hash)?)))
+}
+
+impl Store {
+    /// Writes items and moves the heads of their logs, all or none, durably.
+    ///
+    /// # Errors
+    /// [`StoreError::HeadWouldFall`] where an item has a number below its log's head, or that number
+    /// and another hash; nothing of the batch is then written. The head itself may come again.
+    pub fn commit_items(&self, items: &[JournalItem]) -> Result<(), StoreError> {
+        if items.is_empty() {
+            return Ok(());
+        }
+        self.write(|tx| {
+            let mut rows = tx.open_table(ITEMS)?;
+            let mut heads = tx.open_table(HEADS)?;
+            for JournalItem { item, hash } in items {
+                let log = item.log.as_bytes().as_slice();
+                let head = heads.get(log)?.and_then(|v| read_head(v.value()));
+                match head {
+                    Some((head, known))
+                        if item.seq < head || (item.seq == head && known != *hash) =>
+                    {
+                        let (log, seq) = (item.log, item.seq);
+                        return Err(StoreError::HeadWouldFall { log, seq, head }.into());
+                    }
+                    _ => {}
+                }
+                let value = key(hash.as_bytes(), &encode(item));
+                rows.insert(item_key(item.log, item.seq).as_slice(), value.as_slice())?;
+                let head = key(&item.seq.to_be_bytes(), hash.as_bytes());
+                heads.insert(log, head.as_slice())?;
+            }
+            drop((rows, heads));
+            failpoint::hit("store.journal.before_commit");
+            Ok(())
+        })?;
+        failpoint::hit("store.journal.after_commit");
+        Ok(())
+    }
+
+    /// Items of one log in order, as many as fit both bounds; the first one comes even if it alone
+    /// is larger.
+    pub fn items(
+        &self,
+        range: ItemRange,
+        bytes_max: usize,
+        count_max: usize,
+    ) -> Result<Vec<Item>, StoreError> {
+        if range.from > range.to {
+            return Ok(Vec::new());
+        }
+        self.read(|tx| {
+            let (from, to) = (item_key(range.log, range.from), item_key(range.log, range.to));
+            let mut out = Vec::new();
+            let mut bytes = 0;
+            for row in tx.open_table(ITEMS)?.range(from.as_slice()..=to.as_slice())? {
+                let (_, value) = row?;
+                bytes += value.value().len();
+                if out.len() >= count_max || (bytes > bytes_max && !out.is_empty()) {
+                    break;
+                }
+                out.push(self.read_item(value.value())?.item);
+            }
+            Ok(out)
+        })
+    }
+
+    fn read_item(&self, value: &[u8]) -> Result<JournalItem, StoreError> {
+        let (hash, item) = value
+            .split_first_chunk::<32>()
+            .ok_or_else(|| self.damaged("an item's row is too short".to_owned()))?;
+        Ok(JournalItem { item: self.decode_row(item)?, hash: ItemHash(*hash) })
+    }
+
+    /// Every item, ordered by log and number: what a start reads.
+    pub fn all_items(&self, mut each: impl FnMut(JournalItem)) -> Result<(), StoreError> {
+        self.read(|tx| {
+            for row in tx.open_table(ITEMS)?.iter()? {
+                each(self.read_item(row?.1.value())?);
+            }
+            Ok(())
+        })
+    }
+
+    /// The head of every log.
+    pub fn heads(&self) -> Result<Vec<Head>, StoreError> {
+        let rows = self.rows(HEADS)?;
+        let head = |(log, value): &(Vec<u8>, Vec<u8>)| {
+            let (seq, hash) = read_head(value)?;
+            Some(Head::of(LogId(first_id(log)?), seq, hash))
+        };
+        Ok(rows.iter().filter_map(head).collect())
+    }
+
+    /// Keeps a small value durably.
+    pub fn put_state(&self, name: &str, value: &[u8]) -> Result<(), StoreError> {
+        self.put_row(STATE, name.as_bytes(), value)
+    }
+
+    /// Changes several small values at once, all or none; `None` removes one.
+    pub fn put_states(&self, changes: &[(String, Option<Vec<u8>>)]) -> Result<(), StoreError> {
+        self.write(|tx| {
+            let mut table = tx.open_table(STATE)?;
+            for (name, value) in changes {
+                match value {
+                    Some(value) => drop(table.insert(name.as_bytes(), value.as_slice())?),
+                    None => drop(table.remove(name.as_bytes())?),
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// A small value.
+    pub fn get_state(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.row(STATE, name.as_bytes())
+    }
+
+    /// Forgets a small value durably.
+    pub fn remove_state(&self, name: &str) -> Result<(), StoreError> {
+        self.put_states(&[(name.to_owned(), None)])
+    }
+
+    /// The small values whose names begin with `prefix`, in the order of their names.
+    pub fn list_state(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        self.read(|tx| {
+            let table = tx.open_table(STATE)?;
+            let from = prefix.as_bytes();
+            let end = after_prefix(from);
+            let rows = match &end {
+                Some(end) => table.range(from..end.as_slice())?,
+                None => table.range(from..)?,
+            };
+            let mut out = Vec::new();
+            for row in rows {
+                let (name, value) = row?;
+                let name = String::from_utf8_lossy(name.value()).into_owned();
+                out.push((name, value.value().to_vec()));
+            }
+            Ok(out)
+        })
+    }
+
+    /// Marks a one-time token as used: true for the first caller, false for every later one, also
+    /// after a restart. Tokens that expired long ago are forgotten, since their time speaks for them.
+    pub fn used_token(&self, id: [u8; 16], expires: u64) -> Result<bool, StoreError> {
+        // A clock that is wrong by less than a day makes no token usable twice.
+        let forget = super::space::unix_now().saturating_sub(86_400);
+        self.write(|tx| {
+            let mut table = tx.open_table(TOKENS)?;
+            if table.get(id.as_slice())?.is_some() {
+                return Ok(false);
+            }
+            let mut old = BTreeSet::new();
+            for row in table.iter()? {
+                let (id, value) = row?;
+                let until = value.value().first_chunk::<8>().map_or(0, |b| u64::from_be_bytes(*b));
+                if until < forget {
+                    old.insert(id.value().to_vec());
+                }
+            }
+            for id in old {
+                table.remove(id.as_slice())?;
+            }
+            drop(table);
+            put(tx, TOKENS, &id, &expires.to_be_bytes())?;
+            Ok::<_, TxError>(true)
+        })
+    }
+}

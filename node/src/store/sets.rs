@@ -1,0 +1,168 @@
+//! Package sets: built once per host, shared by all VMs that show them, never changed.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use stork_wire::codec::encode;
+use stork_wire::ids::{ManifestId, TreeId};
+use stork_wire::manifest::Tree;
+
+use rustix::fs::RenameFlags;
+
+use super::db::{self, SETS};
+use super::fresh::Kind;
+use super::merge::{Merged, SetError, SetId, SetSpec, merge};
+use super::write::{self, Fault};
+use super::{Store, StoreError, lock};
+use crate::failpoint;
+
+/// Names of folders that are being built or removed begin so.
+const BUILD: &str = ".build-";
+
+/// What a set was built from.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct SetRow {
+    pub(super) members: Vec<(String, ManifestId, TreeId)>,
+    pub(super) backend: String,
+    pub(super) suid: bool,
+    pub(super) devices: bool,
+}
+
+/// A package set that is built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetInfo {
+    /// Its id.
+    pub id: SetId,
+    /// Its folder.
+    pub path: PathBuf,
+    /// The releases that it was built from first: label, manifest, tree. Another choice of releases
+    /// may give the same set.
+    pub members: Vec<(String, ManifestId, TreeId)>,
+    /// The kind of view that it was built for.
+    pub backend: String,
+    /// It holds files that work only where setuid bits count.
+    pub needs_suid: bool,
+    /// It holds devices.
+    pub needs_devices: bool,
+}
+
+impl Store {
+    fn set_path(&self, id: SetId) -> PathBuf {
+        self.dir.join("sets").join(id.to_string())
+    }
+
+    fn set_tree_path(&self, id: SetId) -> PathBuf {
+        self.dir.join("sets").join(format!("{id}.tree"))
+    }
+
+    fn info(&self, id: SetId, row: SetRow) -> SetInfo {
+        SetInfo {
+            id,
+            path: self.set_path(id),
+            members: row.members,
+            backend: row.backend,
+            needs_suid: row.suid,
+            needs_devices: row.devices,
+        }
+    }
+
+    /// A set that is built.
+    pub fn set_info(&self, id: SetId) -> Result<Option<SetInfo>, StoreError> {
+        self.touch(Kind::Set, id.as_bytes());
+        let row: Option<SetRow> = self.record(SETS, id.as_bytes())?;
+        Ok(row.map(|row| self.info(id, row)).filter(|info| info.path.is_dir()))
+    }
+
+    /// Every set that is built.
+    pub fn sets(&self) -> Result<Vec<SetInfo>, StoreError> {
+        let rows = self.rows(SETS)?;
+        let mut out = Vec::with_capacity(rows.len());
+        for (key, value) in rows {
+            let Some(id) = db::first_id(&key).map(SetId) else { continue };
+            out.push(self.info(id, self.decode_row(&value)?));
+        }
+        Ok(out)
+    }
+
+    /// The merged tree of a set that is built.
+    pub fn set_tree(&self, id: SetId) -> Result<Option<Tree>, StoreError> {
+        if self.row(SETS, id.as_bytes())?.is_none() {
+            return Ok(None);
+        }
+        let path = self.set_tree_path(id);
+        let bytes = std::fs::read(&path).map_err(|e| self.fault(Fault::new("read", &path, e)))?;
+        self.decode_row(&bytes).map(Some)
+    }
+
+    /// Builds a package set, or finds it built already. Take a [`super::Hold`] before, and keep it
+    /// until a lease names the set.
+    ///
+    /// # Errors
+    /// Every tree must be complete in the store, and the packages must agree; see [`SetError`].
+    pub fn build_set(&self, spec: &SetSpec) -> Result<SetInfo, SetError> {
+        let _one = lock(&self.building);
+        let _hold = self.inner_hold();
+        let mut members = Vec::with_capacity(spec.members.len());
+        for member in &spec.members {
+            let tree = member.tree.id();
+            if !self.tree_complete(tree)? {
+                return Err(SetError::Incomplete { package: member.label.clone() });
+            }
+            members.push((member.label.clone(), member.manifest, tree));
+        }
+        let merged = merge(spec)?;
+        if let Some(info) = self.set_info(merged.id)? {
+            return Ok(info);
+        }
+        let row = SetRow {
+            members,
+            backend: spec.backend.clone(),
+            suid: merged.suid,
+            devices: merged.devices,
+        };
+        self.make_set(&merged, &row)?;
+        Ok(self.info(merged.id, row))
+    }
+
+    fn make_set(&self, merged: &Merged, row: &SetRow) -> Result<(), SetError> {
+        let (sets, path) = (self.dir.join("sets"), self.set_path(merged.id));
+        self.check_latch()?;
+        // What stands there without a row is half of a removal.
+        self.remove_folder(&path)?;
+        let build = sets.join(format!("{BUILD}{}", merged.id.short()));
+        self.remove_folder(&build)?;
+        self.link_tree(&merged.tree, &build)?;
+        let bytes = encode(&merged.tree);
+        self.write_file(&sets, &format!("{}.tree", merged.id), &bytes)?;
+        let fault = |f| self.fault(f);
+        write::rename(&build, &path, RenameFlags::NOREPLACE).map_err(fault)?;
+        write::sync_dir(&sets).map_err(fault)?;
+        failpoint::hit("store.set.renamed");
+        self.put_record(SETS, merged.id.as_bytes(), row)?;
+        Ok(())
+    }
+
+    /// Removes what is left on disk of a set whose row is gone.
+    pub(super) fn remove_set_files(&self, id: SetId) -> Result<(), StoreError> {
+        let old = self.dir.join("sets").join(format!("{BUILD}old-{}", id.short()));
+        self.remove_folder(&old)?;
+        let path = self.set_path(id);
+        if path.exists() {
+            write::rename(&path, &old, RenameFlags::empty()).map_err(|f| self.fault(f))?;
+        }
+        write::remove_file(&self.set_tree_path(id)).map_err(|f| self.fault(f))?;
+        self.remove_folder(&old)
+    }
+
+    /// Moves a set with a damaged file out of the way, so that it is built again.
+    pub(super) fn quarantine_set(&self, id: SetId) -> Result<(), StoreError> {
+        self.write(|tx| db::remove(tx, SETS, id.as_bytes()))?;
+        let name = format!("set-{id}-{}", write::temp_name().trim_start_matches('.'));
+        let path = self.set_path(id);
+        if path.exists() {
+            let to = self.dir.join("quarantine").join(name);
+            write::rename(&path, &to, RenameFlags::NOREPLACE).map_err(|f| self.fault(f))?;
+        }
+        write::remove_file(&self.set_tree_path(id)).map_err(|f| self.fault(f))
+    }
+}

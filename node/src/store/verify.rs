@@ -1,0 +1,193 @@
+//! Hashing everything again: what a disk changed is moved away and forgotten, so that it is fetched
+//! again, and never served or shown as if it were whole.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::RenameFlags;
+use stork_wire::ids::{ContentId, ManifestId, PackId, TreeId};
+
+use super::db::{self, MANIFESTS, OBJECTS, TREES, first_id};
+use super::merge::{SetId, set_id};
+use super::objects::{ObjectKey, ObjectRow, object_keys, read_keys};
+use super::packs::StoredFile;
+use super::write;
+use super::{Store, StoreError, lock};
+
+/// One damaged thing, which is no longer in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Damage {
+    /// A file with other bytes or other metadata than it should have, or none at all.
+    Object {
+        /// The content that it should hold.
+        content: ContentId,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A pack with other bytes.
+    Pack(PackId),
+    /// A manifest with other bytes, or none at all.
+    Manifest(ManifestId),
+    /// A tree that is no longer complete.
+    Tree(TreeId),
+    /// A package set that showed a damaged file and is to be built and shown again.
+    Set(SetId),
+}
+
+/// What a verification found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct VerifyReport {
+    /// Objects looked at.
+    pub objects: u64,
+    /// Packs looked at.
+    pub packs: u64,
+    /// Manifests looked at.
+    pub manifests: u64,
+    /// Bytes hashed.
+    pub bytes: u64,
+    /// What was damaged.
+    pub damaged: Vec<Damage>,
+    /// Where the damaged files are now.
+    pub quarantine: PathBuf,
+}
+
+fn hash_file(path: &Path) -> Option<[u8; 32]> {
+    let file = File::open(path).ok()?;
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(file).ok()?;
+    Some(*hasher.finalize().as_bytes())
+}
+
+impl Store {
+    /// Hashes every object, pack and manifest again and removes what is damaged. `progress` is told
+    /// the bytes hashed so far.
+    pub fn verify(&self, progress: &dyn Fn(u64)) -> Result<VerifyReport, StoreError> {
+        let _one = lock(&self.sweeping);
+        self.check_latch()?;
+        let quarantine = self.dir.join("quarantine");
+        let mut report = VerifyReport { quarantine, ..VerifyReport::default() };
+        self.verify_objects(&mut report, progress)?;
+        for file in self.files_of("packs")? {
+            report.packs += 1;
+            report.bytes += file.bytes;
+            if hash_file(&file.path) != Some(file.id) && file.path.exists() {
+                self.quarantine(&file.path, "pack")?;
+                report.damaged.push(Damage::Pack(PackId(file.id)));
+            }
+            progress(report.bytes);
+        }
+        for id in self.manifest_ids()? {
+            report.manifests += 1;
+            let bytes = std::fs::read(self.manifest_path(id)).unwrap_or_default();
+            report.bytes += bytes.len() as u64;
+            // A manifest that was swept meanwhile has no row either.
+            if ManifestId::of(&bytes) != id && self.manifest_row(id)?.is_some() {
+                self.quarantine(&self.manifest_path(id), "manifest")?;
+                self.write(|tx| db::remove(tx, MANIFESTS, id.as_bytes()))?;
+                report.damaged.push(Damage::Manifest(id));
+            }
+        }
+        Ok(report)
+    }
+
+    fn verify_objects(
+        &self,
+        report: &mut VerifyReport,
+        progress: &dyn Fn(u64),
+    ) -> Result<(), StoreError> {
+        let mut damaged = BTreeSet::new();
+        let mut seen = BTreeSet::new();
+        for file in self.files_of("objects")? {
+            report.objects += 1;
+            report.bytes += file.bytes;
+            seen.insert(ObjectKey(file.id));
+            progress(report.bytes);
+            let row: Option<ObjectRow> = self.record(OBJECTS, &file.id)?;
+            // A file without a row is claimed by nobody; a collection removes it.
+            let Some(row) = row else { continue };
+            if let Some(why) = self.object_damage(&file, &row) {
+                self.quarantine(&file.path, "object")?;
+                report.damaged.push(Damage::Object { content: row.content, why });
+                damaged.insert(ObjectKey(file.id));
+            }
+        }
+        for (key, value) in self.rows(OBJECTS)? {
+            let Some(id) = first_id(&key).map(ObjectKey) else { continue };
+            if !seen.contains(&id) && !self.object_path(id).exists() {
+                let row: ObjectRow = self.decode_row(&value)?;
+                let why = "it is gone";
+                report.damaged.push(Damage::Object { content: row.content, why });
+                damaged.insert(id);
+            }
+        }
+        self.verify_sets(&damaged, report)?;
+        if damaged.is_empty() { Ok(()) } else { self.forget(&damaged, report) }
+    }
+
+    /// Moves away the sets that show a damaged file, or whose own record is damaged.
+    fn verify_sets(
+        &self,
+        damaged: &BTreeSet<ObjectKey>,
+        report: &mut VerifyReport,
+    ) -> Result<(), StoreError> {
+        for set in self.sets()? {
+            let tree = self.set_tree(set.id).unwrap_or_default().unwrap_or_default();
+            let right = set_id(&set.backend, &tree) == set.id;
+            if !right || object_keys(&tree).iter().any(|k| damaged.contains(k)) {
+                self.quarantine_set(set.id)?;
+                report.damaged.push(Damage::Set(set.id));
+            }
+        }
+        Ok(())
+    }
+
+    fn object_damage(&self, file: &StoredFile, row: &ObjectRow) -> Option<&'static str> {
+        if file.bytes != row.size {
+            return Some("it has another size");
+        }
+        if hash_file(&file.path) != Some(row.content.0) {
+            return Some("it has other bytes");
+        }
+        let Ok(meta) = file.path.symlink_metadata() else { return Some("it is gone") };
+        let owner_right = !self.root || (meta.uid(), meta.gid()) == (row.meta.uid, row.meta.gid);
+        // Bits beyond the permissions may have been left out where we are not root.
+        let mask = if self.root { 0o7777 } else { 0o777 };
+        let mode_right = meta.mode() & mask == u32::from(row.meta.mode) & mask;
+        if owner_right && mode_right && meta.mtime() == row.meta.mtime {
+            None
+        } else {
+            Some("it has another owner, mode or time")
+        }
+    }
+
+    /// Forgets damaged objects, and the trees that hold them.
+    fn forget(
+        &self,
+        damaged: &BTreeSet<ObjectKey>,
+        report: &mut VerifyReport,
+    ) -> Result<(), StoreError> {
+        for (key, value) in self.rows(TREES)? {
+            if let Some(tree) = first_id(&key).map(TreeId)
+                && read_keys(&value).any(|k| damaged.contains(&k))
+            {
+                self.write(|tx| db::remove(tx, TREES, &key))?;
+                report.damaged.push(Damage::Tree(tree));
+            }
+        }
+        let ids: Vec<_> = damaged.iter().map(|k| k.0).collect();
+        // A further copy of a damaged object was hashed too, and stays if it is whole.
+        self.remove_object_rows(&ids)
+    }
+
+    fn quarantine(&self, path: &Path, kind: &str) -> Result<(), StoreError> {
+        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let unique = write::temp_name();
+        let to = self.dir.join("quarantine").join(format!("{kind}-{name}{unique}"));
+        if !path.exists() {
+            return Ok(());
+        }
+        write::rename(path, &to, RenameFlags::NOREPLACE).map_err(|f| self.fault(f))
+    }
+}

@@ -1,0 +1,113 @@
+//! What can go wrong when a view is shown, told so that an operator knows what to change.
+
+use std::io;
+use std::path::PathBuf;
+
+use stork_wire::text::Label;
+
+use crate::store::{SetError, SetId, StoreError};
+
+/// Why a view was not shown. The VM goes on seeing what it saw before.
+#[derive(Debug, thiserror::Error)]
+pub enum ViewError {
+    /// The store's.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The tree of links could not be built.
+    #[error(transparent)]
+    Set(#[from] SetError),
+    /// The operator's: the target can't be a view.
+    #[error("the target `{}` of {vm} is refused: {why}", target.display())]
+    Target {
+        /// The VM.
+        vm: Label,
+        /// The target.
+        target: PathBuf,
+        /// Why.
+        why: &'static str,
+    },
+    /// The operator's: a hard-linked view isn't isolated, and that was not said to be wanted.
+    #[error(
+        "the view of {vm} is made of hard links: root of the VM could write into files that \
+         other VMs share"
+    )]
+    NotIsolated {
+        /// The VM.
+        vm: Label,
+    },
+    /// The system's: a mount, rename or look failed.
+    #[error("could not {what} `{}`", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Ours: after the switch another tree is there than should be.
+    #[error("after the switch `{}` does not show set {}", target.display(), set.short())]
+    NotShown {
+        /// The target.
+        target: PathBuf,
+        /// What it should show.
+        set: SetId,
+    },
+    /// The operator's: there is no such generation.
+    #[error("{vm} has no earlier generation{}", number.map_or_else(String::new, |n| format!(" {n}")))]
+    NoGeneration {
+        /// The VM.
+        vm: Label,
+        /// The number asked for, if one was.
+        number: Option<u64>,
+    },
+    /// Ours: a set was released or damaged before it was shown.
+    #[error("set {} is no longer in the store", .0.short())]
+    NoSet(SetId),
+    /// The disk's: a record of a generation can't be read.
+    #[error("the record `{0}` of a generation is damaged")]
+    BadRecord(String),
+}
+
+impl ViewError {
+    pub(super) fn io(
+        what: &'static str,
+        path: impl Into<PathBuf>,
+        e: impl Into<io::Error>,
+    ) -> Self {
+        Self::Io { what, path: path.into(), source: e.into() }
+    }
+
+    /// What the operator can do about it; empty where there is nothing to do.
+    #[must_use]
+    pub fn help(&self) -> &'static str {
+        match self {
+            Self::Store(e) | Self::Set(SetError::Store(e)) => e.help(),
+            Self::Set(SetError::OtherFileSystem { .. }) => {
+                "put the target on the file system of the store, or use the backend \"tree\""
+            }
+            Self::Set(SetError::Conflict { .. }) => {
+                "hold or remove one of the two packages for this VM"
+            }
+            Self::Set(SetError::Privilege { .. }) => {
+                "allow it in the VM's file (`allow_privileged`), if the publisher is to be trusted \
+                 that far"
+            }
+            Self::Target { .. } => {
+                "name an absolute path of real folders; the last one is made, or must be empty"
+            }
+            Self::NotIsolated { .. } => {
+                "use the backend \"tree\" as root, or set `isolation = \"none\"` in the VM's file if \
+                 you trust that VM's root"
+            }
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                "run stork-node as root (it needs CAP_SYS_ADMIN to mount), or use the backend \
+                 \"hardlink\""
+            }
+            Self::Io { .. } | Self::NotShown { .. } => "look at `findmnt` and at `dmesg`",
+            Self::NoGeneration { .. } => "`stork vm` lists the generations that are kept",
+            Self::Set(_) | Self::NoSet(_) | Self::BadRecord(_) => "",
+        }
+    }
+}

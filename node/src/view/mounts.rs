@@ -1,0 +1,174 @@
+//! What is mounted where: read from the kernel each time, never remembered.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use crate::store::SetId;
+
+/// One line of `mountinfo`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Mount {
+    pub(super) id: u64,
+    pub(super) parent: u64,
+    device: String,
+    root: PathBuf,
+    point: PathBuf,
+}
+
+/// A mount of ours on a target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Layer {
+    /// The set that it shows; `None` where the mount is not of our store, or of a set moved away.
+    pub(super) set: Option<SetId>,
+    /// It is of our store.
+    pub(super) ours: bool,
+}
+
+/// Undoes the octal escapes of `mountinfo`: space, tab, newline and backslash.
+fn unescape(text: &str) -> String {
+    let mut parts = text.split('\\');
+    let mut out = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let code = part.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match code {
+            Some(code) => {
+                out.push(code);
+                out.extend_from_slice(part.get(3..).unwrap_or_default().as_bytes());
+            }
+            None => {
+                out.push(b'\\');
+                out.extend_from_slice(part.as_bytes());
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+fn parse(line: &str) -> Option<Mount> {
+    let mut words = line.split(' ');
+    Some(Mount {
+        id: words.next()?.parse().ok()?,
+        parent: words.next()?.parse().ok()?,
+        device: words.next()?.to_owned(),
+        root: unescape(words.next()?).into(),
+        point: unescape(words.next()?).into(),
+    })
+}
+
+fn read(path: &Path) -> io::Result<Vec<Mount>> {
+    Ok(fs::read_to_string(path)?.lines().filter_map(parse).collect())
+}
+
+/// The mounts of this thread's mount namespace.
+pub(super) fn here() -> io::Result<Vec<Mount>> {
+    read(Path::new("/proc/thread-self/mountinfo"))
+}
+
+/// The mounts at a path, the topmost first.
+fn stack<'a>(mounts: &'a [Mount], point: &Path) -> Vec<&'a Mount> {
+    let mut at: Vec<&Mount> = mounts.iter().filter(|m| m.point == point).collect();
+    let mut out = Vec::with_capacity(at.len());
+    let is_parent = |at: &[&Mount], id: u64| at.iter().any(|m| m.parent == id && m.id != id);
+    while let Some(top) = at.iter().position(|m| !is_parent(&at, m.id)) {
+        out.push(at.remove(top));
+    }
+    out
+}
+
+/// Where the store's sets are, in the words of `mountinfo`.
+#[derive(Debug)]
+pub(super) struct Home {
+    device: String,
+    store: PathBuf,
+}
+
+impl Home {
+    /// Finds the mount that the store's folder is on.
+    pub(super) fn of(store: &Path, mounts: &[Mount]) -> Option<Self> {
+        let longest = mounts
+            .iter()
+            .filter(|m| store.starts_with(&m.point))
+            .max_by_key(|m| m.point.components().count())?;
+        let mount = stack(mounts, &longest.point).into_iter().next()?;
+        let rest = store.strip_prefix(&mount.point).ok()?;
+        Some(Self { device: mount.device.clone(), store: mount.root.join(rest) })
+    }
+
+    fn layer(&self, mount: &Mount) -> Layer {
+        // A folder that was removed while it is mounted is shown with this ending.
+        let root = mount.root.to_string_lossy();
+        let root = Path::new(root.strip_suffix("//deleted").unwrap_or(&root)).to_owned();
+        let inside = root.strip_prefix(&self.store).ok().filter(|_| mount.device == self.device);
+        let set = inside
+            .and_then(|p| p.strip_prefix("sets").ok())
+            .and_then(Path::to_str)
+            .and_then(|name| name.parse().ok());
+        Layer { set, ours: inside.is_some() }
+    }
+
+    /// What is mounted at a target, the topmost first.
+    pub(super) fn layers(&self, mounts: &[Mount], target: &Path) -> Vec<Layer> {
+        stack(mounts, target).into_iter().map(|m| self.layer(m)).collect()
+    }
+
+    /// Does any process of this host still see the set through a mount?
+    pub(super) fn shown_anywhere(&self, set: SetId) -> bool {
+        let Ok(processes) = fs::read_dir("/proc") else { return true };
+        let mut seen = BTreeSet::new();
+        for process in processes.flatten() {
+            let path = process.path();
+            // Processes that ended meanwhile, and threads of the kernel, have no namespace.
+            let Ok(namespace) = fs::read_link(path.join("ns/mnt")) else { continue };
+            if !seen.insert(namespace) {
+                continue;
+            }
+            let mounts = read(&path.join("mountinfo")).unwrap_or_default();
+            if mounts.iter().any(|m| self.layer(m).set == Some(set)) {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "00000000000000000000000000000000000000000000000000000000000000aa";
+
+    /// Stacked mounts are told top from bottom by their parents, and escapes are undone.
+    #[test]
+    fn reads_mountinfo() {
+        let text = format!(
+            "30 1 8:1 / / rw - ext4 /dev/a rw\n\
+             40 30 8:1 /var/lib/stork/sets/{ID} /vm/a\\040b ro - ext4 /dev/a rw\n\
+             41 40 8:1 /var/lib/stork/quarantine/set-x /vm/a\\040b ro - ext4 /dev/a rw\n\
+             42 30 9:9 /var/lib/stork/sets/{ID} /other ro - ext4 /dev/b rw\n"
+        );
+        let mounts: Vec<_> = text.lines().filter_map(parse).collect();
+        let home = Home::of(Path::new("/var/lib/stork"), &mounts).unwrap();
+        let layers = home.layers(&mounts, Path::new("/vm/a b"));
+        let set = ID.parse().ok();
+        assert_eq!(layers, [Layer { set: None, ours: true }, Layer { set, ours: true }]);
+        // The same path on another disk is not ours.
+        let other = home.layers(&mounts, Path::new("/other"));
+        assert_eq!(other, [Layer { set: None, ours: false }]);
+        assert!(home.layers(&mounts, Path::new("/nothing")).is_empty());
+    }
+
+    /// A store on a file system of its own is found by the root of that mount.
+    #[test]
+    fn store_on_its_own_disk() {
+        let text = format!(
+            "30 1 8:1 / / rw - ext4 /dev/a rw\n\
+             31 30 8:2 /s /data rw - ext4 /dev/b rw\n\
+             40 30 8:2 /s/stork/sets/{ID}//deleted /vm ro - ext4 /dev/b rw\n"
+        );
+        let mounts: Vec<_> = text.lines().filter_map(parse).collect();
+        let home = Home::of(Path::new("/data/stork"), &mounts).unwrap();
+        let layers = home.layers(&mounts, Path::new("/vm"));
+        assert_eq!(layers, [Layer { set: ID.parse().ok(), ours: true }]);
+    }
+}
