@@ -1,1 +1,3 @@
-//! stub
+//! The maintainer's side of stork: read a package, pack it, sign it and push it to a node.
+
+pub mod source;
