@@ -1,3 +1,6 @@
 //! The maintainer's side of stork: read a package, pack it, sign it and push it to a node.
 
+pub mod out;
+pub mod pack;
+pub mod progress;
 pub mod source;
