@@ -22,10 +22,10 @@ fn take<'a>(text: &mut &'a [u8], f: fn(&u8) -> bool) -> &'a [u8] {
 
 fn compare_words(a: &[u8], b: &[u8]) -> Ordering {
     let at = |s: &[u8], i: usize| s.get(i).map_or(0, |c| rank(*c));
-    (0..a.len().max(b.len())).map(|i| at(a, i).cmp(&at(b, i))).find(|o| o.is_ne()).map_or(
-        Ordering::Equal,
-        |o| o,
-    )
+    (0..a.len().max(b.len()))
+        .map(|i| at(a, i).cmp(&at(b, i)))
+        .find(|o| o.is_ne())
+        .map_or(Ordering::Equal, |o| o)
 }
 
 fn compare_numbers(a: &[u8], b: &[u8]) -> Ordering {

@@ -239,7 +239,9 @@ impl Charter {
         let roots = logs(items, ItemKind::Root);
         let first = |log: &[Item]| log.first().cloned();
         let (Some((root_log, chain)), 1) = (roots.first_key_value(), roots.len()) else {
-            return Err(CharterError::Broken("it must hold the root documents of one fleet".into()));
+            return Err(CharterError::Broken(
+                "it must hold the root documents of one fleet".into(),
+            ));
         };
         let founding = first(chain).map(|i| claimed::<RootDoc>(&i)).transpose()?;
         let fleet = founding.map(|d| d.fleet_id());

@@ -72,9 +72,8 @@ fn writes_what_ssh_keygen_reads() {
         let key = generate().unwrap();
         write_key(&path, &key, "release", phrase).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        let secret = phrase.map_or(Passphrase::None, |p| {
-            Passphrase::File(secret_file(dir.path(), p))
-        });
+        let secret =
+            phrase.map_or(Passphrase::None, |p| Passphrase::File(secret_file(dir.path(), p)));
         assert_eq!(read_secret(&path, &secret).unwrap().public(), key.public());
         let e = write_key(&path, &key, "release", phrase).unwrap_err();
         assert!(matches!(e, KeyError::Exists(_)));

@@ -247,9 +247,8 @@ impl Work<'_> {
         };
         std::thread::scope(|scope| {
             let all: Vec<_> = (0..THREADS).map(|_| scope.spawn(worker)).collect();
-            all.into_iter().try_for_each(|t| {
-                t.join().map_err(|_e| io::Error::other("a worker panicked"))?
-            })
+            all.into_iter()
+                .try_for_each(|t| t.join().map_err(|_e| io::Error::other("a worker panicked"))?)
         })?;
         results.into_inner().map_err(|_e| io::Error::other("a worker died"))
     }

@@ -39,11 +39,7 @@ pub(super) fn compress(segment: &[u8], prefix: Option<&[u8]>) -> io::Result<Vec<
 }
 
 /// Unpacks exactly one frame to exactly `unpacked` bytes, as a host does.
-pub(super) fn decompress(
-    pack: &[u8],
-    unpacked: u64,
-    prefix: Option<&[u8]>,
-) -> io::Result<Vec<u8>> {
+pub(super) fn decompress(pack: &[u8], unpacked: u64, prefix: Option<&[u8]>) -> io::Result<Vec<u8>> {
     let bad = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why.to_owned());
     if unpacked > SEGMENT_LEN_MAX {
         return Err(bad("a segment is longer than 32 MiB"));
@@ -51,8 +47,8 @@ pub(super) fn decompress(
     if get_frame_content_size(pack).ok().flatten() != Some(unpacked) {
         return Err(bad("the frame does not hold as many bytes as announced"));
     }
-    let mut decoder = zstd::stream::read::Decoder::with_ref_prefix(pack, prefix.unwrap_or(&[]))?
-        .single_frame();
+    let mut decoder =
+        zstd::stream::read::Decoder::with_ref_prefix(pack, prefix.unwrap_or(&[]))?.single_frame();
     decoder.window_log_max(if prefix.is_some() { WINDOW_LOG_DELTA } else { WINDOW_LOG_FULL })?;
     let mut out = Vec::with_capacity(usize::try_from(unpacked).map_err(io::Error::other)?);
     decoder.by_ref().take(unpacked + 1).read_to_end(&mut out)?;

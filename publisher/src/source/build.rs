@@ -103,9 +103,8 @@ impl Builder {
         let (uid, gid) =
             if self.rules.root_owner { (0, 0) } else { (attributes.uid, attributes.gid) };
         let Attributes { mode, mtime, .. } = attributes;
-        let both_dirs = |old: &TreeEntry| {
-            matches!(old.node, TreeNode::Dir) && matches!(node, TreeNode::Dir)
-        };
+        let both_dirs =
+            |old: &TreeEntry| matches!(old.node, TreeNode::Dir) && matches!(node, TreeNode::Dir);
         if self.entries.get(&path).is_some_and(|old| !both_dirs(old)) {
             return Err(SourceError::Duplicate(path.to_string()));
         }
@@ -179,10 +178,8 @@ impl Builder {
         let moved = self.moved;
         let placed = self.place(target, &file)?;
         self.moved = moved;
-        let target = placed.ok_or_else(|| SourceError::BadHardlink {
-            path: shown(raw),
-            target: shown(target),
-        })?;
+        let target = placed
+            .ok_or_else(|| SourceError::BadHardlink { path: shown(raw), target: shown(target) })?;
         self.add(raw, attributes, TreeNode::Hardlink { target })
     }
 
@@ -191,8 +188,8 @@ impl Builder {
         self.settle_hardlinks()?;
         self.add_parents()?;
         let entries: Vec<TreeEntry> = self.entries.into_values().collect();
-        let entries = List::new(entries)
-            .map_err(|_e| SourceError::TooManyEntries(TREE_ENTRIES_MAX))?;
+        let entries =
+            List::new(entries).map_err(|_e| SourceError::TooManyEntries(TREE_ENTRIES_MAX))?;
         let tree = Tree { entries };
         tree.check().map_err(|e| SourceError::Tree(e.to_string()))?;
         let note = (self.moved > 0).then(|| {

@@ -115,11 +115,7 @@ mod tests {
         let depends: Vec<_> = c.depends.iter().map(Line::as_str).collect();
         assert_eq!(
             depends,
-            [
-                "init-system-helpers (>= 1.54~)",
-                "libc6 (>= 2.36)",
-                "debconf (>= 0.5) | debconf-2.0"
-            ]
+            ["init-system-helpers (>= 1.54~)", "libc6 (>= 2.36)", "debconf (>= 0.5) | debconf-2.0"]
         );
         let provides: Vec<_> = c.provides.iter().map(PackageName::as_str).collect();
         assert_eq!(provides, ["mail-transport-agent", "acme-api"]);

@@ -183,7 +183,9 @@ impl SourceError {
             Self::Bomb { .. } => "if it is really that large, raise --max-unpacked BYTES".into(),
             Self::TooManyEntries(_) => "put such a tree into an image file instead".into(),
             Self::Changed(_) => "wait until nothing writes to it, then try again".into(),
-            Self::Missing { .. } => "for example: --name acme-tools --version 1.2.0 --arch all".into(),
+            Self::Missing { .. } => {
+                "for example: --name acme-tools --version 1.2.0 --arch all".into()
+            }
             Self::Contradiction(_) => "run it again without that option".into(),
             Self::Tree(_) => "correct how the package is built".into(),
         }

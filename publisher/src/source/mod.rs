@@ -157,10 +157,7 @@ fn refuse_names(options: &ReadOptions) -> Result<(), SourceError> {
     }
 }
 
-fn named(
-    path: &Path,
-    options: &ReadOptions,
-) -> Result<(PackageName, Version, Arch), SourceError> {
+fn named(path: &Path, options: &ReadOptions) -> Result<(PackageName, Version, Arch), SourceError> {
     match (&options.name, &options.version, &options.arch) {
         (Some(n), Some(v), Some(a)) => Ok((n.clone(), v.clone(), a.clone())),
         (n, v, a) => {

@@ -37,11 +37,7 @@ impl Spool {
 
     /// Takes all bytes of `reader`, at most `max`, and returns their hash and number. More than
     /// `max` bytes are not read: the caller sees by the number that there may be more.
-    pub fn add(
-        &mut self,
-        reader: &mut dyn Read,
-        max: u64,
-    ) -> Result<(ContentId, u64), CopyError> {
+    pub fn add(&mut self, reader: &mut dyn Read, max: u64) -> Result<(ContentId, u64), CopyError> {
         self.file.seek(SeekFrom::Start(self.end)).map_err(CopyError::Write)?;
         let mut hasher = blake3::Hasher::new();
         let mut buffer = vec![0; CHUNK_LEN];
