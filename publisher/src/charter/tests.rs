@@ -54,7 +54,7 @@ fn chains_are_walked() {
         let mut doc = made.charter.root.clone();
         doc.number = 2;
         doc.prev = Some(prev);
-        doc.root = stork_wire::charter::Role::single(key("admission").public());
+        doc.root = Role::single(key("admission").public());
         let mut envelope = signer.sign(&doc, fleet).unwrap();
         let Signer::File(new) = key("admission") else { panic!() };
         let own = Envelope::sign(&doc, fleet, &new).unwrap();
@@ -81,10 +81,10 @@ fn groups_need_their_authority() {
     let thief = Signer::File(read_secret(&path, &Passphrase::None).unwrap());
     let mut doc = made.charter.groups.first_key_value().unwrap().1.clone();
     doc.name = "stolen".parse().unwrap();
-    doc.authority = stork_wire::charter::Role::single(thief.public());
-    let log = stork_wire::ids::LogId::group(doc.group_id());
+    doc.authority = Role::single(thief.public());
+    let log = LogId::group(doc.group_id());
     let envelope = thief.sign(&doc, made.charter.fleet).unwrap();
-    let mut items = made.charter.items.clone();
+    let mut items = made.charter.items;
     items.push(Item { kind: ItemKind::Group, log, seq: 1, envelope });
     assert!(matches!(
         Charter::from_items(&items),
