@@ -1,0 +1,303 @@
+//! The command line of `stork-publish`: what can be typed, and what each word means.
+
+mod commands;
+mod run;
+#[cfg(test)]
+mod tests;
+
+pub use run::run_cli;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use stork_wire::feed::Urgency;
+use stork_wire::ids::NodeId;
+use stork_wire::text::{Arch, GroupName, Label, PackageName, Pattern, Version};
+
+use crate::push::Target;
+use crate::source::{ReadOptions, UNPACKED_LEN_DEFAULT, UsrMerge};
+
+const EXAMPLES: &str = "Examples:
+  stork-publish charter init --dir ~/stork --fleet acme --group web --publisher ops
+  stork-publish inspect nginx_1.24.0-2_amd64.deb
+  stork-publish push nginx_1.24.0-2_amd64.deb --charter ~/stork --to NODEID@host:7749
+  stork-publish push ./site --name acme-site --version 1.4.2 --arch all --to NODEID@host:7749
+
+Environment:
+  STORK_CHARTER          the publisher's directory, instead of --charter
+  STORK_PUBLISH_KEY      the release key, instead of --key
+  STORK_PASSPHRASE_FILE  a file whose first line is the key's passphrase
+  SSH_AUTH_SOCK          the ssh-agent for --key ssh-agent:
+  TMPDIR                 where packages are unpacked while they are packed
+  NO_COLOR               no colours
+
+Exit codes: 0 ok, 1 failed, 2 usage, 4 refused by trust, 5 not found, 6 timed out,
+  7 refused by policy, 75 try again, 77 no permission, 78 bad config";
+
+/// Sign package updates and announce them to a fleet of VM hosts.
+#[derive(Debug, Parser)]
+#[command(name = "stork-publish", version, after_help = EXAMPLES, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make and show keys (OpenSSH Ed25519)
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Found and show a fleet's charter: who may do what
+    #[command(subcommand)]
+    Charter(CharterCommand),
+    /// Pack a .deb, tar archive or directory without sending it
+    Pack(PackArgs),
+    /// Show what is inside a package, a manifest or a packed directory
+    Inspect(InspectArgs),
+    /// Check that packs are what their manifest says
+    Verify(VerifyArgs),
+    /// Pack, sign and announce a package
+    Push(PushArgs),
+    /// Print a completion script for a shell
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
+}
+
+#[derive(Debug, Subcommand)]
+enum KeyCommand {
+    /// Make a key file and its .pub; neither is ever overwritten
+    #[command(after_help = "Example:\n  stork-publish key generate --out ~/.ssh/stork-release")]
+    Generate {
+        /// The private key's file
+        #[arg(long, value_name = "FILE", default_value = "stork-release")]
+        out: PathBuf,
+        /// A comment in the key file
+        #[arg(long, default_value = "stork")]
+        comment: String,
+        #[command(flatten)]
+        passphrase: NewPassphrase,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a key's id and fingerprint; no passphrase is needed
+    Show {
+        /// A private or public key file
+        file: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// How new keys are locked.
+#[derive(Debug, Args)]
+struct NewPassphrase {
+    /// Write private keys in the clear
+    #[arg(long, conflicts_with = "passphrase_file")]
+    no_passphrase: bool,
+    /// Take the passphrase from the first line of a file
+    #[arg(long, value_name = "FILE", env = "STORK_PASSPHRASE_FILE")]
+    passphrase_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum CharterCommand {
+    /// Found a fleet on this disk: all keys, documents and a first publisher
+    #[command(after_help = "Example:
+  stork-publish charter init --dir ~/stork --fleet acme --group web --group db \\
+      --publisher ops --no-passphrase")]
+    Init(InitArgs),
+    /// Show a charter, with every signature checked
+    Show {
+        /// A publisher's directory or a charter bundle
+        path: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+struct InitArgs {
+    /// Where everything is written
+    #[arg(long)]
+    dir: PathBuf,
+    /// The fleet's name
+    #[arg(long, value_name = "NAME")]
+    fleet: Label,
+    /// A group; may be given several times
+    #[arg(long, value_name = "NAME", required = true)]
+    group: Vec<GroupName>,
+    /// The publisher's name
+    #[arg(long, value_name = "NAME")]
+    publisher: Label,
+    /// Package names that the publisher may use; default: all
+    #[arg(long, value_name = "PATTERN", num_args = 1..)]
+    packages: Vec<Pattern>,
+    /// Nodes that take the publisher's entries; default: any
+    #[arg(long, value_name = "NODEID", num_args = 1..=4)]
+    home: Vec<NodeId>,
+    /// Days until the documents must have been renewed
+    #[arg(long, value_name = "N", default_value_t = 365,
+        value_parser = clap::value_parser!(u32).range(1..=3650))]
+    valid_days: u32,
+    /// Use this release key instead of making one
+    #[arg(long, value_name = "FILE.pub")]
+    release_key: Option<PathBuf>,
+    #[command(flatten)]
+    passphrase: NewPassphrase,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// How a package is read.
+#[derive(Debug, Args)]
+struct ReadArgs {
+    /// The package's name, for a tar archive or directory
+    #[arg(long)]
+    name: Option<PackageName>,
+    /// Its version, likewise
+    #[arg(long)]
+    version: Option<Version>,
+    /// Its architecture (amd64, arm64, all …), likewise
+    #[arg(long)]
+    arch: Option<Arch>,
+    /// Leave /bin, /lib and their like where a .deb has them
+    #[arg(long)]
+    no_usr_merge: bool,
+    /// Give all files to root
+    #[arg(long)]
+    root_owner: bool,
+    /// Refuse packages that unpack to more bytes
+    #[arg(long, value_name = "BYTES", default_value_t = UNPACKED_LEN_DEFAULT)]
+    max_unpacked: u64,
+}
+
+impl ReadArgs {
+    fn options(&self) -> ReadOptions {
+        ReadOptions {
+            name: self.name.clone(),
+            version: self.version.clone(),
+            arch: self.arch.clone(),
+            usr_merge: if self.no_usr_merge { UsrMerge::AsIs } else { UsrMerge::Canonical },
+            root_owner: self.root_owner,
+            unpacked_max: self.max_unpacked,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+struct PackArgs {
+    /// A .deb, tar archive or directory
+    file: PathBuf,
+    /// Where manifest and packs are written
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// An older package file to make a delta against
+    #[arg(long, value_name = "FILE")]
+    base: Option<PathBuf>,
+    #[command(flatten)]
+    read: ReadArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct InspectArgs {
+    /// A package file, directory, manifest, or what `pack --out` wrote
+    path: PathBuf,
+    #[command(flatten)]
+    read: ReadArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct VerifyArgs {
+    /// What `pack --out` wrote
+    dir: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// How soon a release matters.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum UrgencyArg {
+    /// Closes a hole
+    Security,
+    /// Soon
+    Urgent,
+    /// As usual
+    Normal,
+    /// When nothing else is to do
+    Background,
+}
+
+impl From<UrgencyArg> for Urgency {
+    fn from(u: UrgencyArg) -> Self {
+        match u {
+            UrgencyArg::Security => Self::Security,
+            UrgencyArg::Urgent => Self::Urgent,
+            UrgencyArg::Normal => Self::Normal,
+            UrgencyArg::Background => Self::Background,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  stork-publish push nginx.deb --charter ~/stork --to NODEID@host:7749 --urgency security
+  stork-publish push site.tar.zst --name acme-site --version 1.4.2 --arch all --to ADDR#NODEID
+  stork-publish push nginx.deb --key ssh-agent:SHA256:… --to NODEID@a:7749 --to NODEID@b:7749
+
+The content is on the disk of every node that is named before the release is announced.
+Running the same command again goes on where it stopped.")]
+struct PushArgs {
+    /// A .deb, tar archive or directory
+    file: PathBuf,
+    /// The publisher's directory, as `charter init` made it
+    #[arg(long, value_name = "DIR", env = "STORK_CHARTER")]
+    charter: PathBuf,
+    /// The release key: a file, ssh-agent:SHA256:… or ssh-agent:
+    #[arg(long, env = "STORK_PUBLISH_KEY")]
+    key: Option<String>,
+    /// Take the key's passphrase from the first line of a file
+    #[arg(long, value_name = "FILE", env = "STORK_PASSPHRASE_FILE")]
+    passphrase_file: Option<PathBuf>,
+    /// A node: NODEID@HOST:PORT or HOST:PORT#NODEID; may be given several times
+    #[arg(long, value_name = "TARGET", required = true)]
+    to: Vec<Target>,
+    /// A group by name; default: all groups of the charter
+    #[arg(long, value_name = "NAME")]
+    group: Vec<String>,
+    /// How soon it matters
+    #[arg(long, value_enum, default_value_t = UrgencyArg::Normal)]
+    urgency: UrgencyArg,
+    /// Days until it is not installed anew any more
+    #[arg(long, value_name = "N", default_value_t = 180,
+        value_parser = clap::value_parser!(u32).range(1..=3650))]
+    expires_days: u32,
+    /// What the delta is made against: auto, none or an older package file
+    #[arg(long, value_name = "auto|none|FILE", default_value = "auto")]
+    base: String,
+    /// Publish even if the version is lower than the newest one
+    #[arg(long)]
+    allow_lower: bool,
+    /// Check everything, send nothing
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    read: ReadArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}

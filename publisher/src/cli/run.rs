@@ -1,0 +1,99 @@
+//! From arguments to an exit code: parse, run one command, show what went wrong.
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use super::{CharterCommand, Cli, Command, KeyCommand, commands};
+use crate::charter::CharterError;
+use crate::inspect::InspectError;
+use crate::keys::KeyError;
+use crate::out;
+use crate::pack::PackError;
+use crate::push::PushError;
+use crate::source::SourceError;
+
+/// What went wrong, what to do, and the exit code.
+#[derive(Debug)]
+pub(super) struct Failure {
+    error: Box<dyn Error + Send + Sync>,
+    help: String,
+    exit: u8,
+}
+
+impl Failure {
+    pub(super) fn new(error: impl Into<Box<dyn Error + Send + Sync>>, help: &str) -> Self {
+        Self { error: error.into(), help: help.to_owned(), exit: 1 }
+    }
+}
+
+macro_rules! failure_from {
+    ($($error:ty),*) => {$(
+        impl From<$error> for Failure {
+            fn from(e: $error) -> Self {
+                let (help, exit) = (e.help().to_string(), e.exit());
+                Self { error: e.into(), help, exit }
+            }
+        }
+    )*};
+}
+
+failure_from!(KeyError, CharterError, SourceError, PushError, InspectError);
+
+impl From<PackError> for Failure {
+    fn from(e: PackError) -> Self {
+        let help = e.help();
+        Self::new(e, help)
+    }
+}
+
+/// Runs `stork-publish` with these arguments, the first of which is the program's name.
+pub fn run_cli(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(e) => {
+            // Help and version go to stdout and are no failure.
+            drop(e.print());
+            return ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(2));
+        }
+    };
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            out::error(&*failure.error, &failure.help);
+            ExitCode::from(failure.exit)
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Key(KeyCommand::Generate { out, comment, passphrase, json }) => {
+            commands::key_generate(&out, &comment, &passphrase, json)
+        }
+        Command::Key(KeyCommand::Show { file, json }) => commands::key_show(&file, json),
+        Command::Charter(CharterCommand::Init(args)) => commands::charter_init(args),
+        Command::Charter(CharterCommand::Show { path, json }) => {
+            commands::charter_show(&path, json)
+        }
+        Command::Pack(args) => commands::pack(&args),
+        Command::Inspect(args) => commands::inspect(&args),
+        Command::Verify(args) => commands::verify(&args),
+        Command::Push(args) => commands::push(args),
+        Command::Completion { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "stork-publish", &mut script);
+            out::raw(&script);
+            Ok(())
+        }
+        Command::Man => {
+            let mut page = Vec::new();
+            let made = clap_mangen::Man::new(Cli::command()).render(&mut page);
+            made.map_err(|e| Failure::new(e, "report this as a bug"))?;
+            out::raw(&page);
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! The next entry of a feed: what it must follow, what it commits to, and whether we may sign it.
+//!
+//! The node is not believed: its head must be signed by our own release keys, and its list of live
+//! releases must hash to that head's view root (design §4 "Feeds"). The same rules hold on every
+//! host; here they only save the maintainer a release that nobody would take.
+
+use stork_wire::charter::{BODY_VERSION, PublisherDoc, ReleaseKey, UnixSeconds};
+use stork_wire::codec::List;
+use stork_wire::feed::{DeltaOffer, Entry, Kind, Release, Urgency, view_root};
+use stork_wire::ids::{FleetId, GroupId, ItemHash, NodeId, PublicKey, PublisherId, ReleaseHash};
+use stork_wire::limits::{LIVE_RELEASES_MAX, RELEASE_GROUPS_MAX};
+use stork_wire::manifest::{Manifest, Variant};
+use stork_wire::sign::{Envelope, VerifyError};
+
+use crate::charter::Charter;
+use crate::pack::Packed;
+use crate::source::Package;
+
+/// A feed that must not be continued, or an entry that must not be signed.
+#[derive(Debug, thiserror::Error)]
+pub enum FeedError {
+    /// The node's head or release is not signed by our release keys.
+    #[error("the node shows {what} that none of our release keys signed")]
+    NotOurs {
+        /// What it shows.
+        what: &'static str,
+        /// What is wrong with it.
+        #[source]
+        source: VerifyError,
+    },
+    /// The node's head is of another publisher.
+    #[error("the node shows {0} of another publisher")]
+    OtherPublisher(&'static str),
+    /// The live releases are not those that the head commits to.
+    #[error("the node's list of live releases is not what the feed's head commits to")]
+    ViewRoot,
+    /// The newest release is not among the live ones.
+    #[error("the node shows a release that is not among the live ones")]
+    NotLive,
+    /// The head has a newer epoch than our publisher document.
+    #[error("the feed is in epoch {head}, our publisher document in {ours}")]
+    Epoch {
+        /// The head's.
+        head: u32,
+        /// Ours.
+        ours: u32,
+    },
+    /// The key is no release key, or not any more.
+    #[error("the key {0} may not sign releases of this publisher")]
+    NoReleaseKey(String),
+    /// A document has run out.
+    #[error("the {0} has run out")]
+    Expired(String),
+    /// The name is not ours to use.
+    #[error("{who} does not permit the package name `{name}`")]
+    Name {
+        /// Which document or key.
+        who: String,
+        /// The name.
+        name: String,
+    },
+    /// The group does not know this publisher.
+    #[error("group `{0}` has no grant for this publisher")]
+    NoGrant(String),
+    /// The release is larger than the group allows.
+    #[error("group `{group}` allows {max} unpacked bytes, this release has {len}")]
+    TooLarge {
+        /// The group.
+        group: String,
+        /// Its limit.
+        max: u64,
+        /// The release.
+        len: u64,
+    },
+    /// More live releases than a feed may have.
+    #[error("the feed has {LIVE_RELEASES_MAX} live releases already")]
+    TooMany,
+    /// More groups or origins than fit.
+    #[error("too many: {0}")]
+    List(#[from] stork_wire::codec::TooMany),
+}
+
+impl FeedError {
+    /// What to do about it.
+    #[must_use]
+    pub const fn help(&self) -> &'static str {
+        match self {
+            Self::NotOurs { .. } | Self::OtherPublisher(_) | Self::ViewRoot | Self::NotLive => {
+                "do not sign anything: push to another node, and look into this one; if the \
+                 release keys were rotated, fetch the newest charter.bundle first"
+            }
+            Self::Epoch { .. } | Self::Expired(_) => {
+                "fetch the newest charter.bundle, or have the document renewed by its keys"
+            }
+            Self::NoReleaseKey(_) => {
+                "name the right key by --key; `stork-publish charter show DIR` lists them"
+            }
+            Self::Name { .. } | Self::NoGrant(_) | Self::TooLarge { .. } => {
+                "ask the group's authority for a grant, or name other groups by --group"
+            }
+            Self::TooMany => "recall releases that nobody needs any more",
+            Self::List(_) => "name fewer groups by --group",
+        }
+    }
+    /// The exit code that stands for it.
+    #[must_use]
+    pub const fn exit(&self) -> u8 {
+        match self {
+            Self::TooLarge { .. } => 7,
+            Self::TooMany | Self::List(_) => 1,
+            _ => 4,
+        }
+    }
+}
+
+/// Who signs: the publisher of a charter.
+#[derive(Debug, Clone, Copy)]
+pub struct Author<'a> {
+    /// The charter.
+    pub charter: &'a Charter,
+    /// The publisher.
+    pub publisher: PublisherId,
+    /// Its document in force.
+    pub doc: &'a PublisherDoc,
+}
+
+/// Where a feed stands, checked.
+#[derive(Debug, Clone, Default)]
+pub struct Standing {
+    /// The newest entry and its hash.
+    pub head: Option<(Entry, ItemHash)>,
+    /// The live releases that it commits to.
+    pub live: Vec<ReleaseHash>,
+}
+
+impl Author<'_> {
+    fn fleet(&self) -> FleetId {
+        self.charter.fleet
+    }
+
+    /// Checks that an entry is ours: signed by a release key that may sign its number.
+    fn entry(&self, envelope: &Envelope, what: &'static str) -> Result<Entry, FeedError> {
+        let ours = |source| FeedError::NotOurs { what, source };
+        let claim: Entry = envelope.claimed().map_err(ours)?;
+        let may = |k: &&ReleaseKey| k.valid_through_seq.is_none_or(|last| claim.seq <= last);
+        let keys: Vec<PublicKey> =
+            self.doc.release_keys.iter().filter(may).map(|k| k.key).collect();
+        let entry = envelope.verify::<Entry>(self.fleet(), &keys, 1).map_err(ours)?.into_body();
+        if entry.publisher != self.publisher {
+            return Err(FeedError::OtherPublisher(what));
+        }
+        Ok(entry)
+    }
+
+    /// Checks the head that a node shows.
+    pub fn standing(
+        &self,
+        entry: Option<&Envelope>,
+        live: &[ReleaseHash],
+    ) -> Result<Standing, FeedError> {
+        let Some(envelope) = entry else {
+            return if live.is_empty() {
+                Ok(Standing::default())
+            } else {
+                Err(FeedError::ViewRoot)
+            };
+        };
+        let entry = self.entry(envelope, "a head")?;
+        if view_root(live.iter().copied()) != entry.view_root {
+            return Err(FeedError::ViewRoot);
+        }
+        if entry.epoch > self.doc.epoch {
+            return Err(FeedError::Epoch { head: entry.epoch, ours: self.doc.epoch });
+        }
+        Ok(Standing { head: Some((entry, envelope.hash())), live: live.to_vec() })
+    }
+
+    /// Checks the newest release of a package that a node shows.
+    pub fn latest(&self, standing: &Standing, shown: &Envelope) -> Result<Release, FeedError> {
+        match self.entry(shown, "a release")?.kind {
+            Kind::Release(r) if standing.live.contains(&r.hash()) => Ok(*r),
+            _ => Err(FeedError::NotLive),
+        }
+    }
+
+    /// May this key publish this package to these groups now?
+    pub fn may_publish(
+        &self,
+        key: PublicKey,
+        package: &Package,
+        groups: &[GroupId],
+        now: UnixSeconds,
+    ) -> Result<(), FeedError> {
+        let usable =
+            |k: &&ReleaseKey| k.key == key && k.valid_through_seq.is_none() && now < k.not_after;
+        let release_key = self.doc.release_keys.iter().find(usable);
+        let release_key =
+            release_key.ok_or_else(|| FeedError::NoReleaseKey(crate::keys::fingerprint(&key)))?;
+        if now >= self.doc.expires {
+            return Err(FeedError::Expired("publisher document".into()));
+        }
+        let name = package.name.as_str();
+        let denied = |who: String| FeedError::Name { who, name: name.to_owned() };
+        if !release_key.packages.iter().any(|p| p.matches(name)) {
+            return Err(denied("the release key".into()));
+        }
+        for id in groups {
+            let Some(group) = self.charter.groups.get(id) else {
+                return Err(FeedError::NoGrant(id.short()));
+            };
+            let title = group.name.to_string();
+            if now >= group.expires {
+                return Err(FeedError::Expired(format!("document of group `{title}`")));
+            }
+            let grant = group.publishers.iter().find(|g| g.publisher == self.publisher);
+            let grant = grant.ok_or_else(|| FeedError::NoGrant(title.clone()))?;
+            if !grant.packages.iter().any(|p| p.matches(name)) {
+                return Err(denied(format!("group `{title}`")));
+            }
+            let other = package.provides.iter().find(|provided| {
+                let mut all = grant.provides.iter().chain(&grant.packages);
+                !all.any(|p| p.matches(provided.as_str()))
+            });
+            if let Some(other) = other {
+                let (who, name) = (format!("group `{title}`"), other.to_string());
+                return Err(FeedError::Name { who, name });
+            }
+            let (len, max) = (package.unpacked_bytes(), grant.release_bytes_max);
+            if max > 0 && len > max {
+                return Err(FeedError::TooLarge { group: title, max, len });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is announced beside the package itself.
+#[derive(Debug, Clone)]
+pub struct Announcement {
+    /// The groups that it is for.
+    pub groups: Vec<GroupId>,
+    /// How soon it matters.
+    pub urgency: Urgency,
+    /// Nodes that hold the content.
+    pub origins: Vec<NodeId>,
+    /// Now.
+    pub now: UnixSeconds,
+    /// When it runs out.
+    pub expires: UnixSeconds,
+}
+
+/// The entry that follows `standing` and announces a packed package.
+pub fn next_entry(
+    author: Author<'_>,
+    standing: &Standing,
+    latest: Option<&Release>,
+    (package, packed): (&Package, &Packed),
+    announcement: &Announcement,
+) -> Result<Entry, FeedError> {
+    let doc = author.doc;
+    // A new epoch of the publisher document begins its own numbers.
+    let head = standing.head.as_ref().filter(|(e, _)| e.epoch == doc.epoch);
+    let seq = head.map_or(0, |(e, _)| e.seq) + 1;
+    let after = latest.map_or(0, |r| r.release) + 1;
+    let mut groups = announcement.groups.clone();
+    groups.sort_unstable();
+    groups.dedup();
+    let packing = &packed.manifest.packing;
+    let release = Release {
+        package: package.name.clone(),
+        version: package.version.clone(),
+        arch: package.arch.clone(),
+        release: seq.max(after),
+        min_secure_release: latest.map_or(0, |r| r.min_secure_release),
+        groups: List::<_, RELEASE_GROUPS_MAX>::new(groups)?,
+        tree: package.tree.id(),
+        manifest: Manifest::reference(&packed.bytes),
+        full_bytes: packing.bytes(Variant::Full),
+        delta: packing
+            .delta
+            .as_ref()
+            .map(|d| DeltaOffer { base: d.base, bytes: packing.bytes(Variant::Delta) }),
+        unpacked_bytes: package.unpacked_bytes(),
+        files: u32::try_from(package.tree.entries.len()).unwrap_or(u32::MAX),
+        depends: package.depends.clone(),
+        provides: package.provides.clone(),
+        urgency: announcement.urgency,
+        origins: List::truncated(announcement.origins.iter().copied()),
+    };
+    if standing.live.len() >= LIVE_RELEASES_MAX {
+        return Err(FeedError::TooMany);
+    }
+    let live = standing.live.iter().copied().chain([release.hash()]);
+    Ok(Entry {
+        version: BODY_VERSION,
+        publisher: author.publisher,
+        epoch: doc.epoch,
+        seq,
+        prev: head.map(|(_, hash)| *hash),
+        document: doc.number,
+        // A clock behind the head's does not let a feed run backwards.
+        signed_at: announcement.now.max(head.map_or(0, |(e, _)| e.signed_at)),
+        expires: announcement.expires,
+        view_root: view_root(live),
+        kind: Kind::Release(Box::new(release)),
+    })
+}

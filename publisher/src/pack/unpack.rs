@@ -1,0 +1,142 @@
+//! From packs back to contents, with every hash checked: for `verify`, for the base of a delta, and
+//! as the proof in tests that hosts can unpack what was packed.
+
+use std::io::{self, Read};
+
+use stork_wire::ids::{ContentId, PackId, PieceHash};
+use stork_wire::manifest::{Manifest, Pack, Variant};
+
+use super::{Base, zst};
+use crate::source::{CopyError, Spool};
+
+/// Packs that do not hold what their manifest says.
+#[derive(Debug, thiserror::Error)]
+pub enum UnpackError {
+    /// A pack is not there or cannot be read.
+    #[error("pack {} cannot be read", pack.short())]
+    Read {
+        /// Which pack.
+        pack: PackId,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A pack's bytes do not hash to its id or pieces.
+    #[error("pack {} is not what its manifest says", .0.short())]
+    Hash(PackId),
+    /// A pack does not decompress to what was announced.
+    #[error("pack {} does not unpack", pack.short())]
+    Frame {
+        /// Which pack.
+        pack: PackId,
+        /// What is wrong.
+        #[source]
+        source: io::Error,
+    },
+    /// A file's bytes do not hash to its content id.
+    #[error("content {} is not what its manifest says", .0.short())]
+    Content(ContentId),
+    /// The variant needs a base that was not given.
+    #[error("this delta needs its base")]
+    NoBase,
+    /// The temporary file failed.
+    #[error("cannot write the contents to a temporary file")]
+    Spool(#[source] io::Error),
+}
+
+impl UnpackError {
+    /// Is it the content that is wrong, and not our disk?
+    #[must_use]
+    pub const fn is_mismatch(&self) -> bool {
+        matches!(self, Self::Hash(_) | Self::Frame { .. } | Self::Content(_))
+    }
+}
+
+/// Checks a pack's size, its own hash and the hash of each piece.
+pub fn check_pack(pack: &Pack, bytes: &[u8], piece_len: u32) -> Result<(), UnpackError> {
+    let pieces = bytes.chunks(piece_len as usize).map(PieceHash::of);
+    let whole = bytes.len() as u64 == pack.size && PackId::of(bytes) == pack.id;
+    if whole && pieces.eq(pack.pieces.iter().copied()) {
+        Ok(())
+    } else {
+        Err(UnpackError::Hash(pack.id))
+    }
+}
+
+/// The payload as one stream over all packs.
+struct Payload<'a> {
+    manifest: &'a Manifest,
+    packs: Vec<(&'a Pack, &'a [ContentId])>,
+    fetch: &'a dyn Fn(&Pack) -> io::Result<Vec<u8>>,
+    base: Option<Base<'a>>,
+    next: usize,
+    segment: io::Cursor<Vec<u8>>,
+    error: Option<UnpackError>,
+}
+
+impl Payload<'_> {
+    fn load(&mut self, at: usize) -> Result<Vec<u8>, UnpackError> {
+        let Some(&(pack, prefix)) = self.packs.get(at) else { return Ok(Vec::new()) };
+        let source = (self.fetch)(pack);
+        let bytes = source.map_err(|source| UnpackError::Read { pack: pack.id, source })?;
+        check_pack(pack, &bytes, self.manifest.packing.piece_len)?;
+        let mut old = Vec::new();
+        for id in prefix {
+            let base = self.base.as_ref().ok_or(UnpackError::NoBase)?;
+            let len = base.contents.len_of(id).ok_or(UnpackError::NoBase)?;
+            base.contents.read_into(id, 0, len, &mut old).map_err(UnpackError::Spool)?;
+        }
+        let old = (!prefix.is_empty()).then_some(&*old);
+        zst::decompress(&bytes, pack.unpacked, old)
+            .map_err(|source| UnpackError::Frame { pack: pack.id, source })
+    }
+}
+
+impl Read for Payload<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let n = self.segment.read(buf)?;
+            if n > 0 || buf.is_empty() || self.next >= self.packs.len() {
+                return Ok(n);
+            }
+            let at = self.next;
+            self.next += 1;
+            match self.load(at) {
+                Ok(bytes) => self.segment = io::Cursor::new(bytes),
+                Err(e) => {
+                    self.error = Some(e);
+                    return Err(io::Error::other("a pack is wrong"));
+                }
+            }
+        }
+    }
+}
+
+/// Unpacks a variant. `fetch` gives the bytes of a pack; at most one pack with its prefix and
+/// segment is in memory.
+pub fn unpack(
+    manifest: &Manifest,
+    variant: Variant,
+    base: Option<Base<'_>>,
+    fetch: &dyn Fn(&Pack) -> io::Result<Vec<u8>>,
+) -> Result<Spool, UnpackError> {
+    let packs = match (variant, &manifest.packing.delta) {
+        (Variant::Full, _) => manifest.packing.packs.iter().map(|p| (p, &[][..])).collect(),
+        (Variant::Delta, Some(d)) => d.packs.iter().map(|p| (&p.pack, &p.prefix[..])).collect(),
+        (Variant::Delta, None) => return Err(UnpackError::NoBase),
+    };
+    let segment = io::Cursor::new(Vec::new());
+    let mut payload = Payload { manifest, packs, fetch, base, next: 0, segment, error: None };
+    let mut spool = Spool::new().map_err(UnpackError::Spool)?;
+    for (id, size) in manifest.tree.payload() {
+        match spool.add(&mut payload, size) {
+            Ok(got) if got == (id, size) => {}
+            Ok(_) => return Err(UnpackError::Content(id)),
+            Err(CopyError::Write(e)) => return Err(UnpackError::Spool(e)),
+            Err(CopyError::Read(_)) => {
+                return Err(payload.error.take().unwrap_or(UnpackError::Content(id)));
+            }
+        }
+    }
+    Ok(spool)
+}

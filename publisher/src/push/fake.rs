@@ -1,0 +1,214 @@
+//! A node for tests: the push protocol over a real QUIC socket, its state in memory, with switches
+//! for what hostile or unlucky nodes do.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use quinn::crypto::rustls::QuicServerConfig;
+use quinn::{Connection, Endpoint, RecvStream, SendStream};
+use stork_wire::charter::PushCert;
+use stork_wire::codec::{List, decode, encode};
+use stork_wire::feed::{Entry, Kind, Release, view_root};
+use stork_wire::frame::{ALPN_PUSH, PackState, PushReply, PushRequest, Refusal};
+use stork_wire::ids::{ManifestId, NodeId, PackId, PublicKey};
+use stork_wire::limits::PUSH_FRAME_LEN_MAX;
+use stork_wire::sign::{Envelope, SecretKey};
+use stork_wire::tls::{peer_key, server_config};
+
+/// All that the node knows, and how it misbehaves.
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) feed: Vec<Envelope>,
+    pub(super) packs: BTreeMap<PackId, Vec<u8>>,
+    pub(super) partial: BTreeMap<PackId, Vec<u8>>,
+    pub(super) manifests: BTreeMap<ManifestId, Vec<u8>>,
+    pub(super) documents: usize,
+    /// Bytes of packs that came in.
+    pub(super) received: usize,
+    /// Refuses so many commits because the head moved, and moves it.
+    pub(super) heads_to_move: Vec<Envelope>,
+    /// Forgets this many live releases when asked for them.
+    pub(super) hide_live: usize,
+    /// Keeps a pack to this many bytes and drops the connection.
+    pub(super) cut_at: Option<usize>,
+    /// Refuses every request after the Hello.
+    pub(super) refuse: Option<Refusal>,
+}
+
+pub(super) struct Fake {
+    pub(super) addr: String,
+    pub(super) node: NodeId,
+    state: Arc<Mutex<State>>,
+    endpoint: Endpoint,
+}
+
+impl State {
+    pub(super) fn releases(&self) -> Vec<Release> {
+        let entries = self.feed.iter().map(|e| e.claimed::<Entry>().unwrap());
+        let release = |e: Entry| match e.kind {
+            Kind::Release(r) => Some(*r),
+            Kind::Recall(_) => None,
+        };
+        entries.filter_map(release).collect()
+    }
+
+    fn head(&self) -> PushReply {
+        let mut live: Vec<_> = self.releases().iter().map(Release::hash).collect();
+        live.truncate(live.len().saturating_sub(self.hide_live));
+        PushReply::Head {
+            entry: self.feed.last().cloned().map(Box::new),
+            live: List::new(live).unwrap(),
+        }
+    }
+
+    fn commit(&mut self, envelope: Envelope) -> PushReply {
+        if let Some(other) = self.heads_to_move.pop() {
+            self.feed.push(other);
+        }
+        let entry: Entry = envelope.claimed().unwrap();
+        if entry.prev != self.feed.last().map(Envelope::hash) {
+            return refused(Refusal::HeadMoved);
+        }
+        let Kind::Release(release) = &entry.kind else { panic!("no release") };
+        // What is announced is on disk, and the head commits to all that is live.
+        assert!(self.manifests.contains_key(&release.manifest.id));
+        let live = self.releases().into_iter().map(|r| r.hash()).chain([release.hash()]);
+        assert_eq!(view_root(live), entry.view_root);
+        self.feed.push(envelope);
+        PushReply::Committed { seq: entry.seq, peers: 3 }
+    }
+}
+
+fn refused(code: Refusal) -> PushReply {
+    PushReply::Refused { code, message: "no".parse().unwrap() }
+}
+
+impl Fake {
+    pub(super) fn start(seed: u8) -> Self {
+        let key = SecretKey::from_seed(&[seed; 32]);
+        let tls = server_config(&key, &[ALPN_PUSH]).unwrap();
+        let tls = QuicServerConfig::try_from(tls).unwrap();
+        let config = quinn::ServerConfig::with_crypto(Arc::new(tls));
+        let endpoint = Endpoint::server(config, "127.0.0.1:0".parse().unwrap()).unwrap();
+        let addr = endpoint.local_addr().unwrap().to_string();
+        let state = Arc::new(Mutex::new(State::default()));
+        let fake = Self { addr, node: NodeId(key.public().0), state, endpoint };
+        let (endpoint, state, node) = (fake.endpoint.clone(), Arc::clone(&fake.state), fake.node);
+        tokio::spawn(async move {
+            while let Some(incoming) = endpoint.accept().await {
+                let Ok(connection) = incoming.await else { continue };
+                tokio::spawn(serve(connection, Arc::clone(&state), node));
+            }
+        });
+        fake
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    pub(super) fn stop(&self) {
+        self.endpoint.close(0u8.into(), b"stopped");
+    }
+}
+
+async fn serve(connection: Connection, state: Arc<Mutex<State>>, node: NodeId) {
+    let certs = connection.peer_identity().unwrap();
+    let certs = certs.downcast::<Vec<rustls::pki_types::CertificateDer<'static>>>().unwrap();
+    let peer = peer_key(&certs).unwrap();
+    while let Ok((send, recv)) = connection.accept_bi().await {
+        let ok = one(send, recv, &state, (node, peer)).await;
+        if ok.is_none() {
+            connection.close(9u8.into(), b"cut");
+            return;
+        }
+    }
+}
+
+/// Answers one request; `None` cuts the connection.
+async fn one(
+    mut send: SendStream,
+    mut recv: RecvStream,
+    state: &Mutex<State>,
+    (node, peer): (NodeId, PublicKey),
+) -> Option<()> {
+    let mut len = [0; 4];
+    recv.read_exact(&mut len).await.ok()?;
+    let mut frame = vec![0; u32::from_le_bytes(len) as usize];
+    recv.read_exact(&mut frame).await.ok()?;
+    let request: PushRequest = decode(&frame, PUSH_FRAME_LEN_MAX).unwrap();
+    let body = recv.read_to_end(64 << 20).await.ok()?;
+    let (reply, raw) = answer(request, body, &mut state.lock().unwrap(), (node, peer))?;
+    let reply = encode(&reply);
+    send.write_all(&u32::try_from(reply.len()).unwrap().to_le_bytes()).await.ok()?;
+    send.write_all(&reply).await.ok()?;
+    send.write_all(&raw).await.ok()?;
+    send.finish().ok()
+}
+
+fn answer(
+    request: PushRequest,
+    body: Vec<u8>,
+    state: &mut State,
+    (node, peer): (NodeId, PublicKey),
+) -> Option<(PushReply, Vec<u8>)> {
+    if let (Some(code), false) = (state.refuse, matches!(request, PushRequest::Hello { .. })) {
+        return Some((refused(code), Vec::new()));
+    }
+    let blob = |bytes: Option<&Vec<u8>>| match bytes {
+        Some(b) => (PushReply::Blob(b.len() as u64), b.clone()),
+        None => (refused(Refusal::NotFound), Vec::new()),
+    };
+    let reply = match request {
+        PushRequest::Hello { cert, .. } => {
+            let cert: PushCert = cert.claimed().unwrap();
+            assert_eq!(cert.tls_key, peer);
+            PushReply::Welcome { node, name: "fake".parse().unwrap() }
+        }
+        PushRequest::Documents(items) => {
+            state.documents += items.len();
+            PushReply::Taken
+        }
+        PushRequest::Head => state.head(),
+        PushRequest::Latest { package, .. } => {
+            let is_it = |e: &&Envelope| {
+                let entry: Entry = e.claimed().unwrap();
+                matches!(entry.kind, Kind::Release(r) if r.package == package)
+            };
+            PushReply::Latest(state.feed.iter().rev().find(is_it).cloned().map(Box::new))
+        }
+        PushRequest::Packs(packs) => {
+            let held = |(id, _): &(PackId, u64)| match state.packs.get(id) {
+                Some(_) => PackState::Whole,
+                None => PackState::Partial(state.partial.get(id).map_or(0, |p| p.len() as u64)),
+            };
+            PushReply::Packs(List::new(packs.iter().map(held).collect()).unwrap())
+        }
+        PushRequest::PutPack { pack, size, offset } => {
+            let mut whole = state.partial.remove(&pack).unwrap_or_default();
+            whole.truncate(usize::try_from(offset).unwrap());
+            assert_eq!(whole.len() as u64, offset);
+            state.received += body.len();
+            whole.extend_from_slice(&body);
+            if let Some(at) = state.cut_at.take() {
+                whole.truncate(at);
+                state.partial.insert(pack, whole);
+                return None;
+            }
+            if whole.len() as u64 != size || PackId::of(&whole) != pack {
+                return Some((refused(Refusal::Corrupt), Vec::new()));
+            }
+            state.packs.insert(pack, whole);
+            PushReply::Taken
+        }
+        PushRequest::PutManifest(reference) => {
+            assert_eq!(ManifestId::of(&body), reference.id);
+            state.manifests.insert(reference.id, body);
+            PushReply::Taken
+        }
+        PushRequest::Commit(envelope) => state.commit(envelope),
+        PushRequest::GetManifest(id) => return Some(blob(state.manifests.get(&id))),
+        PushRequest::GetPack(id) => return Some(blob(state.packs.get(&id))),
+    };
+    Some((reply, Vec::new()))
+}

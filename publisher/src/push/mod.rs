@@ -1,0 +1,321 @@
+//! `push`: a package becomes a release that a fleet can fetch.
+//!
+//! The order is what makes it safe to stop anywhere: content is on the disk of every target before
+//! the entry is signed, and the entry is a compare-and-swap on the feed's head at its home.
+
+mod base;
+mod client;
+mod error;
+#[cfg(test)]
+mod fake;
+mod report;
+mod session;
+mod target;
+#[cfg(test)]
+mod tests;
+mod upload;
+
+pub use base::BaseChoice;
+pub use error::PushError;
+pub use report::{NodeReport, Outcome, PushReport};
+pub use target::{BadTarget, Target};
+
+use std::cmp::Ordering;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use stork_wire::charter::{PublisherDoc, UnixSeconds};
+use stork_wire::feed::{Release, Urgency};
+use stork_wire::frame::Refusal;
+use stork_wire::ids::{GroupId, NodeId};
+
+use crate::charter::{Charter, Profile};
+use crate::feed::{Announcement, Author, Standing, next_entry};
+use crate::keys::{Passphrase, Signer};
+use crate::pack::{self, Base, Packed};
+use crate::progress::Progress;
+use crate::source::{self, Package, ReadOptions};
+use crate::version;
+
+use base::{Old, off_thread};
+use client::is_refusal;
+use session::{Peer, Place};
+
+const DAY_S: u64 = 86_400;
+/// Tries to follow a head that others move.
+const COMMIT_TRIES: usize = 3;
+/// After so many seconds of packing, the ten minutes of a push certificate are renewed.
+const RECONNECT_AFTER_S: u64 = 240;
+
+/// What to push, and how.
+#[derive(Debug, Clone)]
+pub struct PushOptions {
+    /// A `.deb`, tar archive or directory.
+    pub package: PathBuf,
+    /// How to read it.
+    pub read: ReadOptions,
+    /// The publisher's directory.
+    pub charter: PathBuf,
+    /// The release key, as `Signer::open` takes it; the profile's if not given.
+    pub key: Option<String>,
+    /// How to open it.
+    pub passphrase: Passphrase,
+    /// The nodes.
+    pub to: Vec<Target>,
+    /// Names of groups; all of the profile if empty.
+    pub groups: Vec<String>,
+    /// How soon it matters.
+    pub urgency: Urgency,
+    /// Days until it is not installed anew any more.
+    pub expires_days: u32,
+    /// What the delta is made against.
+    pub base: BaseChoice,
+    /// Publish even if the version goes backwards.
+    pub allow_lower: bool,
+    /// Check everything, send nothing.
+    pub dry_run: bool,
+}
+
+fn now() -> UnixSeconds {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+/// The targets with the ids that they must prove, the home first.
+fn places(to: &[Target], doc: &PublisherDoc) -> Result<Vec<Place>, PushError> {
+    let mut out: Vec<Place> = Vec::new();
+    for target in to {
+        let node = match (target.node, &*doc.homes) {
+            (Some(node), _) => node,
+            (None, [only]) => *only,
+            (None, _) => {
+                let text = format!("which node is {target}? name it as NODEID@{target}");
+                return Err(PushError::Usage(text));
+            }
+        };
+        if !out.iter().any(|p| p.node == node) {
+            out.push(Place { addr: target.addr.clone(), node });
+        }
+    }
+    if out.is_empty() {
+        return Err(PushError::Usage("no node to push to: add --to NODEID@HOST:PORT".into()));
+    }
+    if !doc.homes.is_empty() {
+        let is_home = |p: &Place| doc.homes.contains(&p.node);
+        if !out.iter().any(is_home) {
+            return Err(PushError::NoHome(doc.homes.iter().map(NodeId::to_string).collect()));
+        }
+        // Stable: among homes and among others the order of the command line stays.
+        out.sort_by_key(|p| !is_home(p));
+    }
+    Ok(out)
+}
+
+/// The groups by id and name.
+fn groups(
+    names: &[String],
+    charter: &Charter,
+    profile: &Profile,
+) -> Result<Vec<(GroupId, String)>, PushError> {
+    if names.is_empty() {
+        let all: Vec<_> = profile.groups.iter().map(|g| (g.id, g.name.clone())).collect();
+        return match all.len() {
+            0 => Err(PushError::Usage("publisher.toml names no group: add --group NAME".into())),
+            _ => Ok(all),
+        };
+    }
+    let find = |name: &String| {
+        let id = charter.group_named(name).ok_or_else(|| PushError::NoGroup(name.clone()))?;
+        Ok((id, name.clone()))
+    };
+    names.iter().map(find).collect()
+}
+
+/// Everything that is known before a node is asked.
+struct Plan<'a> {
+    options: &'a PushOptions,
+    author: Author<'a>,
+    signer: Signer,
+    groups: Vec<GroupId>,
+    places: Vec<Place>,
+    package: Arc<Package>,
+    progress: &'a Progress,
+}
+
+/// Reads, packs, sends, signs and commits one release.
+pub async fn push(options: &PushOptions, progress: &Progress) -> Result<PushReport, PushError> {
+    let (charter, profile) = crate::charter::open(&options.charter)?;
+    let publisher = profile.publisher;
+    let doc = charter.publishers.get(&publisher);
+    let doc = doc.ok_or_else(|| PushError::Usage("the charter lacks this publisher".into()))?;
+    let author = Author { charter: &charter, publisher, doc };
+    let places = places(&options.to, doc)?;
+    let (ids, names): (Vec<_>, Vec<_>) =
+        groups(&options.groups, &charter, &profile)?.into_iter().unzip();
+    let spec = options.key.as_ref().or(profile.release_key.as_ref());
+    let spec = spec.ok_or_else(|| PushError::Usage("no release key: add --key FILE".into()))?;
+    let signer = Signer::open(spec, &options.passphrase)?;
+
+    progress.phase(&format!("reading {}", options.package.display()), 0);
+    let (path, read) = (options.package.clone(), options.read.clone());
+    let package = Arc::new(off_thread(move || source::read(&path, &read)).await??);
+    author.may_publish(signer.public(), &package, &ids, now())?;
+    let plan = Plan { options, author, signer, groups: ids, places, package, progress };
+    let report = plan.run(names).await;
+    progress.done();
+    report
+}
+
+impl Plan<'_> {
+    async fn open(&self) -> Result<Vec<Peer>, PushError> {
+        let peers = session::open(&self.places, self.author, &self.signer, now()).await?;
+        if !self.options.dry_run {
+            for peer in &peers {
+                peer.documents(self.author).await?;
+            }
+        }
+        Ok(peers)
+    }
+
+    async fn run(&self, names: Vec<String>) -> Result<PushReport, PushError> {
+        self.progress.phase("connecting", 0);
+        let opened = Instant::now();
+        let mut peers = self.open().await?;
+        let home = peers.first().ok_or_else(|| PushError::Usage("no node to push to".into()))?;
+        let standing = home.standing(self.author).await?;
+        let latest = home.latest(self.author, &standing, &self.package).await?;
+        let mut report = PushReport::of(&self.package, names, Vec::new());
+        if self.is_published(latest.as_ref())? {
+            report.nodes = self.close(peers).await;
+            return Ok(report);
+        }
+        let old = self.base(home, latest.as_ref(), &mut report).await?;
+        let packed = Arc::new(self.pack(old).await?);
+        if opened.elapsed().as_secs() > RECONNECT_AFTER_S {
+            self.close(peers).await;
+            peers = self.open().await?;
+        }
+        if self.options.dry_run {
+            let entry = self.entry(&standing, latest.as_ref(), &packed)?;
+            report.outcome = Outcome::DryRun;
+            report.add_packed(&packed, &entry);
+            report.nodes = self.close(peers).await;
+            return Ok(report);
+        }
+        session::upload_all(&mut peers, &packed, self.progress).await?;
+        report.outcome = self.commit(&mut peers, &packed, &mut report).await?;
+        report.nodes = self.close(peers).await;
+        Ok(report)
+    }
+
+    /// Is exactly this published already? Refuses to go backwards.
+    fn is_published(&self, latest: Option<&Release>) -> Result<bool, PushError> {
+        let Some(latest) = latest else { return Ok(false) };
+        let new = &self.package;
+        let all_groups = self.groups.iter().all(|g| latest.groups.contains(g));
+        if latest.version == new.version && latest.tree == new.tree.id() && all_groups {
+            return Ok(true);
+        }
+        let order = version::compare(new.version.as_str(), latest.version.as_str());
+        if order == Ordering::Less && !self.options.allow_lower {
+            let (new, latest) = (new.version.to_string(), latest.version.to_string());
+            return Err(PushError::Lower { new, latest });
+        }
+        Ok(false)
+    }
+
+    /// The base of the delta. That it cannot be fetched costs the delta, not the release.
+    async fn base(
+        &self,
+        home: &Peer,
+        latest: Option<&Release>,
+        report: &mut PushReport,
+    ) -> Result<Option<Arc<Old>>, PushError> {
+        let old = match &self.options.base {
+            BaseChoice::None => return Ok(None),
+            BaseChoice::File(path) => {
+                base::from_file(path.clone(), self.options.read.clone()).await?
+            }
+            BaseChoice::Auto => {
+                let Some(latest) = latest else { return Ok(None) };
+                match base::fetch(&home.client, latest, self.progress).await {
+                    Ok(old) => Arc::new(old),
+                    Err(e @ PushError::Local(_)) => return Err(e),
+                    Err(e) => {
+                        report.notes.push(format!("no delta, the base cannot be fetched: {e}"));
+                        return Ok(None);
+                    }
+                }
+            }
+        };
+        Ok((old.tree != self.package.tree).then_some(old))
+    }
+
+    async fn pack(&self, old: Option<Arc<Old>>) -> Result<Packed, PushError> {
+        let (package, progress) = (Arc::clone(&self.package), self.progress.clone());
+        let work = move || {
+            let base = old.as_ref().map(|o| Base { tree: &o.tree, contents: &o.contents });
+            pack::pack(&package, base, &progress)
+        };
+        Ok(off_thread(work).await??)
+    }
+
+    fn entry(
+        &self,
+        standing: &Standing,
+        latest: Option<&Release>,
+        packed: &Packed,
+    ) -> Result<stork_wire::feed::Entry, PushError> {
+        let now = now();
+        let announcement = Announcement {
+            groups: self.groups.clone(),
+            urgency: self.options.urgency,
+            origins: self.places.iter().map(|p| p.node).collect(),
+            now,
+            expires: now + u64::from(self.options.expires_days.max(1)) * DAY_S,
+        };
+        Ok(next_entry(self.author, standing, latest, (&self.package, packed), &announcement)?)
+    }
+
+    /// Signs what follows the head and commits it; looks again when somebody else was faster.
+    async fn commit(
+        &self,
+        peers: &mut [Peer],
+        packed: &Packed,
+        report: &mut PushReport,
+    ) -> Result<Outcome, PushError> {
+        self.progress.phase("announcing", 0);
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let home = peers.first().ok_or_else(|| PushError::Usage("no node".into()))?;
+            let standing = home.standing(self.author).await?;
+            let latest = home.latest(self.author, &standing, &self.package).await?;
+            if self.is_published(latest.as_ref())? {
+                return Ok(Outcome::AlreadyPublished);
+            }
+            let entry = self.entry(&standing, latest.as_ref(), packed)?;
+            let envelope = self.signer.sign(&entry, self.author.charter.fleet)?;
+            match session::commit_home(peers, &envelope, &entry).await {
+                Err(e) if is_refusal(&e, Refusal::HeadMoved) && tries < COMMIT_TRIES => {
+                    self.progress.note("somebody else published meanwhile: signing again");
+                    continue;
+                }
+                other => other?,
+            }
+            report.add_packed(packed, &entry);
+            let notes = session::commit_others(peers, self.author, &envelope, &entry).await;
+            report.notes.extend(notes);
+            return Ok(Outcome::Published);
+        }
+    }
+
+    async fn close(&self, peers: Vec<Peer>) -> Vec<NodeReport> {
+        let mut out = Vec::new();
+        for peer in peers {
+            peer.client.close().await;
+            out.push(peer.report);
+        }
+        out
+    }
+}

@@ -1,0 +1,189 @@
+//! All nodes of one push: welcomed, given the charter, given the content, asked to commit.
+
+use std::sync::Arc;
+
+use stork_wire::charter::{BODY_VERSION, PushCert, UnixSeconds};
+use stork_wire::codec::List;
+use stork_wire::feed::{Entry, Release};
+use stork_wire::frame::{PushReply, PushRequest, Refusal};
+use stork_wire::ids::NodeId;
+use stork_wire::sign::Envelope;
+use tokio::task::JoinSet;
+
+use super::client::{Body, Client, is_refusal};
+use super::error::PushError;
+use super::report::NodeReport;
+use super::upload::{Sent, upload};
+use crate::feed::{Author, Standing};
+use crate::keys::{Signer, generate};
+use crate::pack::Packed;
+use crate::progress::Progress;
+use crate::source::Package;
+
+/// Seconds that a push certificate lives: the most that the wire allows.
+const CERT_LIFE_S: u64 = 600;
+
+/// A node that has welcomed us.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) client: Client,
+    pub(super) report: NodeReport,
+}
+
+/// Where to push, with the id that each node must prove.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub(super) addr: String,
+    pub(super) node: NodeId,
+}
+
+/// Connects to all nodes; the first one is the home.
+pub(super) async fn open(
+    places: &[Place],
+    author: Author<'_>,
+    signer: &Signer,
+    now: UnixSeconds,
+) -> Result<Vec<Peer>, PushError> {
+    let tls_key = generate()?;
+    let cert = PushCert {
+        version: BODY_VERSION,
+        tls_key: tls_key.public(),
+        publisher: author.publisher,
+        issued: now,
+        expires: now + CERT_LIFE_S,
+    };
+    let fleet = author.charter.fleet;
+    let cert = signer.sign(&cert, fleet)?;
+    let mut out = Vec::new();
+    for place in places {
+        let client = Client::connect(&place.addr, place.node, &tls_key).await?;
+        let hello = PushRequest::Hello { fleet, cert: cert.clone() };
+        let name = match client.ask(&hello, Body::None).await?.0 {
+            PushReply::Welcome { node, name } if node == place.node => name.to_string(),
+            PushReply::Welcome { .. } => return Err(client.nonsense("another node's welcome")),
+            other => return Err(client.nonsense(format!("{other:?}"))),
+        };
+        let report = NodeReport {
+            node: place.node,
+            name,
+            addr: place.addr.clone(),
+            sent_bytes: 0,
+            resumed_bytes: 0,
+            present_bytes: 0,
+            committed: false,
+            peers: 0,
+        };
+        out.push(Peer { client, report });
+    }
+    Ok(out)
+}
+
+impl Peer {
+    /// Gives the node all documents of the charter; it keeps what it lacks.
+    pub(super) async fn documents(&self, author: Author<'_>) -> Result<(), PushError> {
+        for some in author.charter.items.chunks(4) {
+            let request = PushRequest::Documents(List::truncated(some.iter().cloned()));
+            self.client.put(&request, Body::None).await?;
+        }
+        Ok(())
+    }
+
+    /// Where the feed stands on this node, checked.
+    pub(super) async fn standing(&self, author: Author<'_>) -> Result<Standing, PushError> {
+        match self.client.ask(&PushRequest::Head, Body::None).await?.0 {
+            PushReply::Head { entry, live } => Ok(author.standing(entry.as_deref(), &live)?),
+            other => Err(self.client.nonsense(format!("{other:?}"))),
+        }
+    }
+
+    /// The newest release of a package on this node, checked.
+    pub(super) async fn latest(
+        &self,
+        author: Author<'_>,
+        standing: &Standing,
+        package: &Package,
+    ) -> Result<Option<Release>, PushError> {
+        let (name, arch) = (package.name.clone(), package.arch.clone());
+        let request = PushRequest::Latest { package: name, arch };
+        let shown = match self.client.ask(&request, Body::None).await?.0 {
+            PushReply::Latest(shown) => shown,
+            other => return Err(self.client.nonsense(format!("{other:?}"))),
+        };
+        let Some(shown) = shown else { return Ok(None) };
+        let release = author.latest(standing, &shown)?;
+        if release.package != package.name || release.arch != package.arch {
+            return Err(self.client.nonsense("the release of another package"));
+        }
+        Ok(Some(release))
+    }
+
+    async fn commit(&mut self, envelope: &Envelope, seq: u64) -> Result<(), PushError> {
+        let request = PushRequest::Commit(envelope.clone());
+        match self.client.ask(&request, Body::None).await?.0 {
+            PushReply::Committed { seq: got, peers } if got == seq => {
+                self.report.committed = true;
+                self.report.peers = peers;
+                Ok(())
+            }
+            other => Err(self.client.nonsense(format!("{other:?}"))),
+        }
+    }
+}
+
+/// Puts the content on all nodes at once, and notes what each of them was sent.
+pub(super) async fn upload_all(
+    peers: &mut [Peer],
+    packed: &Arc<Packed>,
+    progress: &Progress,
+) -> Result<(), PushError> {
+    let bytes: u64 = packed.all_packs().iter().map(|(_, size)| size).sum();
+    let all = (bytes + packed.bytes.len() as u64).saturating_mul(peers.len() as u64);
+    progress.phase("sending", all);
+    let mut tasks: JoinSet<Result<(usize, Sent), PushError>> = JoinSet::new();
+    for (i, peer) in peers.iter().enumerate() {
+        let (client, packed, progress) =
+            (peer.client.clone(), Arc::clone(packed), progress.clone());
+        tasks.spawn(async move { Ok((i, upload(&client, &packed, &progress).await?)) });
+    }
+    while let Some(done) = tasks.join_next().await {
+        let done = done.map_err(|e| PushError::Local(std::io::Error::other(e)))?;
+        let (i, sent) = done?;
+        if let Some(peer) = peers.get_mut(i) {
+            peer.report.sent_bytes = sent.bytes;
+            peer.report.resumed_bytes = sent.resumed;
+            peer.report.present_bytes = sent.present;
+        }
+    }
+    Ok(())
+}
+
+/// Commits at the home. What it does not take, nobody is given.
+pub(super) async fn commit_home(
+    peers: &mut [Peer],
+    envelope: &Envelope,
+    entry: &Entry,
+) -> Result<(), PushError> {
+    let Some(home) = peers.first_mut() else { return Ok(()) };
+    home.commit(envelope, entry.seq).await
+}
+
+/// Hands the committed entry to the other nodes. They may have heard of it already, or leave it to
+/// the fleet to tell them: that is a note and no failure, since the home has it for good.
+pub(super) async fn commit_others(
+    peers: &mut [Peer],
+    author: Author<'_>,
+    envelope: &Envelope,
+    entry: &Entry,
+) -> Vec<String> {
+    let mut notes = Vec::new();
+    for peer in peers.iter_mut().skip(1) {
+        let Err(e) = peer.commit(envelope, entry.seq).await else { continue };
+        let standing = peer.standing(author).await.ok().and_then(|s| s.head);
+        if standing.is_some_and(|(_, hash)| hash == envelope.hash()) {
+            peer.report.committed = true;
+        } else if !is_refusal(&e, Refusal::NotHome) {
+            notes.push(format!("{e}; the entry reaches it through the fleet"));
+        }
+    }
+    notes
+}

@@ -1,0 +1,64 @@
+//! Which node is meant: its address and the id that it must prove to have.
+
+use std::fmt;
+use std::str::FromStr;
+
+use stork_wire::ids::NodeId;
+
+/// A node to push to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// `HOST:PORT`.
+    pub addr: String,
+    /// The node's id; without it the feed must have exactly one home.
+    pub node: Option<NodeId>,
+}
+
+/// A text that names no target.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no target: NODEID@HOST:PORT or HOST:PORT#NODEID is expected")]
+pub struct BadTarget(String);
+
+impl FromStr for Target {
+    type Err = BadTarget;
+    fn from_str(s: &str) -> Result<Self, BadTarget> {
+        let bad = || BadTarget(s.chars().take(120).collect());
+        let (addr, node) = match (s.split_once('@'), s.split_once('#')) {
+            (Some((node, addr)), None) => (addr, Some(node)),
+            (None, Some((addr, node))) => (addr, Some(node)),
+            (None, None) => (s, None),
+            (Some(_), Some(_)) => return Err(bad()),
+        };
+        let node = node.map(|n| n.parse().map_err(|_e| bad())).transpose()?;
+        let (host, port) = addr.rsplit_once(':').ok_or_else(bad)?;
+        if host.is_empty() || port.parse::<u16>().is_err() {
+            return Err(bad());
+        }
+        Ok(Self { addr: addr.to_owned(), node })
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.addr)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both ways to write a target mean the same; an id must be whole.
+    #[test]
+    fn two_ways_to_write_it() {
+        let id = "ab".repeat(32);
+        let a: Target = format!("{id}@[::1]:7749").parse().unwrap();
+        let b: Target = format!("[::1]:7749#{id}").parse().unwrap();
+        assert_eq!(a, b);
+        assert_eq!(a.addr, "[::1]:7749");
+        assert_eq!("host:1".parse::<Target>().unwrap().node, None);
+        for s in ["host", ":1", "host:x", "ab@host:1", "host:1#ab", ""] {
+            assert!(s.parse::<Target>().is_err(), "{s}");
+        }
+    }
+}
