@@ -143,7 +143,6 @@ pub async fn run(config: NodeConfig, stop: watch::Receiver<bool>) -> Result<(), 
     }
 
     // The driver and those that ask it.
-    let (done, outcomes) = mpsc::channel(1_024);
     let (calls, control_inbox) = mpsc::channel(64);
     let (push_calls, push_calls_inbox) = mpsc::channel(64);
     let socket = config.socket.clone();
@@ -161,7 +160,7 @@ pub async fn run(config: NodeConfig, stop: watch::Receiver<bool>) -> Result<(), 
         seed: u64::from_le_bytes(identity::random::<8>()?),
         incarnation: member.incarnation,
     };
-    let driver = Driver::new(parts, done).map_err(|e| RunError::Other(e.to_string()))?;
+    let driver = Driver::new(parts).map_err(|e| RunError::Other(e.to_string()))?;
     let inbox = Inbox {
         net: net_inbox,
         bulk: bulk_inbox,
@@ -175,7 +174,7 @@ pub async fn run(config: NodeConfig, stop: watch::Receiver<bool>) -> Result<(), 
     let controlling = tokio::spawn(async move { axum::serve(listener, app).await });
     drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
     tracing::info!(socket = %socket.display(), "ready");
-    driver.run(inbox, outcomes).await;
+    driver.run(inbox).await;
 
     // In reverse: no new questions, peers are told, the store closes with its last handle.
     tracing::info!("stopping");

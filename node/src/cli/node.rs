@@ -203,7 +203,7 @@ fn run_daemon(config: NodeConfig) -> ExitCode {
             tokio::spawn(async move {
                 wait_for_signal().await;
                 // The node has ended by itself otherwise.
-                drop(stop.send(true));
+                stop.send(true).unwrap_or_default();
             });
             run::run(config, stopped).await
         });

@@ -12,7 +12,7 @@ use stork_wire::text::Label;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::driver::{Answer, CallError, ControlCall};
-use crate::store::Store;
+use crate::store::{Damage, Store};
 
 /// What the routes share.
 #[derive(Debug, Clone)]
@@ -149,7 +149,7 @@ async fn blocking(
 }
 
 async fn store_stat(State(s): State<Shared>) -> Reply {
-    blocking(s, |store| Ok(super::routes::stat_json(&store.stat()?))).await
+    blocking(s, |store| Ok(stat_json(&store.stat()?))).await
 }
 
 fn stat_json(s: &crate::store::StoreStat) -> Value {
@@ -161,13 +161,25 @@ fn stat_json(s: &crate::store::StoreStat) -> Value {
     })
 }
 
+/// One damaged thing in words.
+fn damage_text(d: &Damage) -> String {
+    match d {
+        Damage::Object { content, why } => format!("content {content}: {why}"),
+        Damage::Pack(id) => format!("pack {id}: other bytes"),
+        Damage::Manifest(id) => format!("manifest {id}: other bytes, or gone"),
+        Damage::Tree(id) => format!("tree {id}: no longer complete"),
+        Damage::Set(id) => format!("set {id}: built from damaged files"),
+    }
+}
+
 async fn store_verify(State(s): State<Shared>) -> Reply {
     let reply = blocking(s.clone(), |store| {
         let report = store.verify(&|_bytes| {})?;
-        let damaged: Vec<String> = report.damaged.iter().map(ToString::to_string).collect();
+        let damaged: Vec<String> = report.damaged.iter().map(damage_text).collect();
         Ok(json!({
             "schema": "stork.store-verify/v1",
-            "files": report.files, "bytes": report.bytes, "damaged": damaged,
+            "objects": report.objects, "packs": report.packs, "manifests": report.manifests,
+            "bytes": report.bytes, "damaged": damaged, "quarantine": report.quarantine,
         }))
     })
     .await;

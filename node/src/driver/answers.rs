@@ -56,7 +56,7 @@ impl Driver {
         let (sent, received, unexpected) = self.net.bulk().totals();
         let health = match self.store.health() {
             Health::Good => json!({ "ok": true }),
-            Health::ReadOnly { since, cause } => {
+            Health::Latched { since, cause } => {
                 json!({ "ok": false, "read_only_since": since, "cause": cause })
             }
         };
@@ -331,7 +331,7 @@ impl Driver {
                 "ask on the host that was set up with `stork-node init`",
             ));
         };
-        let addrs = self.advertised();
+        let addrs = self.own_addrs();
         if addrs.is_empty() {
             return Err(refused(
                 "this node does not know an address that others could dial",

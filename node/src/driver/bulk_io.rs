@@ -33,7 +33,7 @@ impl Driver {
             }
             Action::Connect { node } => {
                 if !self.connections.contains_key(&node)
-                    && let Some(peer) = self.overlay.peer(node)
+                    && let Some(peer) = self.known_host(node)
                 {
                     self.dial(&peer, LinkClass::Transient, false);
                 }

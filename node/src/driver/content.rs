@@ -307,7 +307,7 @@ impl Driver {
             PieceSet::full(total)
         } else {
             let flags = info.partials.iter().flat_map(|p| p.have());
-            PieceSet::from_pieces((0u32..).zip(flags).filter(|(_, h)| *h).map(|(i, _)| i), total)
+            PieceSet::of((0u32..).zip(flags).filter(|(_, h)| *h).map(|(i, _)| i), total)
         };
         let role = match (whole, content.origin) {
             (true, true) => Role::Origin,
@@ -499,6 +499,33 @@ impl Driver {
         }
     }
 
+    /// Damaged files were taken out of the store: what they belonged to is fetched and shown again.
+    pub(super) fn look_again(&mut self) {
+        for c in self.contents.values_mut() {
+            let whole = self.store.tree_complete(c.release.tree).unwrap_or(true);
+            if c.stage == Stage::Whole && !whole {
+                c.stage = Stage::Idle;
+                c.wanted = false;
+            }
+        }
+        for vm in self.vms.values_mut() {
+            let gone = |set| matches!(self.store.set_info(set), Ok(None));
+            if vm.current.as_ref().is_some_and(|g| gone(g.set)) {
+                vm.current = None;
+            }
+        }
+        self.replan_soon();
+    }
+
+    /// What is half fetched is made durable, so that the next start goes on from here.
+    pub(super) fn save_on_exit(&self) {
+        for partial in self.swarms.values().flat_map(|s| &s.partials) {
+            if let Err(e) = partial.flush() {
+                tracing::warn!("a partial pack is not saved: {e}");
+            }
+        }
+    }
+
     /// Content of a VM's current view: it needs no protection of its own any more.
     pub(super) fn release_hold(&mut self, id: ManifestId) {
         if let Some(content) = self.contents.get_mut(&id) {
@@ -533,7 +560,7 @@ fn lease(
 ) -> Result<(), StoreError> {
     let base = manifest.packing.delta.as_ref().map(|d| d.base);
     let what = LeaseSet {
-        manifests: vec![id],
+        manifests: [id].into(),
         trees: base.into_iter().chain([tree]).collect(),
         ..LeaseSet::default()
     };

@@ -129,7 +129,7 @@ fn send_batch(outbox: &crate::net::Outbox, batch: &mut Vec<Item>) {
     let items = List::truncated(core::mem::take(batch));
     let frame = Frame::Overlay(OverlayFrame::Items(items));
     // The asker asks again after its time-out where this did not fit.
-    drop(outbox.push(Priority::Lazy, frame.to_bytes()));
+    outbox.push(Priority::Lazy, frame.to_bytes()).unwrap_or_default();
 }
 
 fn answer(reply: Option<Reply>, outcome: Result<(u64, u32), CommitError>) {

@@ -29,7 +29,6 @@ pub use counters::{Counters, EventRecord};
 pub use pushes::{CommitError, PushAuth, PushCall};
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,6 +54,8 @@ use workers::{Done, Workers};
 /// Where the outcome of a publisher's commit goes: the entry's number, or why not.
 pub(crate) type Reply = oneshot::Sender<Result<(u64, u32), CommitError>>;
 
+/// Outcomes of work that wait for the driver; workers wait beyond that.
+const OUTCOMES_MAX: usize = 1_024;
 /// How often slow matters are looked at: VM files, idle connections, own record.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
@@ -126,6 +127,7 @@ pub enum CallError {
 }
 
 /// What the driver is made of; `run.rs` puts it together.
+#[derive(Debug)]
 pub struct Parts {
     /// The settings.
     pub config: NodeConfig,
@@ -154,6 +156,7 @@ pub struct Parts {
 }
 
 /// Everything that comes in.
+#[derive(Debug)]
 pub struct Inbox {
     /// From the network.
     pub net: mpsc::Receiver<NetEvent>,
@@ -199,11 +202,19 @@ pub struct Driver {
     /// Catalog or VM files changed: VMs are looked at when this moment has come.
     replan_at: Option<Tick>,
     started_unix: u64,
+    outcomes: Option<mpsc::Receiver<Done>>,
+}
+
+impl core::fmt::Debug for Driver {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Driver").field("me", &self.me).finish_non_exhaustive()
+    }
 }
 
 impl Driver {
     /// Puts the driver together, and loads what is known of VMs and contents.
-    pub fn new(parts: Parts, done: mpsc::Sender<Done>) -> anyhow::Result<Self> {
+    pub fn new(parts: Parts) -> anyhow::Result<Self> {
+        let (done, outcomes) = mpsc::channel(OUTCOMES_MAX);
         let workers = Workers::start(Arc::clone(&parts.store), done)?;
         let me = crate::identity::node_id(&parts.key);
         let now = parts.clock.unix();
@@ -239,6 +250,7 @@ impl Driver {
             sending: BTreeMap::new(),
             replan_at: None,
             started_unix: now,
+            outcomes: Some(outcomes),
         };
         driver.start()?;
         Ok(driver)
@@ -256,7 +268,8 @@ impl Driver {
     }
 
     /// Runs until it is told to stop.
-    pub async fn run(mut self, mut inbox: Inbox, mut done: mpsc::Receiver<Done>) {
+    pub async fn run(mut self, mut inbox: Inbox) {
+        let Some(mut done) = self.outcomes.take() else { return };
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
         housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
@@ -339,9 +352,5 @@ impl Driver {
     fn event(&mut self, kind: &'static str, text: impl Into<String>) {
         let at = self.clock.unix_ms();
         self.counters.event(at, kind, text);
-    }
-
-    fn state_dir(&self) -> PathBuf {
-        self.config.state.clone()
     }
 }

@@ -108,7 +108,7 @@ impl Driver {
         }
     }
 
-    fn own_addrs(&self) -> Vec<SocketAddr> {
+    pub(super) fn own_addrs(&self) -> Vec<SocketAddr> {
         if !self.config.advertise.is_empty() {
             return self.config.advertise.clone();
         }
@@ -153,7 +153,8 @@ impl Driver {
     }
 
     fn check_hints(&mut self, hints: &[PeerHint]) -> Vec<Arc<Peer>> {
-        hints.iter().filter_map(|h| self.check_hint(h)).filter(|p| p.node != self.me).collect()
+        let me = self.me;
+        hints.iter().filter_map(|h| self.check_hint(h)).filter(|p| p.node != me).collect()
     }
 
     /// Hosts known from the last run, and those that the join named.
@@ -388,7 +389,7 @@ impl Driver {
         };
         let range = ItemRange { log: LogId::root(fleet), from: 1, to: 16 };
         let roots = self.store.items(range, 512 * 1024, 16).unwrap_or_default();
-        let peers = self.own_hint().into_iter().chain(self.overlay.hints(HINTS_MAX - 1));
+        let peers = self.own_hint().into_iter().chain(self.some_hints(HINTS_MAX - 1));
         let (roots, peers) = (List::truncated(roots), List::truncated(peers));
         let reply = JoinReply::Admitted { cert, roots, peers };
         self.event("host_admitted", format!("{name} ({})", node.short()));
@@ -509,11 +510,20 @@ impl Driver {
         }
     }
 
+    /// A host with its record, if it is known here.
+    pub(super) fn known_host(&self, node: NodeId) -> Option<Arc<Peer>> {
+        self.overlay.hosts().find(|p| p.node == node).map(Arc::clone)
+    }
+
+    fn some_hints(&self, count: usize) -> impl Iterator<Item = PeerHint> {
+        self.overlay.hosts().take(count).map(|p| p.hint.clone())
+    }
+
     /// How each host that is known here is named.
     pub(super) fn host_names(&self) -> BTreeMap<NodeId, String> {
         let now = self.clock.unix();
         let mut names = BTreeMap::from([(self.me, self.name.to_string())]);
-        for peer in self.overlay.roster() {
+        for peer in self.overlay.hosts() {
             if let Ok(cert) = self.trust.check_cert(&peer.hint.cert, now) {
                 names.insert(peer.node, cert.name.to_string());
             }

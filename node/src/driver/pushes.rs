@@ -118,7 +118,7 @@ impl Driver {
             }
             PushCall::Latest { publisher, package, arch, answer } => {
                 let found = self.catalog.latest(publisher, &package, &arch).map(|k| k.seq);
-                drop(answer.send(found));
+                answer.send(found).unwrap_or_default();
             }
             PushCall::Commit { publisher, entry, answer } => {
                 match self.check_commit(publisher, &entry) {

@@ -40,6 +40,15 @@ impl Store {
         self.pack_path(pack).is_file()
     }
 
+    /// The size of a pack that is here whole.
+    pub fn pack_size(&self, pack: PackId) -> Result<Option<u64>, StoreError> {
+        if !self.has_pack(pack) {
+            return Ok(None);
+        }
+        let file = self.open_pack(pack)?;
+        file.len().map(Some).map_err(|f| self.fault(f))
+    }
+
     /// Bytes of a pack that is here whole or open in parts: exactly `len` of them from `offset`. Of a
     /// partial pack only verified pieces are read.
     pub fn read_pack(&self, pack: PackId, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
