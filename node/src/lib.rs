@@ -4,6 +4,7 @@ pub mod catalog;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod demo;
 pub mod driver;
 pub mod identity;
 pub mod join;

@@ -3,5 +3,8 @@
 mod init;
 mod node;
 pub mod out;
+mod show;
+mod stork;
 
 pub use node::node_main;
+pub use stork::stork_main;

@@ -1,0 +1,284 @@
+//! `stork status | vm | release | peers | why | rollback | store | token | events | reload | demo`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use serde_json::{Value, json};
+use stork_wire::text::Label;
+
+use super::node::runtime;
+use super::out::{causes, failure, result};
+use super::show;
+use crate::control::{Client, ClientError};
+
+const EXAMPLES: &str = "Examples:
+  stork demo                     see all of it work on this machine, without root or configuration
+  stork status                   this host at a glance
+  stork vm web-1                 what one VM shows, and its generations
+  stork why web-1 nginx-common   why it shows that version, or none
+  stork rollback web-1           show the generation before
+  stork token create --name host-2
+
+Exit codes: 0 ok, 1 failed, 2 usage, 3 partly, 5 not found, 6 timed out, 7 refused by policy,
+75 try again (no daemon), 77 no permission";
+
+/// See and steer the stork daemon of this host.
+#[derive(Debug, Parser)]
+#[command(name = "stork", version, after_help = EXAMPLES)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args)]
+struct Common {
+    /// The daemon's control socket.
+    #[arg(long, global = true, env = "STORK_SOCKET", default_value = "/run/stork/api.sock")]
+    socket: PathBuf,
+    /// Print one JSON object with a versioned schema.
+    #[arg(long, global = true)]
+    json: bool,
+    /// Seconds to wait for the daemon.
+    #[arg(long, global = true, env = "STORK_TIMEOUT", default_value_t = 60)]
+    timeout: u64,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// This host at a glance.
+    Status,
+    /// The VMs of this host, or one of them with its generations.
+    Vm {
+        /// Its name.
+        name: Option<String>,
+    },
+    /// The releases that are known here, or those of one package with where their bytes came from.
+    Release {
+        /// The package.
+        package: Option<String>,
+    },
+    /// The hosts that this one is connected with.
+    Peers,
+    /// Why a VM shows a version of a package, or none.
+    Why {
+        /// The VM.
+        vm: String,
+        /// The package.
+        package: String,
+    },
+    /// Show a VM an earlier generation; what it replaces is skipped until something newer comes.
+    Rollback {
+        /// The VM.
+        vm: String,
+        /// The generation to show; the one before by default.
+        #[arg(long, value_name = "NUMBER")]
+        to: Option<u64>,
+        /// Forget what was rolled back, so that the VM goes forward again.
+        #[arg(long, conflicts_with = "to")]
+        undo: bool,
+    },
+    /// The store of this host.
+    Store {
+        #[command(subcommand)]
+        command: StoreCommand,
+    },
+    /// Tokens for hosts that want to join.
+    Token {
+        #[command(subcommand)]
+        command: TokenCommand,
+    },
+    /// What happened lately.
+    Events {
+        /// Only events after this number.
+        #[arg(long, default_value_t = 0)]
+        after: u64,
+    },
+    /// Read changed VM files at once.
+    Reload,
+    /// One publisher, five hosts and ten VMs on this machine, for a few seconds.
+    Demo(crate::demo::DemoArgs),
+    /// Print a completion script for a shell.
+    Completion {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page.
+    Man,
+}
+
+#[derive(Debug, Subcommand)]
+enum StoreCommand {
+    /// Objects, packs and free space.
+    Stat,
+    /// Hash everything again; what is damaged is taken out and fetched again.
+    Verify,
+    /// Remove what no VM and no seed budget needs.
+    Gc {
+        /// Only say what would be removed.
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum TokenCommand {
+    /// Make a token with which one host can join, once.
+    Create {
+        /// The name that the host gets; without it the host may choose.
+        #[arg(long)]
+        name: Option<Label>,
+        /// The site that the host gets.
+        #[arg(long, default_value = "default")]
+        site: Label,
+        /// Seconds that the token is good for.
+        #[arg(long, default_value_t = 3_600, value_name = "SECONDS")]
+        ttl: u64,
+    },
+}
+
+/// Runs `stork` with these arguments.
+pub fn stork_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().collect();
+    // The demo starts this same binary again as daemon and as publisher.
+    match args.get(1).and_then(|a| a.to_str()) {
+        Some("__node") => return super::node_main(skip_second(&args)),
+        Some("__publish") => return stork_publisher::run_cli(skip_second(&args)),
+        _ => {}
+    }
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(e) => {
+            drop(e.print());
+            return ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(2));
+        }
+    };
+    match cli.command {
+        Command::Completion { shell } => {
+            let mut command = <Cli as clap::CommandFactory>::command();
+            clap_complete::generate(shell, &mut command, "stork", &mut std::io::stdout());
+            ExitCode::SUCCESS
+        }
+        Command::Man => {
+            let man = clap_mangen::Man::new(<Cli as clap::CommandFactory>::command());
+            match man.render(&mut std::io::stdout()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(e) => failure(&e.to_string(), &[], "", 1),
+            }
+        }
+        Command::Demo(args) => crate::demo::run(args, cli.common.json),
+        command => match runtime() {
+            Ok(rt) => rt.block_on(ask(&cli.common, command)),
+            Err(e) => failure(&e.to_string(), &[], "", 1),
+        },
+    }
+}
+
+fn skip_second(args: &[OsString]) -> Vec<OsString> {
+    let rest = args.iter().enumerate().filter(|(i, _)| *i != 1);
+    rest.map(|(_, a)| a.clone()).collect()
+}
+
+async fn ask(common: &Common, command: Command) -> ExitCode {
+    let client = Client::new(&common.socket, Duration::from_secs(common.timeout.max(1)));
+    match answer(&client, command).await {
+        Ok((value, text, code)) => {
+            let shown = if common.json { value.to_string() } else { text };
+            result(&shown);
+            ExitCode::from(code)
+        }
+        Err(e) => failure(&e.to_string(), &causes(&e), &e.help(), e.exit_code()),
+    }
+}
+
+type Answered = Result<(Value, String, u8), ClientError>;
+
+async fn answer(client: &Client, command: Command) -> Answered {
+    let (value, text) = match command {
+        Command::Status => show_with(client.get("/v1/status").await?, show::status),
+        Command::Vm { name } => {
+            let all = client.get("/v1/vms").await?;
+            match name {
+                None => show_with(all, show::vms),
+                Some(name) => show_with(pick(&all, "vms", "name", &name)?, show::vm),
+            }
+        }
+        Command::Release { package } => {
+            let all = client.get("/v1/releases").await?;
+            match package {
+                None => show_with(all, show::releases),
+                Some(package) => show_with(only(all, &package)?, show::release),
+            }
+        }
+        Command::Peers => show_with(client.get("/v1/peers").await?, show::peers),
+        Command::Why { vm, package } => {
+            show_with(client.get(&format!("/v1/why/{vm}/{package}")).await?, show::why)
+        }
+        Command::Rollback { vm, to, undo } => {
+            let body = json!({ "to": to, "undo": undo });
+            let path = format!("/v1/vms/{vm}/rollback");
+            show_with(client.post(&path, &body).await?, show::rollback)
+        }
+        Command::Store { command } => return store(client, command).await,
+        Command::Token { command: TokenCommand::Create { name, site, ttl } } => {
+            let body = json!({ "name": name, "site": site, "ttl_s": ttl });
+            show_with(client.post("/v1/tokens", &body).await?, show::token)
+        }
+        Command::Events { after } => {
+            show_with(client.get(&format!("/v1/events?after={after}")).await?, show::events)
+        }
+        Command::Reload => show_with(client.post("/v1/reload", &json!({})).await?, show::reload),
+        Command::Demo(_) | Command::Completion { .. } | Command::Man => (Value::Null, String::new()),
+    };
+    Ok((value, text, 0))
+}
+
+async fn store(client: &Client, command: StoreCommand) -> Answered {
+    match command {
+        StoreCommand::Stat => {
+            let (value, text) = show_with(client.get("/v1/store").await?, show::store_stat);
+            Ok((value, text, 0))
+        }
+        StoreCommand::Verify => {
+            let value = client.post("/v1/store/verify", &json!({})).await?;
+            let damaged = value["damaged"].as_array().is_some_and(|d| !d.is_empty());
+            let (value, text) = show_with(value, show::store_verify);
+            Ok((value, text, if damaged { 3 } else { 0 }))
+        }
+        StoreCommand::Gc { dry_run } => {
+            let value = client.post("/v1/store/gc", &json!({ "dry_run": dry_run })).await?;
+            let (value, text) = show_with(value, show::store_gc);
+            Ok((value, text, 0))
+        }
+    }
+}
+
+fn show_with(value: Value, show: fn(&Value) -> String) -> (Value, String) {
+    let text = show(&value);
+    (value, text)
+}
+
+fn not_found(what: String, help: &str) -> ClientError {
+    ClientError::Refused { status: 404, message: what, help: help.to_owned() }
+}
+
+fn pick(all: &Value, list: &str, key: &str, name: &str) -> Result<Value, ClientError> {
+    let items = all[list].as_array().cloned().unwrap_or_default();
+    let found = items.into_iter().find(|v| v[key].as_str() == Some(name));
+    found.ok_or_else(|| not_found(format!("there is no VM `{name}` on this host"), "`stork vm` lists them"))
+}
+
+fn only(mut all: Value, package: &str) -> Result<Value, ClientError> {
+    if let Some(list) = all["releases"].as_array_mut() {
+        list.retain(|r| r["package"].as_str() == Some(package));
+        if list.is_empty() {
+            let what = format!("no release of `{package}` is known here");
+            return Err(not_found(what, "`stork release` lists them"));
+        }
+    }
+    Ok(all)
+}
