@@ -56,7 +56,11 @@ pub fn run_cli(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(e) => {
             // Help and version go to stdout and are no failure.
             drop(e.print());
-            return ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(2));
+            let code = u8::try_from(e.exit_code()).unwrap_or(2);
+            if code != 0 {
+                out::chat("help: `stork-publish --help` has examples; each command has its own");
+            }
+            return ExitCode::from(code);
         }
     };
     match run(cli.command) {
