@@ -92,7 +92,10 @@ fn run(command: Command) -> Result<(), Failure> {
             out::raw(&script);
             Ok(())
         }
-        Command::Man => {
+        Command::Man { out: Some(dir) } => std::fs::create_dir_all(&dir)
+            .and_then(|()| clap_mangen::generate_to(Cli::command(), &dir))
+            .map_err(|e| Failure::new(e, "choose a directory that you may write to, by --out")),
+        Command::Man { out: None } => {
             let mut page = Vec::new();
             let made = clap_mangen::Man::new(Cli::command()).render(&mut page);
             made.map_err(|e| Failure::new(e, "report this as a bug"))?;
