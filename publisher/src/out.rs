@@ -52,8 +52,34 @@ pub fn bytes(n: u64) -> String {
     format!("{}.{} {name}", tenths / 10, tenths % 10)
 }
 
+/// The UTC day of a time in seconds since 1970: `2026-11-22`.
+#[must_use]
+pub fn day(seconds: u64) -> String {
+    // Days to civil date by eras of 400 years, each of 146 097 days, that begin on 1 March
+    // (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms").
+    let days = seconds / 86_400 + 719_468;
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let shifted = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = year + era * 400 + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
 #[cfg(test)]
 mod tests {
+    /// Days around leap years and the turn of a century.
+    #[test]
+    fn days() {
+        assert_eq!(super::day(0), "1970-01-01");
+        assert_eq!(super::day(951_782_400), "2000-02-29");
+        assert_eq!(super::day(951_868_800), "2000-03-01");
+        assert_eq!(super::day(1_767_225_599), "2025-12-31");
+        assert_eq!(super::day(4_107_542_400), "2100-03-01");
+    }
+
     /// Sizes are short and keep one digit after the point.
     #[test]
     fn sizes() {

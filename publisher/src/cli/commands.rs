@@ -139,36 +139,36 @@ fn charter_lines(charter: &Charter) -> Vec<String> {
         let keys: Vec<String> = r.keys.iter().map(keys::fingerprint).collect();
         format!("{} of {}: {}", r.threshold, r.keys.len(), keys.join(", "))
     };
-    let mut out = vec![
+    let mut lines = vec![
         format!("fleet      {} {}", root.name, charter.fleet),
-        format!("  root document {}, expires {}", root.number, root.expires),
+        format!("  root document {}, expires {}", root.number, out::day(root.expires)),
         format!("  root       {}", role(&root.root)),
         format!("  admission  {}", role(&root.admission)),
     ];
     for a in &root.authorities {
-        out.push(format!("  groups {}  {}", a.names.as_str(), role(&a.role)));
+        lines.push(format!("  groups {}  {}", a.names.as_str(), role(&a.role)));
     }
     for (id, doc) in &charter.publishers {
-        out.push(format!("publisher  {} {id}", doc.name));
-        out.push(format!("  document {}, expires {}", doc.number, doc.expires));
+        lines.push(format!("publisher  {} {id}", doc.name));
+        lines.push(format!("  document {}, expires {}", doc.number, out::day(doc.expires)));
         for key in &doc.release_keys {
             let names: Vec<&str> = key.packages.iter().map(|p| p.as_str()).collect();
             let key = keys::fingerprint(&key.key);
-            out.push(format!("  release key {key} for {}", names.join(", ")));
+            lines.push(format!("  release key {key} for {}", names.join(", ")));
         }
         for home in &doc.homes {
-            out.push(format!("  home {home}"));
+            lines.push(format!("  home {home}"));
         }
     }
     for (id, doc) in &charter.groups {
-        out.push(format!("group      {} {id}", doc.name));
-        out.push(format!("  document {}, expires {}", doc.number, doc.expires));
+        lines.push(format!("group      {} {id}", doc.name));
+        lines.push(format!("  document {}, expires {}", doc.number, out::day(doc.expires)));
         for grant in &doc.publishers {
             let names: Vec<&str> = grant.packages.iter().map(|p| p.as_str()).collect();
-            out.push(format!("  publisher {} may publish {}", grant.name, names.join(", ")));
+            lines.push(format!("  publisher {} may publish {}", grant.name, names.join(", ")));
         }
     }
-    out
+    lines
 }
 
 /// Reads an older package as the base: its name does not matter to its tree.

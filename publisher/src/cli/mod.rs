@@ -63,8 +63,12 @@ enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// Print the manual page
-    Man,
+    /// Print the manual page, or write the pages of all commands
+    Man {
+        /// Write one page for each command into this directory
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -97,8 +101,8 @@ enum KeyCommand {
 /// How new keys are locked.
 #[derive(Debug, Args)]
 struct NewPassphrase {
-    /// Write private keys in the clear
-    #[arg(long, conflicts_with = "passphrase_file")]
+    /// Write private keys in the clear, whatever the environment says
+    #[arg(long)]
     no_passphrase: bool,
     /// Take the passphrase from the first line of a file
     #[arg(long, value_name = "FILE", env = "STORK_PASSPHRASE_FILE")]

@@ -56,7 +56,11 @@ pub fn run_cli(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(e) => {
             // Help and version go to stdout and are no failure.
             drop(e.print());
-            return ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(2));
+            let code = u8::try_from(e.exit_code()).unwrap_or(2);
+            if code != 0 {
+                out::chat("help: `stork-publish --help` has examples; each command has its own");
+            }
+            return ExitCode::from(code);
         }
     };
     match run(cli.command) {
@@ -88,7 +92,10 @@ fn run(command: Command) -> Result<(), Failure> {
             out::raw(&script);
             Ok(())
         }
-        Command::Man => {
+        Command::Man { out: Some(dir) } => std::fs::create_dir_all(&dir)
+            .and_then(|()| clap_mangen::generate_to(Cli::command(), &dir))
+            .map_err(|e| Failure::new(e, "choose a directory that you may write to, by --out")),
+        Command::Man { out: None } => {
             let mut page = Vec::new();
             let made = clap_mangen::Man::new(Cli::command()).render(&mut page);
             made.map_err(|e| Failure::new(e, "report this as a bug"))?;

@@ -65,6 +65,9 @@ fn first_minutes() {
     fails(&format!("{push} --to 127.0.0.1:1"), 2);
     ok("completion bash");
     ok("man");
+    ok("man --out @man");
+    let page = fs::read_to_string(dir.path().join("man/stork-publish-push.1")).unwrap();
+    assert!(page.contains("allow"), "{page}");
     ok("--help");
     fails("frobnicate", 2);
 }

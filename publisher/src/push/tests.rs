@@ -206,7 +206,7 @@ async fn lying_nodes() {
     let e = shop.push("1.1", &[&node]).await.unwrap_err();
     assert!(matches!(e, PushError::Feed(crate::feed::FeedError::NotOurs { .. })), "{e}");
 
-    node.state().refuse = Some(stork_wire::frame::Refusal::Trust);
+    node.state().refuse = Some(Refusal::Trust);
     let e = shop.push("1.1", &[&node]).await.unwrap_err();
     assert!(matches!(e, PushError::Refused { .. }) && e.exit() == 4, "{e}");
 }

@@ -60,7 +60,7 @@ fn ar_of(members: &[(&str, &[u8])]) -> Vec<u8> {
     let mut out = b"!<arch>\n".to_vec();
     for (name, data) in members {
         let len = data.len();
-        write!(out, "{name:<16}{:<12}{:<6}{:<6}{:<8}{len:<10}`\n", 0, 0, 0, "100644").unwrap();
+        writeln!(out, "{name:<16}{:<12}{:<6}{:<6}{:<8}{len:<10}`", 0, 0, 0, "100644").unwrap();
         out.extend_from_slice(data);
         if len % 2 == 1 {
             out.push(b'\n');
