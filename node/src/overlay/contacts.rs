@@ -180,13 +180,16 @@ impl Overlay {
     }
 
     /// Files the host of a link that ended.
-    pub(super) fn file_former(&mut self, now: Tick, peer: &Arc<Peer>, why: Why) {
+    pub(super) fn file_former(&mut self, now: Tick, peer: &Arc<Peer>, why: Why, heard: Tick) {
+        let lost =
+            matches!(why, Why::Gone | Why::Silent) && self.roster_lost(now, peer.node, heard);
         let mut contact = Contact::new(Arc::clone(peer), None, now);
         contact.not_before = now.after_ms(match why {
             Why::Misbehaved => BAN_MS,
             Why::Replaced => 0,
             Why::Evicted | Why::Unlinked | Why::Disagreed => REFUSED_WAIT_MS,
-            Why::Gone | Why::Silent => FAILED_WAIT_MS,
+            Why::Gone | Why::Silent if lost => FAILED_WAIT_MS,
+            Why::Gone | Why::Silent => 0,
         });
         if why == Why::Misbehaved {
             self.bans.set(peer.node, contact.not_before);
@@ -194,13 +197,10 @@ impl Overlay {
         if let Some(anchor) = self.contacts.anchors.get_mut(&peer.node) {
             let peer = Arc::clone(peer);
             *anchor = Contact { peer, ..contact };
-        } else if matches!(why, Why::Gone | Why::Silent | Why::Misbehaved) {
+        } else if lost || why == Why::Misbehaved {
             self.contacts.bury(contact);
         } else {
             self.contacts.put_passive(contact, &mut self.rng);
-        }
-        if matches!(why, Why::Gone | Why::Silent) {
-            self.roster_lost(now, peer.node);
         }
     }
 
@@ -228,10 +228,10 @@ impl Overlay {
 
     /// A dial came to nothing.
     pub(super) fn on_dial_failed(&mut self, now: Tick, node: NodeId) {
-        if self.dialling.remove(&node).is_none() || self.links.contains_key(&node) {
+        let Some(dial) = self.dialling.remove(&node) else { return };
+        if self.links.contains_key(&node) || !self.roster_lost(now, node, dial.since) {
             return;
         }
-        self.roster_lost(now, node);
         let Some(contact) = self.contacts.any(&node) else { return };
         let wait = FAILED_WAIT_MS.saturating_mul(1 << contact.fails.min(7));
         contact.fails = contact.fails.saturating_add(1);

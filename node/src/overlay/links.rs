@@ -185,7 +185,7 @@ impl Overlay {
         let granted = self.admit(now, &peer, class, starving, actions);
         let hints = self.hints_for(to);
         actions.push(Action::Answer { to, class: granted, hints });
-        let news = self.take_record(now, &peer, None);
+        let news = self.take_newcomer(now, &peer);
         if granted == LinkClass::Transient {
             self.learn(now, &peer, None);
         } else {
@@ -257,7 +257,7 @@ impl Overlay {
         let node = peer.node;
         let dial = self.dialling.remove(&node);
         let starving = dial.as_ref().is_some_and(|d| d.starving);
-        let news = self.take_record(now, &peer, None);
+        let news = self.take_newcomer(now, &peer);
         for hint in hints {
             self.learn(now, hint, Some(node));
         }
@@ -328,7 +328,7 @@ impl Overlay {
         self.missing.drop_peer(&node);
         self.fetch_drop_peer(node);
         self.sessions.remove(&node);
-        self.file_former(now, &link.peer, why);
+        self.file_former(now, &link.peer, why, link.heard);
         self.refill_soon(now);
         self.touch_saved(now);
         actions.push(Action::Event(Event::LinkDown { node, why }));

@@ -41,7 +41,7 @@ const MERGE_EVERY_MS: u64 = 60_000;
 pub(super) struct Dial {
     pub(super) class: LinkClass,
     pub(super) starving: bool,
-    since: Tick,
+    pub(super) since: Tick,
 }
 
 /// When to do what.

@@ -23,6 +23,9 @@ use super::rng::{cut, mix};
 const SEEN_MAX: usize = 16_384;
 /// A host that was found dead is tried again after this, if no newer record came before.
 const LOST_MS: u64 = 600_000;
+/// A host whose record is younger than this is a newcomer, which gets the whole roster from those
+/// that it asks for links while it is starving.
+const NEWCOMER_MS: u64 = 60_000;
 /// Frames of records per link and flush; what is left waits for the next one.
 const RECORD_FRAMES_PER_FLUSH: usize = 4;
 
@@ -37,7 +40,7 @@ struct Member {
 #[derive(Debug)]
 pub(super) struct Roster {
     map: BTreeMap<NodeId, Member>,
-    seen: Recent<NodeId, u64>,
+    seen: Recent<NodeId, (u64, Tick)>,
 }
 
 impl Roster {
@@ -97,16 +100,24 @@ impl Overlay {
         if node == self.me || peer.expires <= now {
             return false;
         }
-        if self.roster.seen.get(&node).is_some_and(|known| *known >= peer.incarnation) {
+        if self.roster.seen.get(&node).is_some_and(|(known, _)| *known >= peer.incarnation) {
             let Some(member) = self.roster.map.get_mut(&node) else { return false };
             return from.is_none() && member.lost.take().is_some();
         }
-        self.roster.seen.set(node, peer.incarnation);
+        self.roster.seen.set(node, (peer.incarnation, now));
         self.roster.put(now, peer, &self.site, self.config.roster);
         if self.roster.map.contains_key(&node) {
             self.queue_record(now, node, from);
         }
         true
+    }
+
+    /// Takes the record of a host that is here itself. True where the host is likely to lack other
+    /// records: its own is news, or came by a flood a moment before.
+    pub(super) fn take_newcomer(&mut self, now: Tick, peer: &Arc<Peer>) -> bool {
+        let news = self.take_record(now, peer, None);
+        let seen = self.roster.seen.get(&peer.node);
+        news || seen.is_some_and(|(_, at)| now.since(*at) < NEWCOMER_MS)
     }
 
     /// Records of a flood: what is new goes on, and may be a host to link to.
@@ -173,11 +184,16 @@ impl Overlay {
         left
     }
 
-    /// A host was found dead.
-    pub(super) fn roster_lost(&mut self, now: Tick, node: NodeId) {
+    /// A host was found dead, of which `heard` was the last sign. False where its record is newer
+    /// than that: it has restarted.
+    pub(super) fn roster_lost(&mut self, now: Tick, node: NodeId, heard: Tick) -> bool {
+        if self.roster.seen.get(&node).is_some_and(|(_, at)| *at > heard) {
+            return false;
+        }
         if let Some(member) = self.roster.map.get_mut(&node) {
             member.lost = Some(now);
         }
+        true
     }
 
     /// Live hosts that subscribe to one of these groups, for transfer.

