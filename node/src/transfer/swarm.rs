@@ -26,6 +26,8 @@ use super::stats::{Bucket, Counters, Ledger, Median};
 pub(super) const CANDIDATES_MAX: usize = 1_024;
 /// Longest wait before new pieces are announced (protocol.md §3e).
 const HAVE_BATCH_MS: u64 = 20;
+/// And at the most this part of the time that a piece takes: news that waits costs makespan.
+const HAVE_BATCH_PART: u64 = 16;
 
 /// What every part of the planner may use while it handles one input.
 pub(super) struct Ctx<'a> {
@@ -310,7 +312,11 @@ impl Swarm {
             injector.gained(piece, self.rarity.get(piece as usize).copied().unwrap_or(0));
         } else {
             self.unannounced.push(piece);
-            let wait = if self.complete() { 0 } else { (self.pace_ms() / 8).min(HAVE_BATCH_MS) };
+            let wait = if self.complete() {
+                0
+            } else {
+                (self.pace_ms() / HAVE_BATCH_PART).min(HAVE_BATCH_MS)
+            };
             let at = now.after_ms(wait);
             self.flush_at = Some(self.flush_at.map_or(at, |f| f.min(at)));
         }

@@ -213,7 +213,7 @@ impl Swarm {
         ctx.counters.passes += 1;
         let pace = self.pace_ms();
         let Some(n) = self.neighbours.get_mut(&from) else { return };
-        let grant = n.pass_grant(ctx.now, pace / 2);
+        let grant = n.pass_grant(ctx.now, pace / 4);
         self.offer_back(from, grant.and_then(|g| g.offer));
     }
 
