@@ -26,7 +26,7 @@ fn a_flood_does_not_stop_the_others() {
         let all = Bits::from_pieces(0..64, 64);
         let lie = TransferFrame::Open { swarm: s, pieces: 64, have: all };
         let huge = Bits::from_pieces(0..65_536, 65_536);
-        let unknown = SwarmId([i as u8; 32]);
+        let unknown = SwarmId([i.to_le_bytes()[0]; 32]);
         let pieces = List::truncated([piece, u32::MAX, i % 64]);
         for frame in [
             lie,
@@ -39,7 +39,7 @@ fn a_flood_does_not_stop_the_others() {
             TransferFrame::Pass(s),
             TransferFrame::Cancel { swarm: s, piece: i % 70 },
             TransferFrame::Rare { swarm: s, piece: i % 70 },
-            TransferFrame::Interest(ManifestId([i as u8; 32])),
+            TransferFrame::Interest(ManifestId([i.to_le_bytes()[0]; 32])),
             TransferFrame::Busy { manifest: ManifestId([1; 32]), retry_ms: u32::MAX },
         ] {
             world.inject(9, h, t, frame);

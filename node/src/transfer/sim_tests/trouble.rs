@@ -10,22 +10,22 @@ use crate::transfer::PieceSet;
 fn churn() {
     let content = Content::of(256, 40);
     let mut world = World::new(41, 7, 21);
-    let bound = content.bound_ms();
+    let part = |p: u64| content.bytes() / GBIT * p / 10;
     world.join(0, 0, content.join(0, PieceSet::full(256)));
     let late = [39, 40];
     for h in &content.hosts {
-        let at = if late.contains(h) { (0.3 * bound) as u64 } else { 0 };
+        let at = if late.contains(h) { part(3) } else { 0 };
         world.join(*h, at, content.join(*h, PieceSet::empty(256)));
     }
-    for (h, part) in [(3, 0.2), (17, 0.6)] {
-        world.kill(h, (part * bound) as u64);
+    for (h, p) in [(3, 2), (17, 6)] {
+        world.kill(h, part(p));
     }
-    world.slow(9, (0.3 * bound) as u64, GBIT / 100);
+    world.slow(9, part(3), GBIT / 100);
     let alive: Vec<usize> =
         content.hosts.iter().copied().filter(|h| ![3, 17].contains(h)).collect();
     world.finish(60_000, content.swarm, &alive);
     let took = |h: &usize| {
-        let from = if late.contains(h) { (0.3 * bound).floor() } else { 0.0 };
+        let from = if late.contains(h) { part(3) as f64 } else { 0.0 };
         world.hosts[*h].done_us[&content.swarm] as f64 / 1000.0 - from
     };
     let ms = alive.iter().map(took).fold(0.0, f64::max);
@@ -41,7 +41,7 @@ fn the_origin_leaves() {
     content.start(&mut world);
     let injected = world.run(60_000, |w| w.hosts[0].sent_bytes >= content.bytes());
     let left = injected.unwrap();
-    world.kill(0, left as u64 + 1);
+    world.kill(0, world.now / 1000 + 1);
     let ms = world.finish(60_000, content.swarm, &content.hosts);
     let f = figures("origin leaves", &world, &content, ms);
     assert!(f.makespan <= 1.4, "{f:?}");
@@ -73,6 +73,7 @@ fn nine_liars() {
     content.start(&mut world);
     let ms = world.finish(60_000, content.swarm, &[1, 2]);
     figures("nine of eleven corrupt", &world, &content, ms);
+    assert!(ms <= 10_000.0, "{ms}");
     for h in [1, 2] {
         assert!(!world.hosts[h].blamed.contains(&node(0)), "the origin was blamed");
         assert!(world.hosts[h].blamed.iter().all(|n| *n >= node(3)), "an honest host was blamed");
@@ -88,8 +89,9 @@ fn a_liar_and_a_stalled_host() {
     world.hosts[5].kind = Kind::Silent;
     content.start(&mut world);
     let ms = world.finish(60_000, content.swarm, &content.hosts);
-    let f = figures("one liar, one silent", &world, &content, ms);
-    assert!(f.makespan <= 2.0, "{f:?}");
+    figures("one liar, one silent", &world, &content, ms);
+    // I16: what only they were given is missed for ten seconds at the most.
+    assert!(ms <= 10_000.0, "{ms}");
     for h in &world.hosts {
         assert!(h.blamed.iter().all(|n| *n == node(4) || *n == node(5)), "{:?}", h.blamed);
     }
