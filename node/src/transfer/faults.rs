@@ -59,7 +59,7 @@ impl Faults {
         r.stalls = r.stalls.saturating_add(1);
         let wait = AVOID_MS << u32::from(r.stalls - 1).min(10);
         r.avoid = now.after_ms(wait.min(AVOID_MS_MAX));
-        if r.stalls % FALSE_HAVES != 0 {
+        if !r.stalls.is_multiple_of(FALSE_HAVES) {
             return Verdict::Avoid;
         }
         let until = now.after_ms(FORGET_MS);
@@ -95,6 +95,11 @@ impl Faults {
         self.0.get(&node).is_some_and(|r| r.shun > now || r.bads >= BADS_MAX)
     }
 
+    /// Until when it is not asked at all.
+    pub(super) fn shunned_until(&self, node: NodeId, now: Tick) -> Option<Tick> {
+        self.0.get(&node).map(|r| r.shun).filter(|t| *t > now)
+    }
+
     /// Whether it is out for good.
     pub(super) fn banned(&self, node: NodeId) -> bool {
         self.0.get(&node).is_some_and(|r| r.bads >= BADS_MAX)
@@ -128,8 +133,12 @@ mod tests {
         assert!(f.shunned(n, Tick(299_999)) && !f.shunned(n, Tick(300_000)) && !f.banned(n));
         f.bad(n, Tick(0));
         assert!(f.banned(n) && f.shunned(n, Tick(u64::MAX)));
-        (0..=255).for_each(|i| drop(f.stalled(NodeId([i; 32]), Tick(0))));
-        (0..=255).for_each(|i| drop(f.stalled(NodeId([i / 2; 32]), Tick(0))));
+        for i in 0..=255 {
+            f.stalled(NodeId([i; 32]), Tick(0));
+        }
+        for i in 0..=255 {
+            f.stalled(NodeId([[i; 16], [1; 16]].concat().try_into().unwrap()), Tick(0));
+        }
         assert!(f.0.len() <= FAULTS_MAX && f.banned(n));
     }
 }

@@ -20,7 +20,6 @@ use super::neighbour::Neighbour;
 use super::pieces::PieceSet;
 use super::rng::{Rng, mix};
 use super::stats::Bucket;
-use super::swarm::rare_bucket;
 
 /// Pieces that one neighbour may ask for again at once.
 const ASKED_MAX: usize = 64;
@@ -59,7 +58,7 @@ pub(super) struct Injector {
 }
 
 impl Injector {
-    pub(super) fn new(have: &PieceSet, now: Tick) -> Self {
+    pub(super) fn new(have: &PieceSet, budget: Bucket) -> Self {
         Self {
             fresh: have.clone(),
             claimed: PieceSet::empty(have.len()),
@@ -68,7 +67,7 @@ impl Injector {
             young: BTreeMap::new(),
             asked: BTreeMap::new(),
             mine: None,
-            budget: rare_bucket(have.len(), now),
+            budget,
         }
     }
 
@@ -141,7 +140,9 @@ impl Injector {
         self.injected.insert(piece);
         self.pending.insert(piece, Pending { to, since: now, sent: false });
         self.young.insert(piece, now);
-        self.asked.values_mut().for_each(|a| drop(a.remove(&piece)));
+        for asked in self.asked.values_mut() {
+            asked.remove(&piece);
+        }
     }
 
     /// It was not sent after all.
@@ -204,6 +205,9 @@ impl Injector {
     pub(super) fn rare(&mut self, piece: u32, node: NodeId, now: Tick) {
         let young = self.young.get(&piece).is_some_and(|t| now.since(*t) < RARE_AGE_MS);
         if young || self.pending.contains_key(&piece) {
+            return;
+        }
+        if self.asked.values().any(|a| a.contains(&piece)) {
             return;
         }
         let first = !self.injected.contains(piece);

@@ -319,9 +319,12 @@ impl Swarm {
         }
         self.seeker.next_round = ctx.now.after_ms(RARE_ROUND_MS);
         let mut rare = Vec::new();
+        // Nothing came for long: whoever claims to have it does not grant or deliver it.
+        let hungry = ctx.now.since(self.seeker.arrived) >= HUNGER_MS.max(2 * self.steal_ms());
         let pieces = (0u32..).zip(&mut self.seeker.rounds).zip(&self.rarity);
         for ((piece, rounds), holders) in pieces {
-            if *holders > 0 || self.have.contains(piece) || self.reserved.contains(piece) {
+            let held = *holders > 0 && !hungry;
+            if held || self.have.contains(piece) || self.reserved.contains(piece) {
                 *rounds = 0;
                 continue;
             }

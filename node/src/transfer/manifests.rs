@@ -279,6 +279,7 @@ impl Manifests {
     }
 
     /// How many manifests there is state for.
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }

@@ -88,12 +88,17 @@ impl Swarm {
         let avoided = self.faults.avoided(from, ctx.now);
         let fits = |p: u32| !avoided || self.only_holder(p, from, ctx.now);
         let mut best: Option<(u16, u32)> = None;
-        for _ in 0..RAREST_OF.min(n.wanted as usize) {
-            let start = u32::try_from(ctx.rng.below(self.pieces() as usize)).unwrap_or(0);
+        let mut start = u32::try_from(ctx.rng.below(self.pieces() as usize)).unwrap_or(0);
+        for _ in 0..RAREST_OF {
             let Some(p) = n.have.find(start, [&self.have, &self.reserved], fits) else { break };
             if best.is_none_or(|(r, _)| self.rarity_of(p) < r) {
                 best = Some((self.rarity_of(p), p));
             }
+            // Few are looked at one after the other, so that none is missed; many at random.
+            start = match n.wanted as usize > RAREST_OF {
+                true => u32::try_from(ctx.rng.below(self.pieces() as usize)).unwrap_or(0),
+                false => (p + 1) % self.pieces(),
+            };
         }
         best.map(|(_, p)| p).or_else(|| self.pick_twice(from, &n.have, ctx.now))
     }
@@ -174,6 +179,9 @@ impl Swarm {
                 if self.faults.banned(from) {
                     self.remove_neighbour(from, ctx);
                     ctx.send(from, TransferFrame::Close(self.id));
+                } else if let Some(until) = self.faults.shunned_until(from, ctx.now) {
+                    // What it has does not count, so that we ask for it elsewhere (A13).
+                    self.mute(from, until);
                 }
             }
             Fault::Stalled => {
@@ -187,7 +195,7 @@ impl Swarm {
     fn stalled(&mut self, from: NodeId, ctx: &mut Ctx<'_>) {
         if let Verdict::Forget(until) = self.faults.stalled(from, ctx.now) {
             ctx.actions.push(Action::Blame { node: from, why: Why::FalseHave });
-            self.mute(from, until, ctx.now);
+            self.mute(from, until);
         }
     }
 

@@ -26,6 +26,10 @@ use super::stats::{Bucket, Counters, Ledger, Median};
 pub(super) const CANDIDATES_MAX: usize = 1_024;
 /// Longest wait before new pieces are announced (protocol.md §3e).
 const HAVE_BATCH_MS: u64 = 20;
+/// See `rare_bucket`.
+const RARE_BYTES_PER_S: u64 = 8 * 1024 * 1024;
+/// And at the most this part of the time that a piece takes: news that waits costs makespan.
+const HAVE_BATCH_PART: u64 = 16;
 
 /// What every part of the planner may use while it handles one input.
 pub(super) struct Ctx<'a> {
@@ -89,9 +93,11 @@ pub(super) struct Swarm {
     pub(super) sinks: Ledger,
 }
 
-/// Pieces per second that may be asked of an origin again (protocol.md §3e: 2 %, at least one).
-pub(super) fn rare_bucket(pieces: u32, now: Tick) -> Bucket {
-    Bucket::new(u64::from(pieces / 50).max(1), now)
+/// Pieces per second that an origin may be asked for again: 2 % of them and at least one
+/// (protocol.md §3e), and at least 8 MiB, a sixteenth of a link of 1 Gbit/s. Without that, a small
+/// content that was injected into liars would take a second for each lost piece (A13).
+fn rare_bucket(pieces: u32, len_max: u64, now: Tick) -> Bucket {
+    Bucket::new(u64::from(pieces / 50).max(RARE_BYTES_PER_S / len_max.max(1)).max(1), now)
 }
 
 impl Swarm {
@@ -104,13 +110,16 @@ impl Swarm {
         if !fits {
             return None;
         }
-        let injector = (join.role == Role::Origin).then(|| Injector::new(&join.have, ctx.now));
+        let len_max = u64::from(join.lens.iter().copied().max().unwrap_or(1));
+        let budget = rare_bucket(len, len_max, ctx.now);
+        let injector =
+            (join.role == Role::Origin).then(|| Injector::new(&join.have, budget.clone()));
         let mut swarm = Self {
             id: join.swarm,
             manifest: join.manifest,
             urgency: join.urgency,
             role: join.role,
-            len_max: u64::from(join.lens.iter().copied().max().unwrap_or(1)),
+            len_max,
             rarity: vec![0; join.lens.len()],
             lens: join.lens,
             have: join.have,
@@ -127,7 +136,7 @@ impl Swarm {
             flush_at: None,
             injector,
             seeker: Seeker::new(len, ctx.now),
-            rare: rare_bucket(len, ctx.now),
+            rare: budget,
             sources: Ledger::default(),
             sinks: Ledger::default(),
         };
@@ -196,6 +205,7 @@ impl Swarm {
         let origin = self.origins.binary_search(&node).is_ok();
         let mut new = Neighbour::new(link, picked, origin, self.pieces(), ctx.rng.next());
         new.useful = self.have.count();
+        new.muted = self.faults.shunned_until(node, ctx.now);
         self.neighbours.insert(node, new);
     }
 
@@ -203,7 +213,7 @@ impl Swarm {
     pub(super) fn remove_neighbour(&mut self, node: NodeId, ctx: &mut Ctx<'_>) {
         let Some(old) = self.neighbours.remove(&node) else { return };
         let swarm = self.id;
-        self.discount(&old, ctx.now);
+        self.discount(&old);
         if let Some(injector) = &mut self.injector {
             injector.neighbour_gone(node, &old, &self.have, &self.rarity);
         }
@@ -217,8 +227,8 @@ impl Swarm {
     }
 
     /// Takes a neighbour's map out of the rarity.
-    fn discount(&mut self, old: &Neighbour, now: Tick) {
-        if old.origin || old.muted.is_some_and(|t| t > now) {
+    fn discount(&mut self, old: &Neighbour) {
+        if old.origin || old.muted.is_some() {
             return;
         }
         for piece in old.have.iter() {
@@ -270,10 +280,10 @@ impl Swarm {
     }
 
     /// Stops believing a neighbour's map (C5); it goes on being recorded meanwhile.
-    pub(super) fn mute(&mut self, node: NodeId, until: Tick, now: Tick) {
+    pub(super) fn mute(&mut self, node: NodeId, until: Tick) {
         let Some(mut n) = self.neighbours.remove(&node) else { return };
         if n.muted.is_none() {
-            self.discount(&n, now);
+            self.discount(&n);
         }
         n.muted = Some(until);
         self.neighbours.insert(node, n);
@@ -310,7 +320,11 @@ impl Swarm {
             injector.gained(piece, self.rarity.get(piece as usize).copied().unwrap_or(0));
         } else {
             self.unannounced.push(piece);
-            let wait = if self.complete() { 0 } else { (self.pace_ms() / 8).min(HAVE_BATCH_MS) };
+            let wait = if self.complete() {
+                0
+            } else {
+                (self.pace_ms() / HAVE_BATCH_PART).min(HAVE_BATCH_MS)
+            };
             let at = now.after_ms(wait);
             self.flush_at = Some(self.flush_at.map_or(at, |f| f.min(at)));
         }

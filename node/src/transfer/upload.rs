@@ -33,6 +33,9 @@ const SLOW_MS_MIN: u64 = 250;
 const SLOW_MS_FIRST: u64 = 1_000;
 /// A sending that the shell never reported is given up after this time.
 const SEND_MS_MAX: u64 = 120_000;
+/// How many times over a neighbour may get the content from us: what an honest one loses on the
+/// way is far less, and one that hides what it got must not draw on us for ever (C4).
+const SENT_TIMES_MAX: u32 = 2;
 /// Requests without a grant before a neighbour is blamed. Honest ones race with expiry only.
 const UNGRANTED_MAX: u32 = 64;
 
@@ -140,7 +143,9 @@ impl Swarm {
     /// From when on this neighbour may be granted a slot; `None` if that needs another event.
     fn servable(&self, node: NodeId, n: &Neighbour, now: Tick, slow_ms: u64) -> Option<Tick> {
         let unconfirmed = u32::try_from(n.unconfirmed.len()).unwrap_or(u32::MAX);
-        let busy = n.grant.is_some()
+        let greedy = n.sent >= SENT_TIMES_MAX * self.pieces();
+        let busy = greedy
+            || n.grant.is_some()
             || n.sending.len() >= SENDING_MAX
             || n.sending.values().any(|s| now.since(s.since) >= slow_ms);
         if busy || !n.is_open() || n.origin || n.useful <= unconfirmed {
@@ -213,7 +218,7 @@ impl Swarm {
         ctx.counters.passes += 1;
         let pace = self.pace_ms();
         let Some(n) = self.neighbours.get_mut(&from) else { return };
-        let grant = n.pass_grant(ctx.now, pace / 2);
+        let grant = n.pass_grant(ctx.now, pace / 4);
         self.offer_back(from, grant.and_then(|g| g.offer));
     }
 

@@ -38,7 +38,7 @@ pub(super) fn every_event(host: &Host, actions: &[Action], number: u64, now: Tic
         if s.role == Role::Leech && !s.complete() {
             assert!(p.deadline().is_some(), "hungry and asleep");
         }
-        if number % RECOUNT_EVERY == 0 {
+        if number.is_multiple_of(RECOUNT_EVERY) {
             recount(s);
         }
     }

@@ -90,8 +90,6 @@ pub(super) struct World {
     pub(super) rng: Rng,
     agenda: BTreeMap<(u64, u64), Ev>,
     serial: u64,
-    pub(super) last0: u64,
-    pub(super) gaps0: u64,
 }
 
 impl World {
@@ -109,8 +107,6 @@ impl World {
             rng,
             agenda: BTreeMap::new(),
             serial: 0,
-            last0: 0,
-            gaps0: 0,
         };
         for a in 0..n {
             for _ in 0..degree.div_ceil(2) {
@@ -310,10 +306,6 @@ impl World {
             return;
         }
         self.hosts[h].sent_bytes += job.bytes;
-        if h == 0 {
-            self.last0 = self.now;
-            self.gaps0 = self.gaps0.max(0);
-        }
         let to = &mut self.hosts[job.to];
         let at = (self.now + LATENCY_US).max(to.down_free + job.bytes * 1000 / to.down);
         to.down_free = at;
