@@ -169,7 +169,7 @@ impl Overlay {
         }
         for (i, peer) in known.iter().take(PASSIVE_MAX + GRAVEYARD_MAX).enumerate() {
             let linked = self.links.contains_key(&peer.node);
-            // Expired records come last: their addresses may still be good, for want of better ones.
+            // Expired records come last: for want of better ones, their addresses may do.
             if i < PASSIVE_MAX && peer.expires > now {
                 self.learn(now, peer, None);
             } else if !linked && peer.node != self.me && self.contacts.any(&peer.node).is_none() {

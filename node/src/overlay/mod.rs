@@ -1,12 +1,12 @@
 //! The overlay: which hosts this one is linked to, how news travel, and how gaps are closed.
 //!
 //! One machine without IO, clock or global chance, in three parts that share the links:
-//! - **members** ([`links`], [`contacts`], [`promote`], [`roster`], [`shuffle`], [`live`]): a few
+//! - **members** (`links`, `contacts`, `promote`, `roster`, `shuffle`, `live`): a few
 //!   near and far links, kept up for ever, after `HyParView` (Leitão et al., DSN 2007) with merge
 //!   probes and rules against insiders;
-//! - **tree** ([`tree`], [`missing`], [`flight`]): one broadcast tree per log, after Plumtree
+//! - **tree** (`tree`, `missing`, `flight`): one broadcast tree per log, after Plumtree
 //!   (Leitão et al., SRDS 2007);
-//! - **sync** ([`heads`], [`sync`], [`fetch`]): comparison of heads, which guarantees delivery.
+//! - **sync** (`heads`, `sync`, `fetch`): comparison of heads, which guarantees delivery.
 //!
 //! It knows logs and numbers, never what an item says: the driver verifies hosts before they come
 //! in, and items between [`Action::Deliver`] and [`Input::Committed`]. Only committed items are

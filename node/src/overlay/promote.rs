@@ -1,9 +1,9 @@
 //! Filling up links, and merge probes.
 //!
 //! A node below its target dials, and never stops trying (protocol.md §3a rule 3): every overlay
-//! that only reacts to lost links has been seen to stay broken (protocol.md §6). A merge probe dials
-//! a host that nothing points to any more, so that two halves of a healed partition find each
-//! other (rule 5).
+//! that only reacts to lost links has been seen to stay broken (protocol.md §6). A merge probe
+//! dials a host that nothing points to any more, so that two halves of a healed partition find
+//! each other (rule 5).
 
 use std::sync::Arc;
 
