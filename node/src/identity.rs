@@ -136,12 +136,8 @@ fn write_seed(path: &Path, seed: &[u8; 32]) -> Result<(), IdentityError> {
     // refused as malformed. Written under another name first, so that the name means a whole key.
     let temp = path.with_extension("key.new");
     drop(fs::remove_file(&temp));
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&temp)
-        .map_err(at)?;
+    let mut file =
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temp).map_err(at)?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(at)?;
     fs::rename(&temp, path).map_err(at)?;
     if let Some(dir) = path.parent() {

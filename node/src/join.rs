@@ -52,9 +52,15 @@ impl JoinError {
     #[must_use]
     pub fn help(&self) -> String {
         match self {
-            Self::Already(_) => "start it with `stork-node run`; for another fleet, use another --state".into(),
-            Self::Unreachable(_) => "check address and port in the token, and any firewall for UDP".into(),
-            Self::Refused(_) => "make a new token on the admitting node: `stork token create`".into(),
+            Self::Already(_) => {
+                "start it with `stork-node run`; for another fleet, use another --state".into()
+            }
+            Self::Unreachable(_) => {
+                "check address and port in the token, and any firewall for UDP".into()
+            }
+            Self::Refused(_) => {
+                "make a new token on the admitting node: `stork token create`".into()
+            }
             Self::Untrusted(_) => "check where the token came from".into(),
             Self::Store(e) => e.help().into(),
             Self::Identity(e) => e.help().into(),
@@ -118,8 +124,9 @@ async fn ask(
     request: JoinRequest,
 ) -> Result<JoinReply, JoinError> {
     let unreachable = |e: &dyn std::fmt::Display| JoinError::Unreachable(e.to_string());
-    let (endpoint, connection) =
-        dial_once(key, token.admitter, &token.addrs, ALPN_CONTROL).await.map_err(|e| unreachable(&e))?;
+    let (endpoint, connection) = dial_once(key, token.admitter, &token.addrs, ALPN_CONTROL)
+        .await
+        .map_err(|e| unreachable(&e))?;
     let (mut send, mut recv) = connection.open_bi().await.map_err(|e| unreachable(&e))?;
     let frame = encode(&Frame::Join(Box::new(request)));
     write_raw(&mut send, &frame).await.map_err(|e| unreachable(&e))?;
@@ -192,7 +199,8 @@ pub fn found(
         let doc: RootDoc = i.envelope.claimed().ok()?;
         (doc.number == 1).then(|| doc.fleet_id())
     });
-    let fleet = root.ok_or_else(|| JoinError::Untrusted("the charter holds no root document".into()))?;
+    let fleet =
+        root.ok_or_else(|| JoinError::Untrusted("the charter holds no root document".into()))?;
     let key = identity::open_or_create(state)?;
     let mut trust = Trust::new(fleet);
     let items = judge_all(&mut trust, charter)?;
@@ -205,8 +213,8 @@ pub fn found(
         issued: now,
         expires: now + FIRST_CERT_DAYS * 24 * 3_600,
     };
-    let cert = Envelope::sign(&cert, fleet, admission)
-        .map_err(|e| JoinError::Untrusted(e.to_string()))?;
+    let cert =
+        Envelope::sign(&cert, fleet, admission).map_err(|e| JoinError::Untrusted(e.to_string()))?;
     identity::keep_admission_key(state, admission)?;
     finish(store, &trust, &key, &items, &cert, &[])
 }

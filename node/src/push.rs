@@ -17,7 +17,7 @@ use stork_wire::text::Line;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use crate::driver::{CommitError, PushCall};
+use crate::driver::{Clock, CommitError, PushCall, keep_push};
 use crate::net::{PushConnection, read_raw, write_raw};
 use crate::store::{Store, StoreError, UploadState};
 
@@ -321,7 +321,14 @@ impl Service {
             bytes.extend(read_some(recv, (size - bytes.len()).min(CHUNK)).await?);
         }
         end_of_request(recv).await?;
-        self.blocking(move |s| s.put_manifest(&reference, &bytes)).await?;
+        self.blocking(move |store| {
+            store.put_manifest(&reference, &bytes)?;
+            match store.manifest_decoded(reference.id)? {
+                Some(m) => keep_push(store, reference.id, &m, Clock::start().unix()),
+                None => Ok(()),
+            }
+        })
+        .await?;
         Ok(PushReply::Taken.into())
     }
 

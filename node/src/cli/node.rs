@@ -281,7 +281,12 @@ fn join_fleet(config: &NodeConfig, token: &str, name: Option<Label>) -> ExitCode
     let (token, envelope) = match JoinToken::from_text(&text) {
         Ok(both) => both,
         Err(e) => {
-            return failure(&e.to_string(), &[], "copy the whole line that `stork token create` printed", 2);
+            return failure(
+                &e.to_string(),
+                &[],
+                "copy the whole line that `stork token create` printed",
+                2,
+            );
         }
     };
     let store = match run::open_store(config) {

@@ -1,4 +1,8 @@
 //! Answers of the daemon as text for people.
+#![expect(
+    clippy::indexing_slicing,
+    reason = "indexing a JSON value gives null for what is not there"
+)]
 
 use serde_json::Value;
 
@@ -35,8 +39,10 @@ fn joined(v: &Value) -> String {
 
 /// `a 1.0, b 2.0` of a list of packages with versions.
 fn versions(v: &Value) -> String {
-    let all: Vec<String> =
-        list(v).iter().map(|r| format!("{} {}", text(&r["package"]), text(&r["version"]))).collect();
+    let all: Vec<String> = list(v)
+        .iter()
+        .map(|r| format!("{} {}", text(&r["package"]), text(&r["version"])))
+        .collect();
     if all.is_empty() { "nothing".to_owned() } else { all.join(", ") }
 }
 
@@ -71,7 +77,11 @@ pub(super) fn status(v: &Value) -> String {
         size(&v["bytes"]["served"])
     );
     if v["store"]["ok"] != Value::Bool(true) {
-        out += &format!("\nSTORE READ-ONLY since {}: {}", text(&v["store"]["read_only_since"]), text(&v["store"]["cause"]));
+        out += &format!(
+            "\nSTORE READ-ONLY since {}: {}",
+            text(&v["store"]["read_only_since"]),
+            text(&v["store"]["cause"])
+        );
     }
     for bad in list(&v["bad_vm_files"]) {
         out += &format!(
@@ -99,7 +109,12 @@ pub(super) fn status(v: &Value) -> String {
 pub(super) fn vms(v: &Value) -> String {
     let mut rows = vec![head(&["VM", "STATE", "GENERATION", "SHOWS"])];
     for vm in list(&v["vms"]) {
-        rows.push(vec![text(&vm["name"]), state(&vm), text(&vm["generation"]), versions(&vm["shows"])]);
+        rows.push(vec![
+            text(&vm["name"]),
+            state(&vm),
+            text(&vm["generation"]),
+            versions(&vm["shows"]),
+        ]);
     }
     if rows.len() == 1 {
         return "no VM has a file in the vms.d folder of this host".to_owned();
@@ -140,7 +155,11 @@ pub(super) fn vm(v: &Value) -> String {
     let mut rows = vec![head(&["  GENERATION", "SET", "RELEASES"])];
     for g in list(&v["generations"]) {
         let mark = if g["number"] == v["generation"] { "*" } else { " " };
-        rows.push(vec![format!("{mark} {}", text(&g["number"])), short(&g["set"]), joined(&g["releases"])]);
+        rows.push(vec![
+            format!("{mark} {}", text(&g["number"])),
+            short(&g["set"]),
+            joined(&g["releases"]),
+        ]);
     }
     out + &table(&rows)
 }

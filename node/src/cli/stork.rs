@@ -1,4 +1,8 @@
 //! `stork status | vm | release | peers | why | rollback | store | token | events | reload | demo`.
+#![expect(
+    clippy::indexing_slicing,
+    reason = "indexing a JSON value gives null for what is not there"
+)]
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -232,7 +236,9 @@ async fn answer(client: &Client, command: Command) -> Answered {
             show_with(client.get(&format!("/v1/events?after={after}")).await?, show::events)
         }
         Command::Reload => show_with(client.post("/v1/reload", &json!({})).await?, show::reload),
-        Command::Demo(_) | Command::Completion { .. } | Command::Man => (Value::Null, String::new()),
+        Command::Demo(_) | Command::Completion { .. } | Command::Man => {
+            (Value::Null, String::new())
+        }
     };
     Ok((value, text, 0))
 }
@@ -269,11 +275,13 @@ fn not_found(what: String, help: &str) -> ClientError {
 fn pick(all: &Value, list: &str, key: &str, name: &str) -> Result<Value, ClientError> {
     let items = all[list].as_array().cloned().unwrap_or_default();
     let found = items.into_iter().find(|v| v[key].as_str() == Some(name));
-    found.ok_or_else(|| not_found(format!("there is no VM `{name}` on this host"), "`stork vm` lists them"))
+    found.ok_or_else(|| {
+        not_found(format!("there is no VM `{name}` on this host"), "`stork vm` lists them")
+    })
 }
 
 fn only(mut all: Value, package: &str) -> Result<Value, ClientError> {
-    if let Some(list) = all["releases"].as_array_mut() {
+    if let Some(list) = all.get_mut("releases").and_then(Value::as_array_mut) {
         list.retain(|r| r["package"].as_str() == Some(package));
         if list.is_empty() {
             let what = format!("no release of `{package}` is known here");

@@ -101,7 +101,12 @@ impl Client {
         self.call("POST", path, Some(body)).await
     }
 
-    async fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value, ClientError> {
+    async fn call(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, ClientError> {
         let all = timeout(self.timeout, self.exchange(method, path, body));
         all.await.map_err(|_late| ClientError::Late(self.timeout))?
     }

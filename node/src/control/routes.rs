@@ -196,13 +196,5 @@ struct GcBody {
 }
 
 async fn store_gc(State(s): State<Shared>, Json(body): Json<GcBody>) -> Reply {
-    blocking(s, move |store| {
-        let r = store.gc(body.dry_run)?;
-        Ok(json!({
-            "schema": "stork.store-gc/v1", "dry_run": body.dry_run,
-            "objects": r.objects, "packs": r.packs, "sets": r.sets,
-            "manifests": r.manifests, "bytes": r.bytes,
-        }))
-    })
-    .await
+    ask(&s, |answer| ControlCall::Collect { dry_run: body.dry_run, answer }).await
 }

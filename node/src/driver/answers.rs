@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use stork_wire::charter::{BODY_VERSION, JoinToken};
 use stork_wire::codec::List;
+use stork_wire::frame::LinkClass;
 use stork_wire::sign::Envelope;
 use stork_wire::text::{Label, PackageName};
 
@@ -36,6 +37,7 @@ impl Driver {
             ControlCall::Token { name, site, ttl_s, answer } => {
                 (answer, self.make_token(name, site, ttl_s))
             }
+            ControlCall::Collect { dry_run, answer } => return self.collect(dry_run, Some(answer)),
             ControlCall::Reload(answer) => {
                 self.folder.reread();
                 self.reload_vms();
@@ -129,8 +131,12 @@ impl Driver {
             .unwrap_or_default()
             .iter()
             .map(|g| {
-                let releases: Vec<String> =
-                    g.label.releases.iter().map(|r| format!("{}={}", r.package, r.version)).collect();
+                let releases: Vec<String> = g
+                    .label
+                    .releases
+                    .iter()
+                    .map(|r| format!("{}={}", r.package, r.version))
+                    .collect();
                 json!({
                     "number": g.number, "created": g.created, "releases": releases,
                     "set": g.set.to_string(), "state": format!("{:?}", g.state).to_lowercase(),
@@ -153,9 +159,8 @@ impl Driver {
     fn releases_json(&self) -> Value {
         let now = self.clock.tick();
         let names = self.host_names();
-        let name_of = |n: &stork_wire::ids::NodeId| {
-            names.get(n).cloned().unwrap_or_else(|| n.short())
-        };
+        let name_of =
+            |n: &stork_wire::ids::NodeId| names.get(n).cloned().unwrap_or_else(|| n.short());
         let charter = self.trust.charter();
         let releases: Vec<Value> = self
             .catalog
@@ -224,8 +229,7 @@ impl Driver {
                 json!({
                     "node": node, "name": names.get(node),
                     "addr": c.connected.addr.to_string(),
-                    "class": link.map_or("transient".to_owned(),
-                        |l| format!("{:?}", l.class).to_lowercase()),
+                    "class": link.map_or(LinkClass::Transient, |l| l.class),
                     "dialled": c.dialled_by == self.me,
                     "rtt_ms": link.map(|l| l.rtt_ms),
                     "age_s": now.since(c.since) / 1_000,
@@ -299,7 +303,12 @@ impl Driver {
         files.filter(|f| f.is_script()).map(|f| f.name.to_string()).collect()
     }
 
-    fn order_rollback(&mut self, vm: &str, to: Option<u64>, undo: bool) -> Result<Value, CallError> {
+    fn order_rollback(
+        &mut self,
+        vm: &str,
+        to: Option<u64>,
+        undo: bool,
+    ) -> Result<Value, CallError> {
         let (name, state) = self.find_vm(vm)?;
         if undo {
             let forgotten = state.skipped.len();

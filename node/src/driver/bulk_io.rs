@@ -7,8 +7,8 @@ use stork_wire::ids::{ManifestId, NodeId, SwarmId};
 use stork_wire::limits::MANIFEST_PIECE_LEN;
 use stork_wire::manifest::{Manifest, manifest_pieces};
 
-use super::workers::{Done, PieceFault};
 use super::Driver;
+use super::workers::{Done, PieceFault};
 use crate::net::{BulkIn, BulkPiece, ExpectKey, Priority};
 use crate::store::StoreError;
 use crate::transfer::{Action, Event, Fault, Input, Why};
@@ -97,7 +97,9 @@ impl Driver {
     /// What the bulk connections bring: checked and written off this thread.
     pub(super) fn on_bulk(&mut self, bulk: BulkIn) {
         match bulk {
-            BulkIn::Piece { from, swarm, piece, bytes } => self.write_piece(from, swarm, piece, bytes),
+            BulkIn::Piece { from, swarm, piece, bytes } => {
+                self.write_piece(from, swarm, piece, bytes);
+            }
             BulkIn::Manifest { from, manifest, bytes } => self.keep_manifest(from, manifest, bytes),
             BulkIn::Failed { key, why, bad } => {
                 let fault = if bad { Fault::Bad } else { Fault::Stalled };

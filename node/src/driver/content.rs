@@ -12,15 +12,10 @@ use stork_wire::manifest::{Manifest, Variant};
 use stork_wire::tick::Tick;
 
 use super::Driver;
-use super::workers::{Done, Opened};
+use super::workers::Done;
 use crate::catalog::KnownRelease;
-use crate::store::{Hold, LeaseSet, PartialPack, Reservation, StoreError};
-use crate::transfer::{Input, Join, PieceSet, Role, Topic};
-
-/// Milliseconds after which a content that failed is tried again.
-const RETRY_MS: u64 = 10_000;
-/// Hosts that keep the full packs of a release which they fetched as a delta (design §8: R = 3).
-const KEEPERS: usize = 3;
+use crate::store::{Hold, PartialPack, Reservation};
+use crate::transfer::Input;
 
 /// How far a content is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,9 +50,9 @@ pub(super) struct Content {
     pub(super) fetched_as: Option<Variant>,
     pub(super) began: Option<Tick>,
     pub(super) took_ms: Option<u64>,
-    delta_failed: bool,
-    reservation: Option<Reservation>,
-    hold: Option<Hold>,
+    pub(super) delta_failed: bool,
+    pub(super) reservation: Option<Reservation>,
+    pub(super) hold: Option<Hold>,
 }
 
 /// Where a piece of a swarm lies.
@@ -81,7 +76,7 @@ pub(super) struct SwarmInfo {
 }
 
 impl SwarmInfo {
-    fn new(id: ManifestId, manifest: &Manifest, variant: Variant) -> Self {
+    pub(super) fn new(id: ManifestId, manifest: &Manifest, variant: Variant) -> Self {
         let piece_len = manifest.packing.piece_len;
         let mut pieces = Vec::new();
         for (pack_number, pack) in manifest.packing.packs(variant).into_iter().enumerate() {
@@ -180,13 +175,13 @@ impl Driver {
         }
     }
 
-    fn leave(&mut self, swarm: SwarmId) {
+    pub(super) fn leave(&mut self, swarm: SwarmId) {
         self.planner_input(Input::Leave { swarm });
         self.swarms.remove(&swarm);
     }
 
     /// Takes the next step towards a whole content.
-    fn advance(&mut self, id: ManifestId) {
+    pub(super) fn advance(&mut self, id: ManifestId) {
         let now = self.clock.tick();
         let Some(content) = self.contents.get_mut(&id) else { return };
         if !content.wanted || !matches!(content.stage, Stage::Idle | Stage::Failed(..)) {
@@ -220,7 +215,7 @@ impl Driver {
     }
 
     /// Looks for the manifest on disk; what comes of it is [`Driver::on_manifest`].
-    fn load_manifest(&self, id: ManifestId) {
+    pub(super) fn load_manifest(&self, id: ManifestId) {
         let store = Arc::clone(&self.store);
         self.workers.disk(move || {
             let result = match store.manifest_decoded(id) {
@@ -233,7 +228,7 @@ impl Driver {
     }
 
     /// Who else wants a release, and who has it from the publisher.
-    fn candidates(&self, release: &Release) -> (Vec<NodeId>, Vec<NodeId>) {
+    pub(super) fn candidates(&self, release: &Release) -> (Vec<NodeId>, Vec<NodeId>) {
         let interested = self.overlay.interested(&release.groups);
         let interested = interested.into_iter().map(|p| p.node).filter(|n| *n != self.me).collect();
         let origins = release.origins.iter().copied().filter(|n| *n != self.me).collect();
@@ -252,7 +247,8 @@ impl Driver {
             Ok(manifest) => {
                 if let Err(why) = fits(&manifest, &content.release) {
                     // Hash and size are what the publisher signed, so this is the publisher's fault.
-                    return self.fail(id, &format!("the manifest contradicts its announcement: {why}"));
+                    return self
+                        .fail(id, &format!("the manifest contradicts its announcement: {why}"));
                 }
                 content.manifest = Some(manifest);
                 if matches!(content.stage, Stage::Manifest) {
@@ -281,221 +277,6 @@ impl Driver {
                     self.planner_input(want);
                 }
             }
-        }
-    }
-
-    /// Serves the variants whose packs are whole on this host.
-    fn seed(&mut self, id: ManifestId) {
-        let Some(content) = self.contents.get(&id) else { return };
-        let Some(manifest) = content.manifest.clone() else { return };
-        for variant in [Variant::Full, Variant::Delta] {
-            let swarm = SwarmId::for_variant(id, variant);
-            let packs = manifest.packing.packs(variant);
-            let whole = !packs.is_empty() && packs.iter().all(|p| self.store.has_pack(p.id));
-            if whole && !self.swarms.contains_key(&swarm) {
-                let info = SwarmInfo::new(id, &manifest, variant);
-                self.join(swarm, info, true);
-            }
-        }
-    }
-
-    fn join(&mut self, swarm: SwarmId, info: SwarmInfo, whole: bool) {
-        let Some(content) = self.contents.get(&info.manifest) else { return };
-        let lens: Vec<u32> = info.pieces.iter().map(|p| p.len).collect();
-        let total = u32::try_from(lens.len()).unwrap_or(u32::MAX);
-        let have = if whole {
-            PieceSet::full(total)
-        } else {
-            let flags = info.partials.iter().flat_map(|p| p.have());
-            PieceSet::of((0u32..).zip(flags).filter(|(_, h)| *h).map(|(i, _)| i), total)
-        };
-        let role = match (whole, content.origin) {
-            (true, true) => Role::Origin,
-            (true, false) => Role::Seed,
-            (false, _) => Role::Leech,
-        };
-        let (interested, origins) = self.candidates(&content.release);
-        let (urgency, manifest) = (content.release.urgency, info.manifest);
-        self.swarms.insert(swarm, info);
-        let join = Join { swarm, manifest, lens, have, urgency, role, interested, origins };
-        self.planner_input(Input::Join(Box::new(join)));
-    }
-
-    /// Opens the partial packs of the better variant.
-    fn open(&mut self, id: ManifestId) {
-        let Some(content) = self.contents.get_mut(&id) else { return };
-        let Some(manifest) = content.manifest.clone() else { return };
-        let base = manifest.packing.delta.as_ref().map(|d| d.base);
-        let has_base = base.is_some_and(|b| self.store.tree_complete(b).unwrap_or(false));
-        let full_here = manifest.packing.packs.iter().all(|p| self.store.has_pack(p.id));
-        let delta = has_base && !content.delta_failed && !full_here;
-        let variant = if delta { Variant::Delta } else { Variant::Full };
-        content.stage = Stage::Opening(variant);
-        let store = Arc::clone(&self.store);
-        let unpacked = content.release.unpacked_bytes;
-        let tree = content.release.tree;
-        self.workers.disk(move || {
-            let result = open_packs(&store, &manifest, variant, unpacked)
-                .and_then(|opened| lease(&store, id, &manifest, tree).map(|()| opened));
-            Some(Done::Opened { id, variant, result })
-        });
-    }
-
-    pub(super) fn on_opened(
-        &mut self,
-        id: ManifestId,
-        variant: Variant,
-        result: Result<Opened, StoreError>,
-    ) {
-        let Some(content) = self.contents.get_mut(&id) else { return };
-        if content.stage != Stage::Opening(variant) {
-            return;
-        }
-        let opened = match result {
-            Ok(opened) => opened,
-            Err(e) => {
-                self.counters.add("fetches_refused", disk_code(&e));
-                return self.fail(id, &e.to_string());
-            }
-        };
-        let Some(manifest) = content.manifest.clone() else { return };
-        content.reservation = opened.reservation;
-        let whole = opened.packs.iter().all(|p| p.is_whole());
-        let swarm = SwarmId::for_variant(id, variant);
-        if whole {
-            content.stage = Stage::Idle;
-            self.seed(id);
-            return self.unpack(id, variant);
-        }
-        content.stage = Stage::Fetching(variant);
-        content.fetched_as = Some(variant);
-        let mut info = SwarmInfo::new(id, &manifest, variant);
-        info.partials = opened.packs;
-        self.join(swarm, info, false);
-    }
-
-    /// The planner says that every piece is here.
-    pub(super) fn on_swarm_complete(&mut self, swarm: SwarmId) {
-        let Some(info) = self.swarms.get_mut(&swarm) else { return };
-        let (id, variant) = (info.manifest, info.variant);
-        info.partials.clear();
-        if self.contents.get(&id).is_some_and(|c| c.stage == Stage::Fetching(variant)) {
-            self.unpack(id, variant);
-        }
-    }
-
-    fn unpack(&mut self, id: ManifestId, variant: Variant) {
-        let Some(content) = self.contents.get_mut(&id) else { return };
-        let Some(manifest) = content.manifest.clone() else { return };
-        content.stage = Stage::Unpacking(variant);
-        let store = Arc::clone(&self.store);
-        self.workers.slow(move || {
-            let result = store
-                .unpack(&manifest, variant, &|_bytes| {})
-                .map_err(|e| e.to_string())
-                .and_then(|report| {
-                    store.put_tree(&manifest.tree).map_err(|e| e.to_string())?;
-                    Ok((report.files_written, report.files_shared))
-                });
-            Some(Done::Unpacked { id, variant, result })
-        });
-    }
-
-    pub(super) fn on_unpacked(
-        &mut self,
-        id: ManifestId,
-        variant: Variant,
-        result: Result<(u64, u64), String>,
-    ) {
-        let now = self.clock.tick();
-        let Some(content) = self.contents.get_mut(&id) else { return };
-        content.reservation = None;
-        match result {
-            Ok((written, shared)) => {
-                content.stage = Stage::Whole;
-                content.took_ms = content.began.map(|t| now.since(t));
-                let text = format!("{}: {written} files written, {shared} shared", content.title);
-                self.counters.add("contents", "whole");
-                self.event("content_whole", text);
-                if variant == Variant::Delta {
-                    self.repack(id);
-                }
-                self.replan_soon();
-            }
-            Err(why) => {
-                if variant == Variant::Delta {
-                    content.delta_failed = true;
-                    self.leave(SwarmId::for_variant(id, variant));
-                }
-                self.counters.add("contents", "unpack_failed");
-                self.fail(id, &format!("unpacking failed: {why}"));
-            }
-        }
-    }
-
-    /// A few hosts keep the full packs as well, so that a newcomer finds them when the origin is gone.
-    fn repack(&self, id: ManifestId) {
-        let Some(content) = self.contents.get(&id) else { return };
-        let Some(manifest) = content.manifest.clone() else { return };
-        let (mut hosts, _) = self.candidates(&content.release);
-        hosts.push(self.me);
-        let weight = |n: &NodeId| {
-            let mut input = id.as_bytes().to_vec();
-            input.extend_from_slice(n.as_bytes());
-            blake3::derive_key("stork 2026 keeper v1", &input)
-        };
-        hosts.sort_by_key(weight);
-        if !hosts.iter().take(KEEPERS).any(|n| *n == self.me) {
-            return;
-        }
-        let store = Arc::clone(&self.store);
-        self.workers.slow(move || {
-            let packs = 0..manifest.packing.packs.len();
-            let whole = packs.fold(true, |ok, i| store.repack(&manifest, i).unwrap_or(false) && ok);
-            Some(Done::Repacked { id, whole })
-        });
-    }
-
-    pub(super) fn on_repacked(&mut self, id: ManifestId, whole: bool) {
-        self.counters.add("repacks", if whole { "same" } else { "different" });
-        if whole {
-            self.seed(id);
-        }
-    }
-
-    fn fail(&mut self, id: ManifestId, why: &str) {
-        let again = self.clock.tick().after_ms(RETRY_MS);
-        let Some(content) = self.contents.get_mut(&id) else { return };
-        let before = core::mem::replace(&mut content.stage, Stage::Failed(why.to_owned(), again));
-        content.reservation = None;
-        let text = format!("{}: {why}", content.title);
-        if !matches!(before, Stage::Failed(ref old, _) if old == why) {
-            self.event("content_failed", text);
-        }
-    }
-
-    /// Tries failed contents again, and keeps the planner's candidates fresh.
-    pub(super) fn retry_contents(&mut self) {
-        let now = self.clock.tick();
-        let mut again = Vec::new();
-        let mut topics = Vec::new();
-        for (id, c) in &self.contents {
-            match &c.stage {
-                Stage::Failed(_, at) if *at <= now && c.wanted => again.push(*id),
-                Stage::Manifest => topics.push((Topic::Manifest(*id), c.release.clone())),
-                Stage::Fetching(v) => {
-                    let swarm = SwarmId::for_variant(*id, *v);
-                    topics.push((Topic::Swarm(swarm), c.release.clone()));
-                }
-                _ => {}
-            }
-        }
-        for (topic, release) in topics {
-            let (interested, origins) = self.candidates(&release);
-            self.planner_input(Input::Roster { topic, interested, origins });
-        }
-        for id in again {
-            self.advance(id);
         }
     }
 
@@ -534,39 +315,6 @@ impl Driver {
     }
 }
 
-fn open_packs(
-    store: &Arc<crate::store::Store>,
-    manifest: &Manifest,
-    variant: Variant,
-    unpacked: u64,
-) -> Result<Opened, StoreError> {
-    let packs = manifest.packing.packs(variant);
-    let missing: u64 = packs.iter().filter(|p| !store.has_pack(p.id)).map(|p| p.size).sum();
-    let reservation = Some(store.reserve(missing.saturating_add(unpacked))?);
-    let piece_len = manifest.packing.piece_len;
-    let open = |p: &&stork_wire::manifest::Pack| {
-        store.open_partial(p.id, p.size, piece_len, &p.pieces)
-    };
-    let packs = packs.iter().map(open).collect::<Result<Vec<_>, _>>()?;
-    Ok(Opened { packs, reservation })
-}
-
-/// Protects what is being fetched from the collector, across restarts.
-fn lease(
-    store: &crate::store::Store,
-    id: ManifestId,
-    manifest: &Manifest,
-    tree: stork_wire::ids::TreeId,
-) -> Result<(), StoreError> {
-    let base = manifest.packing.delta.as_ref().map(|d| d.base);
-    let what = LeaseSet {
-        manifests: [id].into(),
-        trees: base.into_iter().chain([tree]).collect(),
-        ..LeaseSet::default()
-    };
-    store.lease(&format!("content/{id}"), &what)
-}
-
 /// Does the manifest say what the announcement said?
 fn fits(m: &Manifest, r: &Release) -> Result<(), &'static str> {
     if m.tree.id() != r.tree {
@@ -586,14 +334,4 @@ fn fits(m: &Manifest, r: &Release) -> Result<(), &'static str> {
         return Err("more bytes once unpacked");
     }
     Ok(())
-}
-
-/// The stable word for a refused fetch.
-const fn disk_code(e: &StoreError) -> &'static str {
-    match e {
-        StoreError::NoSpace { .. } => "no_space",
-        StoreError::NoInodes { .. } => "no_inodes",
-        StoreError::Latched { .. } => "read_only",
-        _ => "disk",
-    }
 }

@@ -50,8 +50,7 @@ impl Counters {
     }
     /// Notes an event and writes it to the log. Peers' words in it must be checked text.
     pub fn event(&mut self, at_ms: u64, kind: &'static str, text: impl Into<String>) {
-        let text: String =
-            text.into().chars().flat_map(escaped).take(TEXT_MAX).collect();
+        let text: String = text.into().chars().flat_map(escaped).take(TEXT_MAX).collect();
         tracing::info!(event = kind, "{text}");
         self.next += 1;
         self.events.push_back(EventRecord { number: self.next, at_ms, kind, text });

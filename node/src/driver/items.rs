@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use stork_wire::frame::{Frame, OverlayFrame};
 use stork_wire::codec::{List, encode};
+use stork_wire::frame::{Frame, OverlayFrame};
 use stork_wire::ids::NodeId;
 use stork_wire::item::Item;
 use stork_wire::limits::{FRAME_LEN_MAX, ITEMS_PER_FRAME_MAX};
@@ -64,7 +64,10 @@ impl Driver {
     pub(super) fn on_journal(&mut self, jobs: Vec<JournalJob>, result: Result<(), StoreError>) {
         if let Err(e) = result {
             self.counters.add("journal", "failed");
-            self.event("journal_failed", format!("items are not on disk, so they are not used: {e}"));
+            self.event(
+                "journal_failed",
+                format!("items are not on disk, so they are not used: {e}"),
+            );
             for job in jobs {
                 answer(job.reply, Err(CommitError::Disk));
             }

@@ -17,7 +17,9 @@ mod bulk_io;
 mod clock;
 mod content;
 mod counters;
+mod fetching;
 mod items;
+mod leases;
 mod peers;
 mod pushes;
 mod switch;
@@ -26,6 +28,7 @@ mod workers;
 
 pub use clock::Clock;
 pub use counters::{Counters, EventRecord};
+pub use leases::keep_push;
 pub use pushes::{CommitError, PushAuth, PushCall};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -110,6 +113,13 @@ pub enum ControlCall {
     },
     /// Read changed VM files now.
     Reload(Answer),
+    /// `stork store gc`.
+    Collect {
+        /// Only say what would be removed.
+        dry_run: bool,
+        /// The answer.
+        answer: Answer,
+    },
 }
 
 /// Where an answer goes: JSON, or an error with its kind.
@@ -201,6 +211,8 @@ pub struct Driver {
     sending: BTreeMap<(NodeId, SwarmId, u32), tokio::task::AbortHandle>,
     /// Catalog or VM files changed: VMs are looked at when this moment has come.
     replan_at: Option<Tick>,
+    /// When the store is collected next.
+    collect_at: Tick,
     started_unix: u64,
     outcomes: Option<mpsc::Receiver<Done>>,
 }
@@ -249,6 +261,7 @@ impl Driver {
             swarms: BTreeMap::new(),
             sending: BTreeMap::new(),
             replan_at: None,
+            collect_at: Tick(leases::COLLECT_EVERY_MS),
             started_unix: now,
             outcomes: Some(outcomes),
         };
@@ -321,6 +334,9 @@ impl Driver {
         self.close_idle_connections();
         self.retry_contents();
         self.retry_switches();
+        if self.clock.tick() >= self.collect_at {
+            self.collect(false, None);
+        }
         let peers = self.connections.len();
         let vms = self.vms.len();
         let status = format!("{peers} peers, {vms} VMs, {} releases", self.catalog.len());

@@ -17,8 +17,8 @@ use stork_wire::text::Line;
 use stork_wire::tick::Tick;
 use tokio::sync::oneshot;
 
-use super::workers::Done;
 use super::Driver;
+use super::workers::Done;
 use crate::net::{Admission, ConnId, Connected, NetEvent, Priority};
 use crate::overlay::{Action, Class, Event, Input, Peer, PeersKind};
 use crate::store::StoreError;
@@ -173,7 +173,9 @@ impl Driver {
 
     pub(super) fn on_net(&mut self, event: NetEvent) {
         match event {
-            NetEvent::Hello { connected, hello, answer } => self.on_hello(connected, &hello, answer),
+            NetEvent::Hello { connected, hello, answer } => {
+                self.on_hello(connected, &hello, answer);
+            }
             NetEvent::Join { node, request, answer } => self.on_join(node, request, answer),
             NetEvent::Answered { connected, ack } => self.on_answered(connected, &ack),
             NetEvent::DialFailed { node, why } => {
@@ -193,7 +195,12 @@ impl Driver {
         }
     }
 
-    fn on_hello(&mut self, connected: Connected, hello: &Hello, answer: oneshot::Sender<Admission>) {
+    fn on_hello(
+        &mut self,
+        connected: Connected,
+        hello: &Hello,
+        answer: oneshot::Sender<Admission>,
+    ) {
         let node = connected.node;
         let checked = if hello.protocol == PROTOCOL_VERSION && hello.fleet == self.trust.fleet() {
             self.trust.check_peer(&hello.peer, self.clock.unix())
@@ -201,7 +208,9 @@ impl Driver {
             Err(trust::AdmissionError::OtherFleet(hello.fleet))
         };
         let refused = match &checked {
-            Ok(c) if c.cert.node != node => Some(trust::AdmissionError::OtherKey("the certificate")),
+            Ok(c) if c.cert.node != node => {
+                Some(trust::AdmissionError::OtherKey("the certificate"))
+            }
             Ok(_) => None,
             Err(e) => Some(e.clone()),
         };

@@ -155,14 +155,17 @@ impl Driver {
         }
     }
 
-    fn check_commit(&self, publisher: PublisherId, envelope: &Envelope) -> Result<Item, CommitError> {
+    fn check_commit(
+        &self,
+        publisher: PublisherId,
+        envelope: &Envelope,
+    ) -> Result<Item, CommitError> {
         let entry: Entry = envelope.claimed().map_err(|e| CommitError::Malformed(e.to_string()))?;
         if entry.publisher != publisher {
             return Err(CommitError::Malformed("the entry is another publisher's".into()));
         }
         let log = LogId::feed(publisher);
-        let item =
-            Item { kind: ItemKind::Entry, log, seq: entry.seq, envelope: envelope.clone() };
+        let item = Item { kind: ItemKind::Entry, log, seq: entry.seq, envelope: envelope.clone() };
         let head = self.trust.feed(publisher).and_then(|f| f.head());
         if head.is_some_and(|(seq, hash)| seq == entry.seq && hash == envelope.hash()) {
             return Ok(item);
@@ -194,7 +197,11 @@ impl Driver {
                 return Err(missing("push every pack first"));
             }
         }
-        if manifest.tree.id() == r.tree { Ok(()) } else { Err(missing("the manifest has another tree")) }
+        if manifest.tree.id() == r.tree {
+            Ok(())
+        } else {
+            Err(missing("the manifest has another tree"))
+        }
     }
 }
 

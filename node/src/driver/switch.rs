@@ -171,8 +171,13 @@ impl Driver {
             self.release_hold(k.release.manifest.id);
         }
         let number = shown.generation.number;
-        let versions: Vec<String> =
-            shown.generation.label.releases.iter().map(|r| format!("{} {}", r.package, r.version)).collect();
+        let versions: Vec<String> = shown
+            .generation
+            .label
+            .releases
+            .iter()
+            .map(|r| format!("{} {}", r.package, r.version))
+            .collect();
         let versions = versions.join(", ");
         if replaced.is_empty() {
             self.counters.add("switches", "done");
@@ -219,11 +224,16 @@ fn show(job: &Job, file: &VmFile, target: &[KnownRelease]) -> Result<Shown, Stri
     let set = job.store.build_set(&spec).map_err(|e| explain(&e))?;
     let before = job.views.current(&job.spec.vm).map_err(|e| explain(&e))?;
     let begun = Instant::now();
-    let generation =
-        job.views.show(&job.spec, &set, label, job.now).map_err(|e| explain(&e))?;
+    let generation = job.views.show(&job.spec, &set, label, job.now).map_err(|e| explain(&e))?;
     let switch_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     let Some((ok, said)) = hook(job, &generation) else {
-        return Ok(Shown { generation, hook: None, rolled_back: false, switch_ms, by_rollback: false });
+        return Ok(Shown {
+            generation,
+            hook: None,
+            rolled_back: false,
+            switch_ms,
+            by_rollback: false,
+        });
     };
     let goes_back = job.hook.as_ref().is_some_and(|h| h.on_failure == OnFailure::Rollback);
     match before {
@@ -249,10 +259,8 @@ fn show_again(job: &Job, earlier: &Generation) -> Result<Shown, String> {
     let set = job.store.set_info(earlier.set).map_err(|e| explain(&e))?;
     let set = set.ok_or_else(|| "the set of that generation is gone".to_owned())?;
     let begun = Instant::now();
-    let generation = job
-        .views
-        .show(&job.spec, &set, earlier.label.clone(), job.now)
-        .map_err(|e| explain(&e))?;
+    let generation =
+        job.views.show(&job.spec, &set, earlier.label.clone(), job.now).map_err(|e| explain(&e))?;
     let switch_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     let hook = hook(job, &generation).map(|(_, said)| said);
     Ok(Shown { generation, hook, rolled_back: false, switch_ms, by_rollback: false })
@@ -270,9 +278,7 @@ fn hook(job: &Job, generation: &Generation) -> Option<(bool, String)> {
     let timeout = Duration::from_secs(rule.timeout_s);
     Some(match run_hook(&rule.command, &env, timeout) {
         Ok(outcome) if outcome.succeeded() => (true, "ok".to_owned()),
-        Ok(outcome) if outcome.timed_out => {
-            (false, format!("killed after {} s", rule.timeout_s))
-        }
+        Ok(outcome) if outcome.timed_out => (false, format!("killed after {} s", rule.timeout_s)),
         Ok(outcome) => {
             let code = outcome.code.map_or_else(|| "a signal".to_owned(), |c| format!("exit {c}"));
             let said = outcome.output.trim().lines().last().unwrap_or("").to_owned();

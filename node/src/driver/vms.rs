@@ -82,11 +82,13 @@ impl Driver {
     pub(super) fn reload_vms(&mut self) {
         for bad in self.folder.bad() {
             self.counters.add("vm_files", "bad");
-            let text = format!("{}: {} ({})", bad.path.display(), bad.error.message, bad.error.help);
+            let text =
+                format!("{}: {} ({})", bad.path.display(), bad.error.message, bad.error.help);
             self.event("vm_file_bad", text);
         }
         let files = self.folder.vms();
-        let gone: Vec<Label> = self.vms.keys().filter(|n| !files.contains_key(*n)).cloned().collect();
+        let gone: Vec<Label> =
+            self.vms.keys().filter(|n| !files.contains_key(*n)).cloned().collect();
         for name in gone {
             self.vms.remove(&name);
             self.event("vm_removed", format!("{name}: its file is gone; its view stays as it is"));

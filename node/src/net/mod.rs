@@ -11,7 +11,7 @@ mod frame_io;
 mod outbox;
 
 pub use bulk::{Bulk, BulkIn, BulkPiece, ExpectKey};
-pub use control::{Admission, Connected, ConnId, NetEvent};
+pub use control::{Admission, ConnId, Connected, NetEvent};
 pub use endpoint::{BindError, Net, NetCounters, PushConnection, dial_once};
 pub use frame_io::{FrameError, read_raw, write_raw};
 pub use outbox::{Outbox, Overflow, Priority};
