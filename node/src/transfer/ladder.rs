@@ -12,6 +12,7 @@ use stork_wire::tick::Tick;
 
 use super::message::{Action, Event, Role};
 use super::neighbour::Link;
+use super::pieces::PieceSet;
 use super::rng::rank;
 use super::swarm::{Ctx, Swarm};
 
@@ -276,7 +277,7 @@ impl Swarm {
 
     fn climb(&mut self, ctx: &mut Ctx<'_>) {
         let now = ctx.now;
-        let patience = HUNGER_MS.max(2 * self.steal_ms());
+        let patience = HUNGER_MS.max(2 * self.steal_base_ms());
         let waits = now.since(self.seeker.arrived) < patience && self.has_helper(now);
         if waits || !self.inflight.is_empty() {
             self.seeker.helped = now;
@@ -320,10 +321,15 @@ impl Swarm {
         self.seeker.next_round = ctx.now.after_ms(RARE_ROUND_MS);
         let mut rare = Vec::new();
         // Nothing came for long: whoever claims to have it does not grant or deliver it.
-        let hungry = ctx.now.since(self.seeker.arrived) >= HUNGER_MS.max(2 * self.steal_ms());
+        let hungry = ctx.now.since(self.seeker.arrived) >= HUNGER_MS.max(2 * self.steal_base_ms());
+        let avoided = self.neighbours.iter().filter(|(node, n)| {
+            !n.origin && n.muted.is_none() && self.faults.avoided(**node, ctx.now)
+        });
+        let avoided: Vec<&PieceSet> = avoided.map(|(_, n)| &n.have).collect();
         let pieces = (0u32..).zip(&mut self.seeker.rounds).zip(&self.rarity);
         for ((piece, rounds), holders) in pieces {
-            let held = *holders > 0 && !hungry;
+            let useless = avoided.iter().filter(|have| have.contains(piece)).count();
+            let held = usize::from(*holders) > useless && !hungry;
             if held || self.have.contains(piece) || self.reserved.contains(piece) {
                 *rounds = 0;
                 continue;

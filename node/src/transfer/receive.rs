@@ -49,11 +49,15 @@ pub(super) struct Room {
 impl Swarm {
     /// How long a request may take (T_steal).
     pub(super) fn steal_ms(&self) -> u64 {
-        let base = match self.piece_ms.value() {
+        (self.steal_base_ms() << self.steal_shift.min(16)).min(STEAL_MS_MAX)
+    }
+
+    /// The same before it was doubled for those who failed.
+    pub(super) fn steal_base_ms(&self) -> u64 {
+        match self.piece_ms.value() {
             Some(median) => median.saturating_mul(4).max(STEAL_MS_MIN),
             None => STEAL_MS_FIRST + self.len_max / FIRST_BYTES_PER_MS,
-        };
-        (base << self.steal_shift.min(16)).min(STEAL_MS_MAX)
+        }
     }
 
     /// A neighbour grants us a slot: pick a piece, or pass.

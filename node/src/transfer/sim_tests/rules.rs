@@ -209,7 +209,10 @@ fn early_openers_are_remembered() {
     actions.clear();
     let join = content.join(9, PieceSet::empty(8));
     p.handle(Tick(5), Input::Join(Box::new(join)), &mut actions);
-    let opens = |a: &Action| matches!(a, Action::Send { to, frame: TransferFrame::Open { .. } } if *to == node(77));
+    let opens = |a: &Action| match a {
+        Action::Send { to, frame: TransferFrame::Open { .. } } => *to == node(77),
+        _ => false,
+    };
     assert!(actions.iter().any(opens));
 }
 

@@ -23,8 +23,8 @@ fn sixteen_hosts() {
     calm(16, 1.10, 1);
 }
 
-/// Sixty-four equal hosts, most of which never speak to the origin. The cost is a fixed number of
-/// piece times (about 25 here), so that 1 024 pieces would come within 3 %.
+/// Sixty-four equal hosts, most of which never speak to the origin. The goal is 1.10; ten seeds
+/// gave 1.09 to 1.11, so the gate is 1.12 until the gap is understood.
 #[test]
 fn sixty_four_hosts() {
     calm(64, 1.12, 2);
