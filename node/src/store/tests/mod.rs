@@ -1,1 +1,7 @@
-//! placeholder
+//! What the store promises, shown with small trees on a real disk.
+
+mod fetching;
+mod recovery;
+pub(crate) mod support;
+mod sweeping;
+mod trees;
