@@ -7,7 +7,6 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount};
-use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::hook::{HookEnv, HookError, OUTPUT_LEN_MAX, run_hook};
 use super::*;
@@ -26,9 +25,7 @@ fn world() -> World {
     let (folder, store) = store();
     let sets = ["a", "b"].map(|name| {
         let mut packed = small("x", name.as_bytes());
-        for e in [&mut packed] {
-            e.manifest.source.file_name = name.parse().unwrap();
-        }
+        packed.manifest.source.file_name = name.parse().unwrap();
         install(&store, &packed);
         let set = store.build_set(&spec(vec![member(name, &packed)])).unwrap();
         store
@@ -69,7 +66,7 @@ fn which(target: &Path) -> std::io::Result<String> {
 fn in_namespace(test: impl FnOnce() + Send) {
     std::thread::scope(|s| {
         s.spawn(|| {
-            own_namespace();
+            sys::own_namespace();
             let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
             mount_change("/", private).unwrap();
             test();
@@ -77,12 +74,6 @@ fn in_namespace(test: impl FnOnce() + Send) {
         .join()
         .unwrap();
     });
-}
-
-fn own_namespace() {
-    #[expect(unsafe_code, reason = "rustix marks unshare as unsafe for its FILES flag")]
-    // SAFETY: only the mount namespace of this thread is new; the descriptor table stays shared.
-    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.unwrap();
 }
 
 /// Without `isolation = "none"` a view of hard links is refused, and so are targets that can't be.
@@ -303,7 +294,7 @@ fn guests_see_the_switch() {
         let seen_b = AtomicBool::new(false);
         std::thread::scope(|s| {
             let guest = s.spawn(|| {
-                own_namespace();
+                sys::own_namespace();
                 let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
                 mount_change("/", slave).unwrap();
                 ready.send(()).unwrap();
