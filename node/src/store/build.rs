@@ -1,9 +1,9 @@
 //! Building a tree as a folder of hard links to objects.
 //!
 //! All calls are relative to the folder being built, beneath it, and follow no link, so that
-//! nothing outside of it can be touched whoever else plays with names (T098). While it is built the
-//! folder and every folder in it has mode 0700; owner, mode and time are set last, the deepest first,
-//! because every new name changes the time of its folder.
+//! nothing outside of it can be touched whoever else plays with names (T098). While it is built
+//! the folder and every folder in it has mode 0700; owner, mode and time are set last, the
+//! deepest first, because every new name changes the time of its folder.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -176,8 +176,8 @@ impl<'a> Builder<'a> {
 }
 
 impl Store {
-    /// Builds a merged tree as hard links in a new folder on the store's file system, durably. On an
-    /// error nothing is left of it.
+    /// Builds a merged tree as hard links in a new folder on the store's file system, durably. On
+    /// an error nothing is left of it.
     pub fn link_tree(&self, tree: &Tree, dest: &Path) -> Result<(), SetError> {
         self.check_latch()?;
         let _hold = self.inner_hold();

@@ -1,9 +1,9 @@
 //! Objects: one immutable file for every content and metadata that some tree shows.
 //!
-//! Sets are made of hard links to objects, and a link shares owner, mode and time with its inode; so
-//! one content with two modes is two objects. An object counts only with its row, which is written
-//! after the file is durable; the file's name is a hash over content and metadata, so that no two
-//! different objects can meet.
+//! Sets are made of hard links to objects, and a link shares owner, mode and time with its inode;
+//! so one content with two modes is two objects. An object counts only with its row, which is
+//! written after the file is durable; the file's name is a hash over content and metadata, so
+//! that no two different objects can meet.
 
 use std::fmt;
 use std::path::PathBuf;

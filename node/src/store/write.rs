@@ -1,8 +1,8 @@
 //! The only code that writes files: temporary file, fsync, rename, fsync of the folder.
 //!
-//! Everything that the store or a view keeps in a file passes through here, so that a name that can
-//! be seen always stands for whole and durable bytes. Errors are [`Fault`]s; the store decides
-//! whether one latches it.
+//! Everything that the store or a view keeps in a file passes through here, so that a name that
+//! can be seen always stands for whole and durable bytes. Errors are [`Fault`]s; the store
+//! decides whether one latches it.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{
-    AtFlags, CWD, Mode, OFlags, RenameFlags, Timespec, Timestamps, XattrFlags, fchmod, fchown,
-    fdatasync, fsetxattr, fsync, futimens, openat, renameat_with, syncfs, unlinkat,
+    AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags, Timespec, Timestamps, XattrFlags,
+    fchmod, fchown, fdatasync, fsetxattr, fsync, futimens, openat, renameat_with, syncfs, unlinkat,
 };
 
 use super::objects::Meta;
@@ -80,6 +80,19 @@ pub(super) fn write_atomic(dir: &Path, name: &str, bytes: &[u8]) -> Result<(), F
     file.sync()?;
     file.replace(&dir.join(name))?;
     sync_dir(dir)
+}
+
+/// Makes a file of `len` bytes that are really taken from the disk, or leaves nothing.
+pub(super) fn allocate(path: &Path, len: u64) -> Result<(), Fault> {
+    let file = OpenFile::open(path)?;
+    if file.len()? == len {
+        return Ok(());
+    }
+    let taken = rustix::fs::fallocate(&file.file, FallocateFlags::empty(), 0, len);
+    taken.map_err(|e| {
+        let fault = Fault::new("take space for", path, e);
+        remove_file(path).err().unwrap_or(fault)
+    })
 }
 
 /// Removes a file; one that is not there is no error.
@@ -153,7 +166,7 @@ impl Drop for Parked {
         if !self.named
             && let Err(e) = unlinkat(CWD, &self.path, AtFlags::empty())
         {
-            tracing::debug!(path = %self.path.display(), %e, "a temporary file stays until restart");
+            tracing::debug!(path = %self.path.display(), %e, "a temporary file stays");
         }
     }
 }

@@ -20,9 +20,9 @@ pub(super) fn mount_setattr(mount: BorrowedFd<'_>, set: u64) -> io::Result<()> {
         userns_fd: 0,
     };
     #[expect(unsafe_code, reason = "rustix 1.1 has no mount_setattr")]
-    // SAFETY: the descriptor is open for the whole call, the path is an empty C string, which with
-    // AT_EMPTY_PATH means the descriptor itself, and the kernel only reads `attr`, whose exact size
-    // is given.
+    // SAFETY: the descriptor is open for the whole call, the path is an empty C string, which
+    // with AT_EMPTY_PATH means the descriptor itself, and the kernel only reads `attr`, whose
+    // exact size is given.
     let done = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,

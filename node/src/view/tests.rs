@@ -141,8 +141,8 @@ fn hardlink_switch_is_atomic() {
     assert_eq!(std::fs::read_dir(folder).unwrap().count(), 2, "the view and its record");
 }
 
-/// Generations are numbered, kept as many as asked, leased, rolled back to, and the number stands in
-/// a file; a hidden view leaves nothing but its last number.
+/// Generations are numbered, kept as many as asked, leased, rolled back to, and the number stands
+/// in a file; a hidden view leaves nothing but its last number.
 #[test]
 fn generations_are_kept() {
     let w = world();
@@ -273,8 +273,8 @@ fn tree_reconciles_a_cut_switch() {
     });
 }
 
-/// A guest in a mount namespace of its own, slave of ours, sees every switch without ever missing a
-/// file, and its mount keeps a dropped generation from being swept.
+/// A guest in a mount namespace of its own, slave of ours, sees every switch without ever missing
+/// a file, and its mount keeps a dropped generation from being swept.
 #[test]
 fn guests_see_the_switch() {
     if !root_or_skip("mounting") {

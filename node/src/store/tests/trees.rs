@@ -34,8 +34,8 @@ pub(crate) fn assert_shows(root: &Path, tree: &Tree) {
     }
 }
 
-/// Times, modes, links and names are those of the manifests, whatever the order of the packages; two
-/// stores give the same id, and a set is built once.
+/// Times, modes, links and names are those of the manifests, whatever the order of the packages;
+/// two stores give the same id, and a set is built once.
 #[test]
 fn a_set_is_its_manifests() {
     let (_folder, store) = store();
@@ -84,8 +84,8 @@ fn conflict(a: &Packed, b: &Packed) -> String {
     error.to_string()
 }
 
-/// Two packages that fill a path differently are refused with both names, in the same words whatever
-/// their order.
+/// Two packages that fill a path differently are refused with both names, in the same words
+/// whatever their order.
 #[test]
 fn conflicts() {
     let text = |bytes: &[u8]| packed(vec![file("f", bytes)], &[bytes]);
