@@ -45,7 +45,7 @@ fn a_set_is_its_manifests() {
     entries.push(dir("usr/deep"));
     entries.push(dir("usr/deep/er"));
     entries[0].mtime += 50;
-    entries.last_mut().unwrap().mode = 0o500;
+    entries.last_mut().unwrap().mode = 0o300;
     first.manifest.tree = tree(entries);
     let second = small("b", b"data of b");
     install(&store, &first);
