@@ -4,24 +4,16 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use stork_wire::charter::{BODY_VERSION, HostCert, JoinToken, PeerRecord};
+use stork_wire::charter::{BODY_VERSION, PeerRecord};
 use stork_wire::codec::{List, encode};
-use stork_wire::frame::{
-    Frame, Hello, HelloAck, ItemRange, JoinReply, JoinRequest, LinkClass, OverlayFrame,
-    PROTOCOL_VERSION, PeerHint,
-};
-use stork_wire::ids::{GroupId, LogId, NodeId};
-use stork_wire::limits::HINTS_MAX;
+use stork_wire::frame::{Frame, HelloAck, LinkClass, OverlayFrame, PeerHint};
+use stork_wire::ids::{GroupId, NodeId};
 use stork_wire::sign::Envelope;
-use stork_wire::text::Line;
 use stork_wire::tick::Tick;
-use tokio::sync::oneshot;
 
 use super::Driver;
-use super::workers::Done;
-use crate::net::{Admission, ConnId, Connected, NetEvent, Priority};
-use crate::overlay::{Action, Class, Event, Input, Peer, PeersKind};
-use crate::store::StoreError;
+use crate::net::{ConnId, Connected, NetEvent};
+use crate::overlay::{Input, Peer, PeersKind};
 use crate::{transfer, trust};
 
 /// Seconds that an own record is good for; it is renewed at half.
