@@ -20,6 +20,9 @@ use super::swarm::{Ctx, Swarm};
 const WINDOW_PIECES: u64 = 2;
 /// Pieces under way to one neighbour in one swarm, for the same reason.
 const SENDING_MAX: usize = 2;
+/// Small pieces under way to one neighbour may be more, up to so many bytes: on a fast link the
+/// round trips of grant, request and acknowledgement would leave it idle otherwise.
+const SENDING_BYTES: u64 = 1024 * 1024;
 /// One grant in so many goes by age, so that who understates its progress gains little.
 const BY_AGE: u64 = 8;
 /// One in so many goes by age over all classes: 4 %, so that no class stops altogether.
@@ -140,13 +143,19 @@ impl Neighbour {
 }
 
 impl Swarm {
+    /// Pieces that may be under way to one neighbour.
+    fn sending_max(&self) -> usize {
+        let fit = SENDING_BYTES / self.len_max.max(1);
+        usize::try_from(fit).unwrap_or(SENDING_MAX).max(SENDING_MAX)
+    }
+
     /// From when on this neighbour may be granted a slot; `None` if that needs another event.
     fn servable(&self, node: NodeId, n: &Neighbour, now: Tick, slow_ms: u64) -> Option<Tick> {
         let unconfirmed = u32::try_from(n.unconfirmed.len()).unwrap_or(u32::MAX);
         let greedy = n.sent >= SENT_TIMES_MAX * self.pieces();
         let busy = greedy
             || n.grant.is_some()
-            || n.sending.len() >= SENDING_MAX
+            || n.sending.len() >= self.sending_max()
             || n.sending.values().any(|s| now.since(s.since) >= slow_ms);
         if busy || !n.is_open() || n.origin || n.useful <= unconfirmed {
             return None;
@@ -179,6 +188,7 @@ impl Swarm {
     /// A neighbour asks for a piece.
     pub(super) fn requested(&mut self, from: NodeId, piece: u32, ctx: &mut Ctx<'_>) {
         let swarm = self.id;
+        let sending_max = self.sending_max();
         let Some(n) = self.neighbours.get_mut(&from) else { return };
         let Some(offer) = n.use_grant(ctx.now) else {
             ctx.counters.ungranted += 1;
@@ -191,7 +201,7 @@ impl Swarm {
         };
         let may = self.have.contains(piece)
             && !n.sending.contains_key(&piece)
-            && n.sending.len() < SENDING_MAX + 1;
+            && n.sending.len() < sending_max + 1;
         let permitted = self.injector.as_ref().is_none_or(|i| i.permits(piece, from, offer));
         if let (Some(injector), Some(offer)) = (&mut self.injector, offer)
             && offer != piece
