@@ -70,15 +70,38 @@ fn merged(path: &Path, is_dir: bool) -> PathBuf {
     }
 }
 
+/// Gives directories the time that the package says, where `dpkg -x` does not: its `tar` first makes
+/// a file in place of a link that is absolute or climbs, and puts the link there at the end, which
+/// sets the directory's time to now.
+fn mend_times(deb: &Path, tree: &mut Tree) {
+    let climbs = |n: &Node| n.what.starts_with("link to /") || n.what.starts_with("link to ..");
+    let touched = |(path, node): (&PathBuf, &Node)| {
+        climbs(node).then(|| path.parent().unwrap_or(Path::new("")).to_owned())
+    };
+    let touched: BTreeSet<PathBuf> = tree.iter().filter_map(touched).collect();
+    let out = Command::new("dpkg-deb").arg("--fsys-tarfile").arg(deb).output().unwrap();
+    for entry in tar::Archive::new(out.stdout.as_slice()).entries().unwrap() {
+        let entry = entry.unwrap();
+        let path: PathBuf = entry.path().unwrap().components().skip(1).collect();
+        if let Some(node) = tree.get_mut(&path).filter(|_| touched.contains(&path)) {
+            node.mtime = i64::try_from(entry.header().mtime().unwrap()).unwrap();
+        }
+    }
+}
+
 /// What `dpkg -x` unpacks of packages together, with `/usr` merged. A directory that several share
 /// has the newest of their times.
 fn unpacked(debs: &[&Path]) -> Tree {
     let mut out = Tree::new();
-    for deb in debs {
-        let dir = tempfile::tempdir().unwrap();
-        let done = Command::new("dpkg").arg("-x").arg(deb).arg(dir.path()).status().unwrap();
+    // All stay until the end, so that no inode number is used twice.
+    let dir = tempfile::tempdir().unwrap();
+    for (deb, number) in debs.iter().zip(0..) {
+        let dir = dir.path().join(format!("{number}"));
+        let done = Command::new("dpkg").arg("-x").arg(deb).arg(&dir).status().unwrap();
         assert!(done.success(), "dpkg -x {}", deb.display());
-        for (path, mut node) in tree(dir.path()) {
+        let mut found = tree(&dir);
+        mend_times(deb, &mut found);
+        for (path, mut node) in found {
             let path = merged(&path, node.is_dir);
             if let Some(other) = out.get(&path) {
                 assert!(node.is_dir && other.is_dir, "{} is in two packages", path.display());
@@ -152,24 +175,21 @@ pub fn compare_with_folder(view: &Path, folder: &Path) {
     assert_eq!(what(tree(view)), what(tree(folder)), "{}", view.display());
 }
 
-/// Bytes on disk of regular files and of directories below a path, each inode counted once.
+/// Bytes on disk of regular files below these paths, each inode counted once. What vanishes
+/// meanwhile does not count.
 #[must_use]
-pub fn disk_usage(root: &Path) -> (u64, u64) {
+pub fn disk_usage(roots: &[&Path]) -> u64 {
     let mut seen = BTreeSet::new();
-    let (mut files, mut dirs) = (0, 0);
-    let mut todo = vec![root.to_owned()];
+    let mut bytes = 0;
+    let mut todo: Vec<PathBuf> = roots.iter().map(|r| (*r).to_owned()).collect();
     while let Some(path) = todo.pop() {
-        let meta = path.symlink_metadata().unwrap();
-        if !seen.insert((meta.dev(), meta.ino())) {
-            continue;
-        }
-        let bytes = meta.blocks() * 512;
+        let Ok(meta) = path.symlink_metadata() else { continue };
         if meta.is_dir() {
-            dirs += bytes;
-            todo.extend(fs::read_dir(&path).unwrap().map(|e| e.unwrap().path()));
-        } else if meta.is_file() {
-            files += bytes;
+            let entries = fs::read_dir(&path).into_iter().flatten().flatten();
+            todo.extend(entries.map(|e| e.path()));
+        } else if meta.is_file() && seen.insert((meta.dev(), meta.ino())) {
+            bytes += meta.blocks() * 512;
         }
     }
-    (files, dirs)
+    bytes
 }
