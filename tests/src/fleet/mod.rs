@@ -103,6 +103,12 @@ impl Fleet {
         self.hosts.push(host);
     }
 
+    /// The mount namespace that the fleet runs in, if it has one of its own.
+    #[must_use]
+    pub fn namespace(&self) -> Option<&Namespace> {
+        self.namespace.as_deref()
+    }
+
     /// A folder of the fleet, for whatever a test needs.
     #[must_use]
     pub fn folder(&self, name: &str) -> PathBuf {
@@ -145,12 +151,24 @@ impl Fleet {
         Package { file, named: Some((name.to_owned(), version.to_owned())) }
     }
 
-    /// The command that pushes a package to one of the hosts.
+    /// The command by which `acme` pushes a package to one of the hosts.
     #[must_use]
     pub fn push_command(&self, to: usize, package: &Package, groups: &[&str]) -> Command {
+        self.push_command_of(&self.charter, to, package, groups)
+    }
+
+    /// The same for the publisher of another folder.
+    #[must_use]
+    pub fn push_command_of(
+        &self,
+        charter: &Path,
+        to: usize,
+        package: &Package,
+        groups: &[&str],
+    ) -> Command {
         let host = self.hosts.get(to).unwrap();
         let mut command = Command::new(binary("stork-publish"));
-        command.arg("push").arg(&package.file).arg("--json").arg("--charter").arg(&self.charter);
+        command.arg("push").arg(&package.file).arg("--json").arg("--charter").arg(charter);
         command.arg("--to").arg(format!("{}@{}", host.id(), host.addr()));
         if let Some((name, version)) = &package.named {
             command.args(["--name", name, "--version", version, "--arch", "all"]);
