@@ -31,6 +31,9 @@ const STALL: Duration = Duration::from_secs(30);
 const CHUNK: usize = 256 * 1024;
 /// Documents that a connection may bring before it says who it is: they prove themselves.
 const DOCUMENTS_BEFORE_HELLO: usize = 16;
+/// How often, and how many times, an entry on its way to the disk is looked for: 2 s in all.
+const JOURNAL_LOOK_EVERY: Duration = Duration::from_millis(5);
+const JOURNAL_LOOKS: usize = 400;
 
 /// What every request needs.
 #[derive(Debug, Clone)]
@@ -252,8 +255,16 @@ impl Service {
     ) -> Result<Option<Box<Envelope>>, Refused> {
         let Some(seq) = seq else { return Ok(None) };
         let range = ItemRange { log: LogId::feed(publisher), from: seq, to: seq };
-        let items = self.blocking(move |s| s.items(range, PUSH_FRAME_LEN_MAX, 1)).await?;
-        Ok(items.into_iter().next().map(|i| Box::new(i.envelope)))
+        // The rules know an entry some milliseconds before the disk does. To answer without it would
+        // show a list of live releases that no head commits to.
+        for _ in 0..JOURNAL_LOOKS {
+            let items = self.blocking(move |s| s.items(range, PUSH_FRAME_LEN_MAX, 1)).await?;
+            if let Some(item) = items.into_iter().next() {
+                return Ok(Some(Box::new(item.envelope)));
+            }
+            tokio::time::sleep(JOURNAL_LOOK_EVERY).await;
+        }
+        Err(Refused(Refusal::Busy, "the newest entry is not on disk yet".to_owned()))
     }
 
     /// Runs disk work off the async threads.

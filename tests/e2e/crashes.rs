@@ -1,0 +1,151 @@
+//! Power cuts: a host is killed at every numbered failpoint, and ends right by itself.
+
+use std::collections::BTreeSet;
+
+use stork_node::failpoint;
+use stork_tests::compare::compare_with_folder;
+use stork_tests::fleet::{Fleet, Host, Namespace, Package, VmFile, noise};
+
+const FETCH: &[&str] = &["store.piece.written", "store.piece.mapped", "store.pack.renamed"];
+const UNPACK: &[&str] =
+    &["store.unpack.object", "store.unpack.before_rows", "store.unpack.done"];
+const JOURNAL: &[&str] = &["store.journal.before_commit", "store.journal.after_commit"];
+const SET: &[&str] = &["store.set.half_linked", "store.set.renamed"];
+const GC: &[&str] = &["store.gc.marked", "store.gc.half_swept"];
+const VIEW: &[&str] = &[
+    "view.generation.recorded",
+    "view.switch.mounted",
+    "view.switch.before_umount",
+    "view.switched",
+];
+
+/// The host that is killed; the first one is the origin, the second one goes on undisturbed.
+const VICTIM: usize = 2;
+
+/// A package of 3 MiB in two dozen files, so that every step takes more than one turn.
+fn package(fleet: &Fleet, version: usize) -> Package {
+    let version = version.to_string();
+    let mut files = vec![
+        ("lib/large.bin".to_owned(), noise(&version, 3 << 20)),
+        ("share/version".to_owned(), version.clone().into_bytes()),
+    ];
+    files.extend((0..20).map(|i| {
+        let path = format!("share/doc/{i}");
+        (path.clone(), format!("{path} of {version}").into_bytes())
+    }));
+    let files: Vec<_> = files.iter().map(|(p, b)| (p.as_str(), b.as_slice())).collect();
+    fleet.package("pkg", &version, &files)
+}
+
+fn fleet(namespace: Option<Namespace>) -> Fleet {
+    let mounted = namespace.is_some();
+    let fleet = match namespace {
+        Some(namespace) => Fleet::inside(namespace, &["web"], 3),
+        None => Fleet::new(&["web"], 3),
+    };
+    for host in &fleet.hosts[1..] {
+        let file = VmFile::usual(&["web"], &host.target("vm"));
+        host.write_vm("vm", &if mounted { file.mounted() } else { file });
+    }
+    fleet
+}
+
+/// What is killed in the middle still shows the old or the new package, whole, while nothing runs.
+fn shows_one_of(host: &Host, packages: [&Package; 2]) {
+    let shown = std::fs::read(host.seen("vm").join("share/version")).unwrap();
+    let version = |p: &&Package| std::fs::read(p.file.join("share/version")).unwrap() == shown;
+    let package = packages.into_iter().find(version).unwrap();
+    compare_with_folder(&host.seen("vm"), &package.file);
+}
+
+/// Kills the victim at each point in turn, once while a new version comes or while garbage is
+/// collected, and sees that it goes on by itself after a plain start.
+fn story(points: &[&str], namespace: Option<Namespace>) {
+    let mut fleet = fleet(namespace);
+    let mut before = package(&fleet, 0);
+    fleet.push(&before, &["web"]);
+    for host in &fleet.hosts[1..] {
+        host.await_vm("vm", &[("pkg", "0")]);
+    }
+    for (point, number) in points.iter().zip(1..) {
+        let victim = &mut fleet.hosts[VICTIM];
+        victim.stop();
+        victim.with_env(failpoint::VARIABLE, point).start();
+        let new = package(&fleet, number);
+        fleet.push(&new, &["web"]);
+        let version = number.to_string();
+        if point.contains(".gc.") {
+            let victim = &fleet.hosts[VICTIM];
+            victim.await_vm("vm", &[("pkg", &version)]);
+            let cut = victim.stork(&["store", "gc"]);
+            assert!(!cut.status.success(), "{point}: the collection was not cut");
+        }
+        let victim = &mut fleet.hosts[VICTIM];
+        assert_eq!(victim.await_death(point), Some(9), "{point}");
+        shows_one_of(victim, [&before, &new]);
+        fleet.hosts[1].await_vm("vm", &[("pkg", &version)]);
+
+        let victim = fleet.hosts[VICTIM].without_env().start();
+        victim.await_vm("vm", &[("pkg", &version)]);
+        compare_with_folder(&victim.seen("vm"), &new.file);
+        let collected = victim.tell(&["store", "gc"]);
+        assert_eq!(collected["dry_run"], false, "{point}: {collected}");
+        victim.verify_store();
+        compare_with_folder(&victim.seen("vm"), &new.file);
+        before = new;
+    }
+}
+
+/// The stories below name every failpoint of the node.
+#[test]
+fn every_failpoint_has_its_story() {
+    let told = [FETCH, UNPACK, JOURNAL, SET, GC, VIEW].concat();
+    let told: BTreeSet<_> = told.into_iter().collect();
+    assert_eq!(told, failpoint::ALL.iter().copied().collect());
+}
+
+/// Killed in the middle of a fetch: what had arrived is used, the rest is fetched.
+#[test]
+fn killed_while_fetching() {
+    story(FETCH, None);
+}
+
+/// Killed in the middle of unpacking.
+#[test]
+fn killed_while_unpacking() {
+    story(UNPACK, None);
+}
+
+/// Killed around the moment at which an announcement becomes durable.
+#[test]
+fn killed_while_writing_the_journal() {
+    story(JOURNAL, None);
+}
+
+/// Killed while a package set is built.
+#[test]
+fn killed_while_building_a_set() {
+    story(SET, None);
+}
+
+/// Killed in the middle of a garbage collection.
+#[test]
+fn killed_while_collecting_garbage() {
+    story(GC, None);
+}
+
+/// Killed in the middle of a switch of a tree of hard links.
+#[test]
+fn killed_while_switching_links() {
+    story(VIEW, None);
+}
+
+/// Killed in the middle of a switch of a mount, which outlives the process.
+#[test]
+#[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
+fn killed_while_switching_mounts() {
+    match Namespace::new() {
+        Ok(namespace) => story(VIEW, Some(namespace)),
+        Err(why) => eprintln!("skipped: {why}"),
+    }
+}

@@ -1,0 +1,59 @@
+//! Deltas: who holds the old version fetches the difference, who does not the whole, and full packs
+//! are still found when the origin is gone.
+
+use stork_tests::compare::compare_with_dpkg;
+use stork_tests::debs::debs;
+use stork_tests::fleet::{Fleet, Package, VmFile};
+use stork_tests::wait::wait_until;
+
+const SSL: &str = "libssl3";
+
+/// Three hosts show an older `libssl3`; the newer one is published, which they fetch as a delta. A
+/// host that never had the older one takes the full packs. Then the origin and that host are gone: a
+/// newcomer finds the full packs with hosts that fetched the delta and packed the files again.
+#[test]
+fn holders_fetch_the_difference_and_keep_the_whole_for_newcomers() {
+    let Some(debs) = debs() else { return };
+    let [old, new] = &debs.ssl;
+    let mut fleet = Fleet::new(&["web"], 5);
+    let usual = |fleet: &Fleet, host: usize| {
+        let host = &fleet.hosts[host];
+        host.write_vm("vm", &VmFile::usual(&["web"], &host.target("vm")));
+    };
+    (1..4).for_each(|host| usual(&fleet, host));
+    fleet.push(&Package::deb(&old.file), &["web"]);
+    for host in &fleet.hosts[1..4] {
+        host.await_vm("vm", &[(SSL, &old.version)]);
+    }
+
+    let report = fleet.push(&Package::deb(&new.file), &["web"]);
+    let full = report["full_bytes"].as_u64().unwrap();
+    let delta = report["delta_bytes"].as_u64().unwrap();
+    assert!(delta < full / 2, "{report}");
+    for host in &fleet.hosts[1..4] {
+        host.await_vm("vm", &[(SSL, &new.version)]);
+        let release = host.await_whole(SSL, &new.version);
+        assert_eq!(release["fetched_as"], "delta", "{release}");
+        assert!(release["fetched_bytes"].as_u64().unwrap() <= delta, "{release}");
+        compare_with_dpkg(&host.target("vm"), &[&new.file]);
+    }
+    usual(&fleet, 4);
+    fleet.hosts[4].await_vm("vm", &[(SSL, &new.version)]);
+    let release = fleet.hosts[4].await_whole(SSL, &new.version);
+    assert_eq!(release["fetched_as"], "full", "{release}");
+    assert_eq!(release["fetched_bytes"].as_u64(), Some(full), "{release}");
+
+    let same = |fleet: &Fleet| -> u64 {
+        fleet.hosts[1..4].iter().map(|h| h.counter("repacks", "same")).sum()
+    };
+    wait_until("a keeper to have the full packs again", || same(&fleet) > 0);
+    fleet.enlist();
+    for gone in [0, 4] {
+        fleet.hosts[gone].kill9();
+    }
+    usual(&fleet, 5);
+    fleet.hosts[5].start().await_vm("vm", &[(SSL, &new.version)]);
+    let release = fleet.hosts[5].await_whole(SSL, &new.version);
+    assert_eq!(release["fetched_as"], "full", "{release}");
+    compare_with_dpkg(&fleet.hosts[5].target("vm"), &[&new.file]);
+}

@@ -1,0 +1,15 @@
+//! Stories with real processes: publishers push, nodes gossip and fetch, VMs are shown packages.
+//!
+//! Each test has a fleet of its own in a folder of its own, and leaves nothing behind.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests, outside of functions marked as tests")]
+
+mod crashes;
+mod deltas;
+mod everything;
+mod gone;
+mod joining;
+mod late;
+mod publishers;
+mod pushes;
+mod views;

@@ -1,0 +1,229 @@
+//! Views: read-only mounts that other namespaces follow without a gap, hooks, and rollback.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+
+use stork_tests::compare::compare_with_folder;
+use stork_tests::fleet::{Fleet, Namespace, Package, VmFile};
+use stork_tests::wait::wait_until;
+
+/// What the kernel says of a write to a read-only mount.
+const EROFS: i32 = 30;
+
+fn package(fleet: &Fleet, name: &str, version: &str) -> Package {
+    let path = format!("share/{name}/version");
+    fleet.package(name, version, &[(&path, format!("{version}\n").as_bytes())])
+}
+
+/// A process in a mount namespace of its own, as a guest has one, that reads the same file all the
+/// time and writes down what it sees whenever that changes.
+struct Guest {
+    child: Child,
+    seen: PathBuf,
+}
+
+const WATCH: &str = r#"
+last=
+while :; do
+    if read -r now < "$1"; then :; else now=missing; fi
+    if [ "$now" != "$last" ]; then echo "$now"; last=$now; fi
+done"#;
+
+impl Guest {
+    fn start(namespace: &Namespace, file: &Path, seen: PathBuf) -> Self {
+        let mut command = namespace.command("unshare");
+        command.args(["-m", "--propagation", "slave", "sh", "-c", WATCH, "guest"]).arg(file);
+        command.stdout(fs::File::create(&seen).unwrap()).stderr(Stdio::null());
+        Self { child: command.spawn().unwrap(), seen }
+    }
+
+    fn saw(&self) -> Vec<String> {
+        fs::read_to_string(&self.seen).unwrap().lines().map(str::to_owned).collect()
+    }
+
+    fn await_sight(&self, text: &str) {
+        wait_until(&format!("the guest to see {text}"), || {
+            self.saw().last().is_some_and(|l| l == text)
+        });
+    }
+
+    /// What the guest's own mounts show at a path.
+    fn path(&self, path: &Path) -> PathBuf {
+        let root = PathBuf::from(format!("/proc/{}/root", self.child.id()));
+        root.join(path.strip_prefix("/").unwrap())
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.child.kill().unwrap_or_default();
+        drop(self.child.wait());
+    }
+}
+
+/// A mounted view shows two packages merged, nobody can write to it, and a guest in a mount namespace
+/// of its own sees every switch, and never a moment without the file. What the guest has open stays.
+#[test]
+#[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
+fn guests_follow_a_mounted_view_without_a_gap() {
+    let namespace = match Namespace::new() {
+        Ok(namespace) => namespace,
+        Err(why) => return eprintln!("skipped: {why}"),
+    };
+    let fleet = Fleet::inside(namespace, &["web"], 2);
+    let host = &fleet.hosts[1];
+    host.write_vm("vm", &VmFile::usual(&["web"], &host.target("vm")).mounted());
+    fleet.push(&package(&fleet, "a", "1"), &["web"]);
+    host.await_vm("vm", &[("a", "1")]);
+    for file in ["share/a/version", "new"] {
+        let error = fs::write(host.seen("vm").join(file), "x").unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(EROFS), "{file}: {error}");
+    }
+
+    let watched = host.target("vm").join("share/a/version");
+    let seen = fleet.folder("guest").join("seen");
+    let guest = Guest::start(fleet.namespace().unwrap(), &watched, seen);
+    guest.await_sight("1");
+    let open = fs::File::open(guest.path(&watched)).unwrap();
+    for version in ["2", "3", "4", "5"] {
+        fleet.push(&package(&fleet, "a", version), &["web"]);
+        guest.await_sight(version);
+    }
+    fleet.push(&package(&fleet, "b", "1"), &["web"]);
+    host.await_vm("vm", &[("a", "5"), ("b", "1")]);
+    let b = guest.path(&host.target("vm").join("share/b/version"));
+    wait_until("the guest to see the second package", || b.exists());
+    for (name, version) in [("a", "5\n"), ("b", "1\n")] {
+        let path = guest.path(&host.target("vm").join(format!("share/{name}/version")));
+        assert_eq!(fs::read_to_string(path).unwrap(), version);
+    }
+    let error = fs::write(guest.path(&watched), "x").unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(EROFS), "the guest: {error}");
+    assert_eq!(std::io::read_to_string(open).unwrap(), "1\n", "an open file stays readable");
+    assert_eq!(guest.saw(), ["1", "2", "3", "4", "5"], "each version once, and never nothing");
+}
+
+/// A mounted view is still there when its node is stopped, and a node that starts again keeps it.
+#[test]
+#[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
+fn a_mounted_view_outlives_its_node() {
+    let namespace = match Namespace::new() {
+        Ok(namespace) => namespace,
+        Err(why) => return eprintln!("skipped: {why}"),
+    };
+    let mut fleet = Fleet::inside(namespace, &["web"], 2);
+    let host = &fleet.hosts[1];
+    host.write_vm("vm", &VmFile::usual(&["web"], &host.target("vm")).mounted());
+    let one = package(&fleet, "a", "1");
+    fleet.push(&one, &["web"]);
+    fleet.hosts[1].await_vm("vm", &[("a", "1")]);
+    fleet.hosts[1].stop();
+    compare_with_folder(&fleet.hosts[1].seen("vm"), &one.file);
+    let two = package(&fleet, "a", "2");
+    fleet.push(&two, &["web"]);
+    fleet.hosts[1].start().await_vm("vm", &[("a", "2")]);
+    compare_with_folder(&fleet.hosts[1].seen("vm"), &two.file);
+}
+
+/// A hook that writes down its environment and what it sees, and fails for bad versions.
+fn hook(fleet: &Fleet) -> (PathBuf, PathBuf) {
+    let folder = fleet.folder("hook");
+    let (hook, log) = (folder.join("hook"), folder.join("log"));
+    let script = format!(
+        "#!/bin/sh\nread v < $STORK_TARGET/share/a/version\n\
+         echo \"$STORK_VM $STORK_TARGET $STORK_GENERATION $STORK_SET $v\" >> {}\n\
+         case $v in *bad*) echo 'it does not work'; exit 3;; esac\n",
+        log.display()
+    );
+    fs::write(&hook, script).unwrap();
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+    (hook, log)
+}
+
+/// A hook runs after the switch, is told VM, target, generation and set, and sees the new version.
+/// Where it fails, the VM is shown the version before, also after a restart, until a newer one comes.
+#[test]
+fn a_failing_hook_takes_the_switch_back() {
+    let mut fleet = Fleet::new(&["web"], 2);
+    let (hook, log) = hook(&fleet);
+    let host = &fleet.hosts[1];
+    let target = host.target("vm");
+    host.write_vm("vm", &VmFile::usual(&["web"], &target).hook(&hook, "rollback"));
+    fleet.push(&package(&fleet, "a", "1"), &["web"]);
+    host.await_vm("vm", &[("a", "1")]);
+    let set = host.tell(&["vm", "vm"])["generations"][0]["set"].as_str().unwrap().to_owned();
+    let said = fs::read_to_string(&log).unwrap();
+    assert_eq!(said, format!("vm {} 1 {set} 1\n", target.display()));
+
+    fleet.push(&package(&fleet, "a", "2-bad"), &["web"]);
+    wait_until("the switch to be taken back", || host.counter("switches", "rolled_back") == 1);
+    host.await_vm("vm", &[("a", "1")]);
+    assert_eq!(fs::read_to_string(target.join("share/a/version")).unwrap(), "1\n");
+    let vm = host.tell(&["vm", "vm"]);
+    assert_eq!(vm["hook"], "exit 3: it does not work", "{vm}");
+    let why = host.tell(&["why", "vm", "a"]).to_string();
+    assert!(why.contains("it was rolled back on this VM"), "{why}");
+    let seen: Vec<String> = fs::read_to_string(&log).unwrap().lines().map(last_word).collect();
+    assert_eq!(seen, ["1", "2-bad", "1"], "the hook ran for each switch");
+
+    fleet.hosts[1].restart().await_vm("vm", &[("a", "1")]);
+    fleet.push(&package(&fleet, "a", "3"), &["web"]);
+    fleet.hosts[1].await_vm("vm", &[("a", "3")]);
+    let seen = fs::read_to_string(&log).unwrap();
+    assert_eq!(seen.matches("2-bad").count(), 1, "what failed was not tried again: {seen}");
+}
+
+fn last_word(line: &str) -> String {
+    line.rsplit(' ').next().unwrap_or_default().to_owned()
+}
+
+/// With `on_failure = "report"` the new version stays, and `stork vm` says what the hook said.
+#[test]
+fn a_failing_hook_may_only_report() {
+    let fleet = Fleet::new(&["web"], 2);
+    let (hook, _) = hook(&fleet);
+    let host = &fleet.hosts[1];
+    host.write_vm("vm", &VmFile::usual(&["web"], &host.target("vm")).hook(&hook, "report"));
+    for version in ["1", "2-bad"] {
+        fleet.push(&package(&fleet, "a", version), &["web"]);
+        host.await_vm("vm", &[("a", version)]);
+    }
+    let vm = host.tell(&["vm", "vm"]);
+    assert_eq!(vm["hook"], "exit 3: it does not work", "{vm}");
+    assert_eq!(host.counter("switches", "rolled_back"), 0);
+}
+
+/// `stork rollback` shows the version before, which stays after a restart; `--undo` goes forward
+/// again; `--to` shows any generation that is kept; a newer release ends a rollback by itself.
+#[test]
+fn rollback_and_undo() {
+    let mut fleet = Fleet::new(&["web"], 2);
+    let host = &fleet.hosts[1];
+    host.write_vm("vm", &VmFile::usual(&["web"], &host.target("vm")));
+    for version in ["1", "2", "3"] {
+        fleet.push(&package(&fleet, "a", version), &["web"]);
+        host.await_vm("vm", &[("a", version)]);
+    }
+    let done = host.tell(&["rollback", "vm"]);
+    assert_eq!((&done["from"], &done["to"]), (&3.into(), &2.into()), "{done}");
+    host.await_vm("vm", &[("a", "2")]);
+    let two = fs::read_to_string(host.target("vm").join("share/a/version")).unwrap();
+    assert_eq!(two, "2\n");
+    fleet.hosts[1].restart().await_vm("vm", &[("a", "2")]);
+    let host = &fleet.hosts[1];
+    let why = host.tell(&["why", "vm", "a"]).to_string();
+    assert!(why.contains("it was rolled back on this VM"), "{why}");
+    let undone = host.tell(&["rollback", "vm", "--undo"]);
+    assert_eq!(undone["undone"], 1, "{undone}");
+    host.await_vm("vm", &[("a", "3")]);
+    let done = host.tell(&["rollback", "vm", "--to", "1"]);
+    assert_eq!(done["to"], 1, "{done}");
+    host.await_vm("vm", &[("a", "1")]);
+    fleet.push(&package(&fleet, "a", "4"), &["web"]);
+    host.await_vm("vm", &[("a", "4")]);
+    let missing = host.stork(&["rollback", "vm", "--to", "99"]);
+    let error = String::from_utf8_lossy(&missing.stderr);
+    assert!(!missing.status.success() && error.contains("no earlier generation 99"), "{error}");
+}

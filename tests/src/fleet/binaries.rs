@@ -1,0 +1,34 @@
+//! The programs under test, from the target folder in which the test itself was built.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// Builds the programs where cargo runs the test, so that no old ones are tested. Without cargo, what
+/// is there is used.
+fn build(folder: &Path) {
+    let Some(cargo) = std::env::var_os("CARGO") else { return };
+    let mut command = Command::new(cargo);
+    command.args(["build", "--quiet", "--offline", "-p", "stork-node", "-p", "stork-publisher"]);
+    if folder.file_name().is_some_and(|n| n == "release") {
+        command.arg("--release");
+    }
+    command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    let status = command.status().unwrap();
+    assert!(status.success(), "the programs under test cannot be built: {status}");
+}
+
+/// The path of one of `stork-node`, `stork` and `stork-publish`.
+#[must_use]
+pub fn binary(name: &str) -> PathBuf {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    let folder = FOLDER.get_or_init(|| {
+        let test = std::env::current_exe().unwrap();
+        let folder = test.ancestors().nth(2).unwrap().to_owned();
+        build(&folder);
+        folder
+    });
+    let path = folder.join(name);
+    assert!(path.is_file(), "{} is not built: cargo build -p stork-node", path.display());
+    path
+}

@@ -1,0 +1,27 @@
+//! Waiting for something that will happen, with a deadline and without fixed sleeps.
+
+use std::time::{Duration, Instant};
+
+/// How often a condition is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Seconds that are enough for everything on a busy machine with two cores.
+pub const PATIENCE_S: u64 = 60;
+
+/// Looks until there is something, and panics with the name of what did not come in time.
+pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        let waited = begun.elapsed();
+        assert!(waited < Duration::from_secs(PATIENCE_S), "waited {waited:?} in vain for: {what}");
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// Looks until it is so.
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    wait_for(what, || is_so().then_some(()));
+}
