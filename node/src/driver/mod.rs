@@ -12,12 +12,14 @@
 //! Only here is the clock read. An item is shown, forwarded and acknowledged only after the journal
 //! reported it durable.
 
+mod admission;
 mod answers;
 mod bulk_io;
 mod clock;
 mod content;
 mod counters;
 mod fetching;
+mod gossip;
 mod items;
 mod leases;
 mod peers;
@@ -201,7 +203,7 @@ pub struct Driver {
     counters: Counters,
     record: peers::OwnRecord,
     connections: BTreeMap<NodeId, peers::Link>,
-    waiting: BTreeMap<NodeId, peers::Waiting>,
+    waiting: BTreeMap<NodeId, admission::Waiting>,
     dialling: BTreeSet<NodeId>,
     checked: BTreeMap<[u8; 32], Arc<overlay::Peer>>,
     folder: VmFolder,
@@ -213,6 +215,8 @@ pub struct Driver {
     replan_at: Option<Tick>,
     /// When the store is collected next.
     collect_at: Tick,
+    /// When what switches left behind is looked at next.
+    tidy_at: Tick,
     started_unix: u64,
     outcomes: Option<mpsc::Receiver<Done>>,
 }
@@ -262,6 +266,7 @@ impl Driver {
             sending: BTreeMap::new(),
             replan_at: None,
             collect_at: Tick(leases::COLLECT_EVERY_MS),
+            tidy_at: Tick(0),
             started_unix: now,
             outcomes: Some(outcomes),
         };
@@ -334,6 +339,7 @@ impl Driver {
         self.close_idle_connections();
         self.retry_contents();
         self.retry_switches();
+        self.tidy_views();
         if self.clock.tick() >= self.collect_at {
             self.collect(false, None);
         }

@@ -4,30 +4,20 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use stork_wire::charter::{BODY_VERSION, HostCert, JoinToken, PeerRecord};
+use stork_wire::charter::{BODY_VERSION, PeerRecord};
 use stork_wire::codec::{List, encode};
-use stork_wire::frame::{
-    Frame, Hello, HelloAck, ItemRange, JoinReply, JoinRequest, LinkClass, OverlayFrame,
-    PROTOCOL_VERSION, PeerHint,
-};
-use stork_wire::ids::{GroupId, LogId, NodeId};
-use stork_wire::limits::HINTS_MAX;
+use stork_wire::frame::{Frame, HelloAck, LinkClass, OverlayFrame, PeerHint};
+use stork_wire::ids::{GroupId, NodeId};
 use stork_wire::sign::Envelope;
-use stork_wire::text::Line;
 use stork_wire::tick::Tick;
-use tokio::sync::oneshot;
 
 use super::Driver;
-use super::workers::Done;
-use crate::net::{Admission, ConnId, Connected, NetEvent, Priority};
-use crate::overlay::{Action, Class, Event, Input, Peer, PeersKind};
-use crate::store::StoreError;
+use crate::net::{ConnId, Connected, NetEvent};
+use crate::overlay::{Input, Peer, PeersKind};
 use crate::{transfer, trust};
 
 /// Seconds that an own record is good for; it is renewed at half.
 const RECORD_VALID_S: u64 = 7 * 24 * 3_600;
-/// Seconds that a host certificate is good for (design §4: 30 days, renewed at half).
-const CERT_VALID_S: u64 = 30 * 24 * 3_600;
 /// Milliseconds after which a connection without link and content is closed.
 const IDLE_MS: u64 = 60_000;
 /// Hosts whose signatures were checked and are remembered: the roster and as many again.
@@ -49,24 +39,7 @@ pub(super) struct Link {
 #[derive(Debug)]
 pub(super) struct OwnRecord {
     incarnation: u64,
-    current: Option<(PeerRecord, PeerHint)>,
-}
-
-/// A host that waits for the overlay's answer to its hello.
-#[derive(Debug)]
-pub(super) struct Waiting {
-    connected: Connected,
-    peer: Arc<Peer>,
-    answer: oneshot::Sender<Admission>,
-}
-
-/// Where the outcome of a token's check goes.
-#[derive(Debug)]
-pub(super) struct JoinAnswer {
-    node: NodeId,
-    token: JoinToken,
-    request: Box<JoinRequest>,
-    answer: oneshot::Sender<Admission>,
+    pub(super) current: Option<(PeerRecord, PeerHint)>,
 }
 
 impl OwnRecord {
@@ -123,12 +96,12 @@ impl Driver {
         sorted.into_iter().collect()
     }
 
-    fn own_hint(&self) -> Option<PeerHint> {
+    pub(super) fn own_hint(&self) -> Option<PeerHint> {
         self.record.current.as_ref().map(|(_, hint)| hint.clone())
     }
 
     /// Checks a host's certificate and record, or finds that they were checked before.
-    fn check_hint(&mut self, hint: &PeerHint) -> Option<Arc<Peer>> {
+    pub(super) fn check_hint(&mut self, hint: &PeerHint) -> Option<Arc<Peer>> {
         let key = *blake3::hash(&encode(hint)).as_bytes();
         if let Some(peer) = self.checked.get(&key) {
             return Some(Arc::clone(peer));
@@ -195,48 +168,9 @@ impl Driver {
         }
     }
 
-    fn on_hello(
-        &mut self,
-        connected: Connected,
-        hello: &Hello,
-        answer: oneshot::Sender<Admission>,
-    ) {
-        let node = connected.node;
-        let checked = if hello.protocol == PROTOCOL_VERSION && hello.fleet == self.trust.fleet() {
-            self.trust.check_peer(&hello.peer, self.clock.unix())
-        } else {
-            Err(trust::AdmissionError::OtherFleet(hello.fleet))
-        };
-        let refused = match &checked {
-            Ok(c) if c.cert.node != node => {
-                Some(trust::AdmissionError::OtherKey("the certificate"))
-            }
-            Ok(_) => None,
-            Err(e) => Some(e.clone()),
-        };
-        if let Some(e) = refused {
-            self.counters.add("hosts_refused", e.code());
-            self.event("host_refused", format!("{} at {}: {e}", node.short(), connected.addr));
-            drop(answer.send(Admission::Refused(e.to_string())));
-            return;
-        }
-        if node == self.me || !self.prefers_new(node, node) {
-            drop(answer.send(Admission::Refused("there is a connection already".to_owned())));
-            return;
-        }
-        let Some(peer) = self.check_hint(&hello.peer) else { return };
-        self.waiting.insert(node, Waiting { connected, peer: Arc::clone(&peer), answer });
-        let (class, starving) = (hello.class, hello.starving);
-        self.overlay_input(Input::Hello { peer, class, starving });
-        // The overlay answers each hello at once; what it did not answer is not kept.
-        if let Some(w) = self.waiting.remove(&node) {
-            drop(w.answer.send(Admission::Refused("not now".to_owned())));
-        }
-    }
-
     /// Of two connections made crosswise, both sides keep the one that the larger id dialled;
     /// otherwise the newer one counts, since the older may be dead (protocol.md §3).
-    fn prefers_new(&self, node: NodeId, new_dialled_by: NodeId) -> bool {
+    pub(super) fn prefers_new(&self, node: NodeId, new_dialled_by: NodeId) -> bool {
         let Some(old) = self.connections.get(&node) else { return true };
         let crosswise = self.clock.tick().since(old.since) < CROSSWISE_MS;
         if old.connected.connection.close_reason().is_some() || !crosswise {
@@ -262,7 +196,13 @@ impl Driver {
         self.overlay_input(Input::Linked { peer, class: ack.class, hints });
     }
 
-    fn connect(&mut self, connected: Connected, peer: &Peer, dialled_by: NodeId, class: LinkClass) {
+    pub(super) fn connect(
+        &mut self,
+        connected: Connected,
+        peer: &Peer,
+        dialled_by: NodeId,
+        class: LinkClass,
+    ) {
         let node = connected.node;
         let now = self.clock.tick();
         self.net.bulk().admit(node, peer.addrs.clone());
@@ -316,198 +256,6 @@ impl Driver {
         }
     }
 
-    /// Takes a fresh certificate for this node from a node that admits.
-    fn on_renewed(&mut self, reply: JoinReply) {
-        let JoinReply::Admitted { cert, .. } = reply else { return };
-        let now = self.clock.unix();
-        let Ok(new) = self.trust.check_cert(&cert, now) else { return };
-        let old = self.trust.check_cert(&self.cert, now).map_or(0, |c| c.expires);
-        let same = new.node == self.me && new.name == self.name && new.site == self.site;
-        if same && new.expires > old && self.store.put_state("cert", &encode(&cert)).is_ok() {
-            self.cert = cert;
-            self.record.current = None;
-            self.event("certificate_renewed", "the host certificate was renewed");
-        }
-    }
-
-    /// Renews the certificate of a host that connects with one past its half, if we admit.
-    fn renew_for(&self, peer: &Peer) {
-        let Some(key) = &self.admission else { return };
-        let now = self.clock.unix();
-        let Ok(old) = self.trust.check_cert(&peer.hint.cert, now) else { return };
-        if old.expires > now + CERT_VALID_S / 2 {
-            return;
-        }
-        let new = HostCert { issued: now, expires: now + CERT_VALID_S, ..old };
-        let Ok(cert) = Envelope::sign(&new, self.trust.fleet(), key) else { return };
-        let (roots, peers) = (List::empty(), List::empty());
-        let reply = JoinReply::Admitted { cert, roots, peers };
-        self.send(peer.node, Priority::Control, &Frame::Joined(Box::new(reply)));
-    }
-
-    fn on_join(
-        &mut self,
-        node: NodeId,
-        request: Box<JoinRequest>,
-        answer: oneshot::Sender<Admission>,
-    ) {
-        let now = self.clock.unix();
-        let token = match self.trust.check_token(&request.token, self.me, now) {
-            Ok(token) if self.admission.is_some() => token,
-            Ok(_) => return refuse_join(answer, "this node does not admit hosts"),
-            Err(e) => {
-                self.counters.add("joins_refused", e.code());
-                self.event("join_refused", format!("{}: {e}", node.short()));
-                return refuse_join(answer, &e.to_string());
-            }
-        };
-        let answer = JoinAnswer { node, token, request, answer };
-        let store = Arc::clone(&self.store);
-        self.workers.disk(move || {
-            let fresh = store.used_token(answer.token.id, answer.token.expires);
-            Some(Done::Joined { answer, fresh })
-        });
-    }
-
-    /// The token was looked up, and is used up from now on.
-    pub(super) fn on_token_checked(&mut self, join: JoinAnswer, fresh: Result<bool, StoreError>) {
-        let JoinAnswer { node, token, request, answer } = join;
-        match fresh {
-            Ok(true) => {}
-            Ok(false) => {
-                self.counters.add("joins_refused", "used_token");
-                self.event("join_refused", format!("{}: the token was used before", node.short()));
-                return refuse_join(answer, "the token was used before: ask for a new one");
-            }
-            Err(e) => return refuse_join(answer, &format!("the admitting node's disk: {e}")),
-        }
-        let now = self.clock.unix();
-        let name = token.name.unwrap_or(request.name);
-        let cert = HostCert {
-            version: BODY_VERSION,
-            node,
-            name: name.clone(),
-            site: token.site,
-            issued: now,
-            expires: now + CERT_VALID_S,
-        };
-        let fleet = self.trust.fleet();
-        let signed = self.admission.as_ref().and_then(|k| Envelope::sign(&cert, fleet, k).ok());
-        let Some(cert) = signed else {
-            return refuse_join(answer, "the admitting node cannot sign");
-        };
-        let range = ItemRange { log: LogId::root(fleet), from: 1, to: 16 };
-        let roots = self.store.items(range, 512 * 1024, 16).unwrap_or_default();
-        let peers = self.own_hint().into_iter().chain(self.some_hints(HINTS_MAX - 1));
-        let (roots, peers) = (List::truncated(roots), List::truncated(peers));
-        let reply = JoinReply::Admitted { cert, roots, peers };
-        self.event("host_admitted", format!("{name} ({})", node.short()));
-        self.counters.add("joins", "admitted");
-        drop(answer.send(Admission::Joined(Box::new(reply))));
-    }
-
-    /// Gives the overlay an input, and does what it asks for.
-    pub(super) fn overlay_input(&mut self, input: Input) {
-        let mut actions = Vec::new();
-        self.overlay.handle(self.clock.tick(), input, &mut actions);
-        for action in actions {
-            self.overlay_action(action);
-        }
-    }
-
-    fn overlay_action(&mut self, action: Action) {
-        match action {
-            Action::Send { to, frame, class } => {
-                let priority = match class {
-                    Class::Control => Priority::Control,
-                    Class::News => Priority::News,
-                    Class::Lazy => Priority::Lazy,
-                };
-                self.send(to, priority, &Frame::Overlay(frame));
-            }
-            Action::Dial { peer, class, starving } => self.dial(&peer, class, starving),
-            Action::Answer { to, class, hints } => self.answer_hello(to, class, hints),
-            Action::Close { node, why } => {
-                if let Some(link) = self.connections.get(&node) {
-                    let why = format!("{why:?}").to_lowercase();
-                    link.connected.connection.close(0u32.into(), why.as_bytes());
-                }
-            }
-            Action::Deliver { from, item, .. } => self.on_delivered(from, item),
-            Action::ReadItems { to, ranges } => self.send_items(to, ranges),
-            Action::SavePeers(hints) => {
-                let list: List<PeerHint, 1_024> = List::truncated(hints);
-                let store = Arc::clone(&self.store);
-                self.workers.disk(move || {
-                    if let Err(e) = store.put_state("peers", &encode(&list)) {
-                        tracing::warn!("known hosts are not saved: {e}");
-                    }
-                    None
-                });
-            }
-            Action::Event(event) => self.overlay_event(&event),
-        }
-    }
-
-    fn overlay_event(&mut self, event: &Event) {
-        match event {
-            Event::LinkUp { node, class } => {
-                if let Some(link) = self.connections.get_mut(node) {
-                    link.class = *class;
-                }
-                self.counters.add("links", "up");
-            }
-            Event::LinkDown { node, why } => {
-                if let Some(link) = self.connections.get_mut(node) {
-                    link.class = LinkClass::Transient;
-                }
-                self.counters.add("links", "down");
-                tracing::debug!(peer = %node.short(), ?why, "link down");
-            }
-            Event::MergeProbe { .. } => self.counters.add("merge_probes", "sent"),
-            Event::Comparing { .. } => self.counters.add("syncs", "begun"),
-            Event::ForkSeen { node, theirs, ours } => {
-                self.counters.add("forks", "seen");
-                let text = format!(
-                    "{} has another item {} in log {}",
-                    node.short(),
-                    theirs.seq.min(ours.seq),
-                    ours.log.short()
-                );
-                self.event("fork_seen", text);
-            }
-        }
-    }
-
-    fn answer_hello(&mut self, to: NodeId, class: LinkClass, hints: List<PeerHint, HINTS_MAX>) {
-        let Some(Waiting { connected, peer, answer }) = self.waiting.remove(&to) else { return };
-        let Some(own) = self.own_hint() else { return };
-        let ack = HelloAck { peer: own, class, hints };
-        if answer.send(Admission::Welcome(Box::new(ack))).is_ok() {
-            self.connect(connected, &peer, to, class);
-            self.renew_for(&peer);
-        }
-    }
-
-    /// Dials a host, unless that is under way or done.
-    pub(super) fn dial(&mut self, peer: &Peer, class: LinkClass, starving: bool) {
-        let Some(own) = self.own_hint() else { return };
-        if peer.node == self.me || !self.dialling.insert(peer.node) {
-            return;
-        }
-        let fleet = self.trust.fleet();
-        let hello = Hello { protocol: PROTOCOL_VERSION, fleet, peer: own, class, starving };
-        self.net.dial(peer.node, peer.addrs.clone(), Box::new(hello));
-    }
-
-    /// Queues a frame for a host; one that does not read is closed.
-    pub(super) fn send(&self, to: NodeId, priority: Priority, frame: &Frame) {
-        let Some(link) = self.connections.get(&to) else { return };
-        if link.connected.outbox.push(priority, frame.to_bytes()).is_err() {
-            link.connected.connection.close(1u32.into(), b"you do not read");
-        }
-    }
-
     /// Closes connections that are no overlay link and carry no content.
     pub(super) fn close_idle_connections(&self) {
         let now = self.clock.tick();
@@ -524,7 +272,7 @@ impl Driver {
         self.overlay.hosts().find(|p| p.node == node).map(Arc::clone)
     }
 
-    fn some_hints(&self, count: usize) -> impl Iterator<Item = PeerHint> {
+    pub(super) fn some_hints(&self, count: usize) -> impl Iterator<Item = PeerHint> {
         self.overlay.hosts().take(count).map(|p| p.hint.clone())
     }
 
@@ -538,13 +286,6 @@ impl Driver {
             }
         }
         names
-    }
-}
-
-fn refuse_join(answer: oneshot::Sender<Admission>, why: &str) {
-    let line = why.parse().or_else(|_e| "refused".parse::<Line>());
-    if let Ok(line) = line {
-        drop(answer.send(Admission::Joined(Box::new(JoinReply::Refused(line)))));
     }
 }
 

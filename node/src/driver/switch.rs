@@ -19,6 +19,9 @@ use crate::view::{Generation, GenerationLabel, Reconciled, ReleaseLabel, ViewSpe
 /// Milliseconds after which a failed switch is tried again.
 const RETRY_MS: u64 = 30_000;
 
+/// Milliseconds between two looks at what switches left behind.
+const TIDY_EVERY_MS: u64 = 5_000;
+
 /// What came of work on a view.
 #[derive(Debug)]
 pub(super) enum Switched {
@@ -116,6 +119,26 @@ impl Driver {
             });
             let result = Box::new(Switched::Shown { tried: Vec::new(), result });
             Some(Done::Switched { vm: name, result })
+        });
+    }
+
+    /// Removes what switches left behind, once nobody looks at it any more.
+    pub(super) fn tidy_views(&mut self) {
+        let now = self.clock.tick();
+        if now < self.tidy_at {
+            return;
+        }
+        self.tidy_at = now.after_ms(TIDY_EVERY_MS);
+        let specs: Vec<ViewSpec> =
+            self.vms.values().filter(|vm| vm.reconciled).map(|vm| vm.spec.clone()).collect();
+        let views = Arc::clone(&self.views);
+        self.workers.slow(move || {
+            for spec in specs {
+                if let Err(e) = views.tidy(&spec) {
+                    tracing::warn!(vm = %spec.vm, "{}", explain(&e));
+                }
+            }
+            None
         });
     }
 

@@ -65,7 +65,7 @@ pub(super) enum Done {
     Unpacked { id: ManifestId, variant: Variant, result: Result<(u64, u64), String> },
     Repacked { id: ManifestId, whole: bool },
     Switched { vm: Label, result: Box<Switched> },
-    Joined { answer: super::peers::JoinAnswer, fresh: Result<bool, StoreError> },
+    Joined { answer: super::admission::JoinAnswer, fresh: Result<bool, StoreError> },
 }
 
 /// Hands work to threads.

@@ -1,17 +1,17 @@
 //! Building a tree as a folder of hard links to objects.
 //!
 //! All calls are relative to the folder being built, beneath it, and follow no link, so that
-//! nothing outside of it can be touched whoever else plays with names (T098). While it is built the
-//! folder and every folder in it has mode 0700; owner, mode and time are set last, the deepest first,
-//! because every new name changes the time of its folder.
+//! nothing outside of it can be touched whoever else plays with names (T098). While it is built
+//! the folder and every folder in it has mode 0700; owner, mode and time are set last, the
+//! deepest first, because every new name changes the time of its folder.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, chmodat, chownat, fchmod, fchown, futimens,
-    linkat, makedev, mkdirat, mknodat, openat2, symlinkat, syncfs, utimensat,
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, chmodat, chownat, fchmod, fchown, fsync,
+    futimens, linkat, makedev, mkdirat, mknodat, openat2, symlinkat, utimensat,
 };
 use rustix::io::Errno;
 use stork_wire::manifest::{Tree, TreeEntry, TreeNode};
@@ -42,6 +42,11 @@ fn beneath(root: &OwnedFd, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> 
     let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     let flags = flags | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     openat2(root, path, flags, Mode::empty(), how | ResolveFlags::NO_XDEV)
+}
+
+/// Can others than root open a finished folder again?
+const fn can_open(dir: &TreeEntry) -> bool {
+    dir.mode & 0o500 == 0o500
 }
 
 impl<'a> Builder<'a> {
@@ -166,6 +171,9 @@ impl<'a> Builder<'a> {
                 .map_err(|e| self.fault("set the mode of", entry, e))?;
             futimens(&fd, &times(entry.mtime))
                 .map_err(|e| self.fault("set the time of", entry, e))?;
+            if !can_open(entry) {
+                fsync(fd).map_err(|e| self.fault("make durable", entry, e))?;
+            }
         }
         // The top has no entry; its time is that of the newest entry, the same on every host.
         let newest = tree.entries.iter().map(|e| e.mtime).max().unwrap_or(0);
@@ -175,9 +183,31 @@ impl<'a> Builder<'a> {
     }
 }
 
+impl Builder<'_> {
+    /// Makes the names durable; the files are since they were written. The first call writes the
+    /// disk's journal for all folders, so that the others cost little.
+    fn sync_dirs(&self, tree: &Tree) -> Result<(), SetError> {
+        let fault = |e: Errno| {
+            let fault = Fault::new("make durable the folders of", self.dest, e);
+            SetError::Store(self.store.fault(Fault { sync: true, ..fault }))
+        };
+        for entry in tree.entries.iter().filter(|e| matches!(e.node, TreeNode::Dir) && can_open(e))
+        {
+            match beneath(&self.root, entry.path.as_str(), OFlags::RDONLY) {
+                Ok(dir) => fsync(dir).map_err(fault)?,
+                // Beneath a folder that is closed to us, where we are not root; the journal of the
+                // disk is written with the others.
+                Err(Errno::ACCESS) if !self.store.root => {}
+                Err(e) => return Err(fault(e)),
+            }
+        }
+        fsync(&self.root).map_err(fault)
+    }
+}
+
 impl Store {
-    /// Builds a merged tree as hard links in a new folder on the store's file system, durably. On an
-    /// error nothing is left of it.
+    /// Builds a merged tree as hard links in a new folder on the store's file system, durably. On
+    /// an error nothing is left of it.
     pub fn link_tree(&self, tree: &Tree, dest: &Path) -> Result<(), SetError> {
         self.check_latch()?;
         let _hold = self.inner_hold();
@@ -218,11 +248,7 @@ impl Store {
             }
         }
         builder.dress_dirs(tree)?;
-        // One call for thousands of folders. The objects are durable since they were written.
-        syncfs(&builder.root).map_err(|e| {
-            let fault = Fault { sync: true, ..Fault::new("make durable", dest, e) };
-            self.fault(fault).into()
-        })
+        builder.sync_dirs(tree)
     }
 
     /// A further file of an object, for file systems that bound the links of one.

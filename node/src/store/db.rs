@@ -1,9 +1,9 @@
 //! The one embedded database: its tables, and the only ways to read and write them.
 //!
 //! Keys are plain bytes, so that their order on disk is the order of iteration: an item's key is
-//! its log and its number in big-endian order. Every write is one durable transaction. A commit that
-//! fails latches the store, because redb itself can't go on after it; a disk that is nearly full is
-//! refused before redb touches it, so that a full disk doesn't latch.
+//! its log and its number in big-endian order. Every write is one durable transaction. A commit
+//! that fails latches the store, because redb itself can't go on after it; a disk that is nearly
+//! full is refused before redb touches it, so that a full disk doesn't latch.
 
 use redb::{ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use serde::Serialize;
@@ -42,7 +42,7 @@ const ALL: [Bytes; 10] =
     [ITEMS, HEADS, STATE, TOKENS, OBJECTS, CONTENTS, TREES, SETS, MANIFESTS, LEASES];
 
 /// Bytes that must be free before a transaction begins: what the largest one takes twice over.
-const COMMIT_FREE_MIN: u64 = 2 * 1024 * 1024;
+pub(super) const COMMIT_FREE_MIN: u64 = 2 * 1024 * 1024;
 
 /// Why a transaction ended without a commit.
 pub(super) enum TxError {

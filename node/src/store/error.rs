@@ -1,4 +1,5 @@
-//! What can go wrong in the store, told so that an operator knows whose fault it is and what to do.
+//! What can go wrong in the store, told so that an operator knows whose fault it is and what to
+//! do.
 
 use std::io;
 use std::path::PathBuf;
@@ -59,6 +60,15 @@ pub enum StoreError {
         free: u64,
         /// Bytes that must stay free.
         floor: u64,
+    },
+    /// The disk's: it is full, so that the store could not even be opened.
+    #[error("the disk is full: `{path}` cannot be written")]
+    DiskFull {
+        /// What could not be written.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
     },
     /// The disk's: too few inodes are free.
     #[error("no inodes: {free} are free, and {floor} must stay free")]
@@ -167,6 +177,7 @@ impl StoreError {
             Self::NoSpace { .. } => {
                 "free some space, run `stork store gc`, or lower `store.min_free_bytes`"
             }
+            Self::DiskFull { .. } => "free some space on the disk of the store, then start again",
             Self::NoInodes { .. } => {
                 "remove some files, run `stork store gc`, or lower `store.min_free_inodes`"
             }
@@ -190,6 +201,6 @@ impl StoreError {
     /// Is it that the disk has no room, so that the same may succeed later?
     #[must_use]
     pub const fn is_no_space(&self) -> bool {
-        matches!(self, Self::NoSpace { .. } | Self::NoInodes { .. })
+        matches!(self, Self::NoSpace { .. } | Self::NoInodes { .. } | Self::DiskFull { .. })
     }
 }

@@ -1,9 +1,10 @@
 //! What may not be swept because it was written or relied upon a moment ago.
 //!
-//! A collection marks what leases name and sweeps the rest. Between writing an object and leasing it
-//! there is a gap; a [`Hold`] closes it: while one is alive, every object, pack, manifest, tree and
-//! set that is written *or found to be here already* is remembered and not swept. The collection
-//! itself holds one from before its mark, so that nothing written since is lost (T099).
+//! A collection marks what leases name and sweeps the rest. Between writing an object and leasing
+//! it there is a gap; a [`Hold`] closes it: while one is alive, every object, pack, manifest,
+//! tree and set that is written *or found to be here already* is remembered and not swept. The
+//! collection itself holds one from before its mark, so that nothing written since is lost
+//! (T099).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

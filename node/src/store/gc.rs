@@ -40,7 +40,8 @@ pub struct GcReport {
     pub trees: u64,
     /// Package sets.
     pub sets: u64,
-    /// Bytes of objects and packs. Objects that an old mount still shows take their space until then.
+    /// Bytes of objects and packs. Objects that an old mount still shows take their space until
+    /// then.
     pub bytes: u64,
     /// Packs kept only to serve others.
     pub seeds: u64,
@@ -65,19 +66,22 @@ impl Store {
         let _one = lock(&self.sweeping);
         if !dry_run {
             self.check_latch()?;
+            self.room_to_free()?;
         }
         let _hold = self.inner_hold();
         let marks = self.mark()?;
         failpoint::hit("store.gc.marked");
         let mut report = GcReport { dry_run, ..GcReport::default() };
+        // Packs first: they have no rows, so that even a full disk lets go of them.
+        self.sweep_packs(&marks, &mut report)?;
         self.sweep_sets(&marks, &mut report)?;
         self.sweep_trees(&marks, &mut report)?;
         self.sweep_manifests(&marks, &mut report)?;
         failpoint::hit("store.gc.half_swept");
         self.sweep_objects(&marks, &mut report)?;
-        self.sweep_packs(&marks, &mut report)?;
         if !dry_run {
             self.sweep_quarantine()?;
+            self.load_ballast();
         }
         Ok(report)
     }
@@ -111,7 +115,8 @@ impl Store {
                 unpacking.push(id);
             }
         }
-        // A tree that is still being unpacked has no row yet; its manifest says what belongs to it.
+        // A tree that is still being unpacked has no row yet; its manifest says what belongs to
+        // it.
         for id in unpacking {
             if let Some(manifest) = self.manifest_decoded(id)? {
                 marks.objects.extend(object_keys(&manifest.tree));

@@ -37,8 +37,9 @@ impl Store {
     /// Writes items and moves the heads of their logs, all or none, durably.
     ///
     /// # Errors
-    /// [`StoreError::HeadWouldFall`] where an item has a number below its log's head, or that number
-    /// and another hash; nothing of the batch is then written. The head itself may come again.
+    /// [`StoreError::HeadWouldFall`] where an item has a number below its log's head, or that
+    /// number and another hash; nothing of the batch is then written. The head itself may come
+    /// again.
     pub fn commit_items(&self, items: &[JournalItem]) -> Result<(), StoreError> {
         if items.is_empty() {
             return Ok(());
@@ -151,6 +152,7 @@ impl Store {
 
     /// Forgets a small value durably.
     pub fn remove_state(&self, name: &str) -> Result<(), StoreError> {
+        self.room_to_free()?;
         self.put_states(&[(name.to_owned(), None)])
     }
 
@@ -175,7 +177,8 @@ impl Store {
     }
 
     /// Marks a one-time token as used: true for the first caller, false for every later one, also
-    /// after a restart. Tokens that expired long ago are forgotten, since their time speaks for them.
+    /// after a restart. Tokens that expired long ago are forgotten, since their time speaks for
+    /// them.
     pub fn used_token(&self, id: [u8; 16], expires: u64) -> Result<bool, StoreError> {
         // A clock that is wrong by less than a day makes no token usable twice.
         let forget = super::space::unix_now().saturating_sub(86_400);

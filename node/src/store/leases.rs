@@ -30,6 +30,7 @@ impl Store {
 
     /// Lets go of what a name keeps.
     pub fn release_lease(&self, name: &str) -> Result<(), StoreError> {
+        self.room_to_free()?;
         self.write(|tx| db::remove(tx, LEASES, name.as_bytes()))
     }
 

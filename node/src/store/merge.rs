@@ -1,8 +1,8 @@
 //! From the trees of several packages to the one tree that a VM shows: the rules of the union.
 //!
-//! The result depends only on the trees, so that every host makes the same set of them. A path that
-//! two packages fill differently is refused with both names; directories may be shared when they
-//! agree on owner and mode.
+//! The result depends only on the trees, so that every host makes the same set of them. A path
+//! that two packages fill differently is refused with both names; directories may be shared when
+//! they agree on owner and mode.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,13 +1,16 @@
 //! The host's one copy of everything: objects, packs, partial downloads, manifests, package sets,
 //! and one embedded database (design §8).
 //!
-//! **Durable before visible**: bytes are made durable, then renamed to their name, then the folder is
-//! made durable, then the row in the database is written. A row therefore always stands for whole
-//! bytes, and what has no row is removed at the next start or by [`Store::gc`].
+//! **Durable before visible**: bytes are made durable, then renamed to their name, then the
+//! folder is made durable, then the row in the database is written. A row therefore always stands
+//! for whole bytes, and what has no row is removed at the next start or by [`Store::gc`].
 //!
-//! **One way out of trouble**: the first write whose outcome is unknown latches the store, which then
-//! only reads and says since when and why; opening it again recovers. A full disk doesn't latch:
-//! what was begun is removed and [`StoreError::NoSpace`] is returned.
+//! **One way out of trouble**: the first write whose outcome is unknown latches the store, which
+//! then only reads and says since when and why; opening it again recovers. A full disk doesn't
+//! latch: what was begun is removed and [`StoreError::NoSpace`] is returned.
+//!
+//! Beside what design §8 lists, the folder holds `format` (a number), `quarantine/` (damaged files,
+//! for a week) and `ballast` (space given up so that a full disk can be freed).
 //!
 //! Every call blocks, so it belongs on a thread that may block.
 
@@ -156,8 +159,8 @@ impl Store {
         self.dir.join("state.redb")
     }
 
-    /// Replaces a file outside the database durably, for small files of views: after a crash the old
-    /// or the new bytes are there.
+    /// Replaces a file outside the database durably, for small files of views: after a crash the
+    /// old or the new bytes are there.
     pub fn write_file(&self, dir: &Path, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
         self.check_latch()?;
         write::write_atomic(dir, name, bytes).map_err(|f| self.fault(f))

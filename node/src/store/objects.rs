@@ -1,12 +1,13 @@
 //! Objects: one immutable file for every content and metadata that some tree shows.
 //!
-//! Sets are made of hard links to objects, and a link shares owner, mode and time with its inode; so
-//! one content with two modes is two objects. An object counts only with its row, which is written
-//! after the file is durable; the file's name is a hash over content and metadata, so that no two
-//! different objects can meet.
+//! Sets are made of hard links to objects, and a link shares owner, mode and time with its inode;
+//! so one content with two modes is two objects. An object counts only with its row, which is
+//! written after the file is durable; the file's name is a hash over content and metadata, so
+//! that no two different objects can meet.
 
+use std::collections::BTreeSet;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use stork_wire::codec::encode;
@@ -19,8 +20,6 @@ use super::write::{self, Fault, NewFile, Parked};
 use super::{Store, StoreError};
 use crate::failpoint;
 
-/// Up to so many files each is made durable by itself; more are by one sync of the file system.
-const SYNC_EACH_MAX: usize = 16;
 /// Files of one batch: what a crash makes us unpack again, and rows of one transaction.
 pub(super) const BATCH_FILES_MAX: usize = 4096;
 
@@ -133,25 +132,18 @@ impl<'a> Batch<'a> {
         }
         let store = self.store;
         let fault = |f: Fault| store.fault(f);
-        let each = files.len() <= SYNC_EACH_MAX;
-        if each {
-            files.iter().try_for_each(|(parked, _, _)| parked.sync()).map_err(fault)?;
-        } else {
-            write::sync_all(&store.dir).map_err(fault)?;
-        }
+        let parked: Vec<&Parked> = files.iter().map(|(parked, _, _)| parked).collect();
+        write::sync_files(&parked).map_err(fault)?;
         let mut rows = Vec::with_capacity(files.len());
+        let mut folders = BTreeSet::new();
         for (parked, object, row) in files {
             let path = store.object_path(object);
             parked.replace(&path).map_err(fault)?;
             failpoint::hit("store.unpack.object");
-            if each && let Some(dir) = path.parent() {
-                write::sync_dir(dir).map_err(fault)?;
-            }
+            folders.extend(path.parent().map(Path::to_owned));
             rows.push((object, row));
         }
-        if !each {
-            write::sync_all(&store.dir).map_err(fault)?;
-        }
+        folders.iter().try_for_each(|folder| write::sync_dir(folder)).map_err(fault)?;
         failpoint::hit("store.unpack.before_rows");
         store.write(|tx| {
             let mut objects = tx.open_table(OBJECTS)?;

@@ -39,7 +39,7 @@ pub struct Recovery {
 fn opening(fault: Fault) -> StoreError {
     let Fault { what, path, source, .. } = fault;
     match source.raw_os_error().map(Errno::from_raw_os_error) {
-        Some(Errno::NOSPC | Errno::DQUOT) => StoreError::NoSpace { needed: 0, free: 0, floor: 0 },
+        Some(Errno::NOSPC | Errno::DQUOT) => StoreError::DiskFull { path, source },
         Some(Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::NOTDIR | Errno::EXIST) => {
             StoreError::Unwritable { path, source }
         }
@@ -195,6 +195,7 @@ impl Store {
         };
         let mut recovery = Recovery { created, epoch: store.epoch, ..Recovery::default() };
         store.recover(&mut recovery)?;
+        store.load_ballast();
         Ok((Arc::new(store), recovery))
     }
 

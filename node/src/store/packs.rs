@@ -49,8 +49,8 @@ impl Store {
         file.len().map(Some).map_err(|f| self.fault(f))
     }
 
-    /// Bytes of a pack that is here whole or open in parts: exactly `len` of them from `offset`. Of a
-    /// partial pack only verified pieces are read.
+    /// Bytes of a pack that is here whole or open in parts: exactly `len` of them from `offset`.
+    /// Of a partial pack only verified pieces are read.
     pub fn read_pack(&self, pack: PackId, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
         let end = offset.saturating_add(len as u64);
         if end > PACK_LEN_MAX {

@@ -1,10 +1,10 @@
 //! Packs that arrive piece by piece, in any order, from anybody.
 //!
-//! A piece is checked against its hash *before* it is written. Which pieces are here is remembered
-//! in a map beside the data (`incoming/<pack>.map`), and written only after the data is durable; at
-//! the next opening every piece that the map claims is hashed again, so that a map can lie about
-//! nothing. When the last piece is here, the whole is checked against the pack's id and gets its
-//! lasting name.
+//! A piece is checked against its hash *before* it is written. Which pieces are here is
+//! remembered in a map beside the data (`incoming/<pack>.map`), and written only after the data
+//! is durable; at the next opening every piece that the map claims is hashed again, so that a map
+//! can lie about nothing. When the last piece is here, the whole is checked against the pack's id
+//! and gets its lasting name.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, Weak};
@@ -218,9 +218,9 @@ impl PartialPack {
     /// Checks a piece and writes it.
     ///
     /// # Errors
-    /// [`StoreError::BadPiece`] where the bytes are not the piece: nothing was written, and its sender
-    /// is to blame. [`StoreError::Corrupt`] where all pieces were right and the whole is not the pack:
-    /// the manifest contradicts itself, and the file was removed.
+    /// [`StoreError::BadPiece`] where the bytes are not the piece: nothing was written, and its
+    /// sender is to blame. [`StoreError::Corrupt`] where all pieces were right and the whole is
+    /// not the pack: the manifest contradicts itself, and the file was removed.
     pub fn write_piece(&self, index: u32, bytes: &[u8]) -> Result<Written, StoreError> {
         let (pack, i) = (self.pack, index as usize);
         let bad = StoreError::BadPiece { pack, index };
@@ -238,7 +238,8 @@ impl PartialPack {
             (inner.whole || inner.have.get(i).copied().unwrap_or_default(), inner.left)
         };
         if here {
-            // All pieces were here, but the end of it failed, for want of space perhaps: once more.
+            // All pieces were here, but the end of it failed, for want of space perhaps: once
+            // more.
             return if left == 0 && self.finish()? {
                 Ok(Written::Whole)
             } else {

@@ -1,7 +1,8 @@
 //! Making a full pack again from the files that it holds.
 //!
-//! A host that came by delta has the files but not the full packs that newcomers need. The same zstd
-//! with the same parameters gives the same bytes; where it doesn't, the result is thrown away.
+//! A host that came by delta has the files but not the full packs that newcomers need. The same
+//! zstd with the same parameters gives the same bytes; where it doesn't, the result is thrown
+//! away.
 
 use std::fs::File;
 use std::io::Read;

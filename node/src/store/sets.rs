@@ -35,8 +35,8 @@ pub struct SetInfo {
     pub id: SetId,
     /// Its folder.
     pub path: PathBuf,
-    /// The releases that it was built from first: label, manifest, tree. Another choice of releases
-    /// may give the same set.
+    /// The releases that it was built from first: label, manifest, tree. Another choice of
+    /// releases may give the same set.
     pub members: Vec<(String, ManifestId, TreeId)>,
     /// The kind of view that it was built for.
     pub backend: String,

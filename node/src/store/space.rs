@@ -9,8 +9,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::io::Errno;
 
-use super::write::Fault;
+use super::db::COMMIT_FREE_MIN;
+use super::write::{self, Fault};
 use super::{Store, StoreError, lock};
+
+/// Bytes of the ballast: room for many small transactions.
+const BALLAST: u64 = 8 * 1024 * 1024;
 
 /// Since when and why nothing is written any more.
 #[derive(Debug, Clone)]
@@ -156,6 +160,23 @@ impl Store {
         let (free, _) = self.free()?;
         if free < needed.saturating_add(floor) {
             return Err(StoreError::NoSpace { needed, free, floor });
+        }
+        Ok(())
+    }
+
+    /// Takes some space that is given up when a full disk must be freed: also removing needs some.
+    pub(super) fn load_ballast(&self) {
+        let room = self.check_free(BALLAST * 4, 0);
+        let loaded = room.is_ok().then(|| write::allocate(&self.dir.join("ballast"), BALLAST));
+        if let Some(Err(f)) = loaded {
+            tracing::debug!(error = %f.source, "there is no ballast for a full disk");
+        }
+    }
+
+    /// Gives up the ballast, if only that makes room for a transaction that frees space.
+    pub(super) fn room_to_free(&self) -> Result<(), StoreError> {
+        if self.check_free(COMMIT_FREE_MIN * 2, 0).is_err() {
+            write::remove_file(&self.dir.join("ballast")).map_err(|f| self.fault(f))?;
         }
         Ok(())
     }

@@ -1,9 +1,10 @@
 //! From packs to objects: one segment at a time, every content checked, nothing trusted that the
 //! frame says about itself.
 //!
-//! The declared sizes of the manifest bound everything: a frame may give exactly `unpacked` bytes and
-//! is stopped at the next one (T086), its window is bounded, and a delta's prefix is at most 32 MiB.
-//! Bytes go straight from the decoder into the files, so that memory holds one window and one prefix.
+//! The declared sizes of the manifest bound everything: a frame may give exactly `unpacked` bytes
+//! and is stopped at the next one (T086), its window is bounded, and a delta's prefix is at most
+//! 32 MiB. Bytes go straight from the decoder into the files, so that memory holds one window and
+//! one prefix.
 
 use std::collections::BTreeMap;
 use std::io::{BufReader, Read};
@@ -157,9 +158,9 @@ impl Sink<'_, '_> {
 }
 
 impl Store {
-    /// Writes every file of a manifest's tree into the store and notes the tree as complete. The packs
-    /// of the variant must be here; those are skipped of which all contents are here already.
-    /// `progress` is told the bytes of the payload that are behind.
+    /// Writes every file of a manifest's tree into the store and notes the tree as complete. The
+    /// packs of the variant must be here; those are skipped of which all contents are here
+    /// already. `progress` is told the bytes of the payload that are behind.
     pub fn unpack(
         &self,
         manifest: &Manifest,

@@ -1,5 +1,5 @@
-//! Hashing everything again: what a disk changed is moved away and forgotten, so that it is fetched
-//! again, and never served or shown as if it were whole.
+//! Hashing everything again: what a disk changed is moved away and forgotten, so that it is
+//! fetched again, and never served or shown as if it were whole.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -61,8 +61,8 @@ fn hash_file(path: &Path) -> Option<[u8; 32]> {
 }
 
 impl Store {
-    /// Hashes every object, pack and manifest again and removes what is damaged. `progress` is told
-    /// the bytes hashed so far.
+    /// Hashes every object, pack and manifest again and removes what is damaged. `progress` is
+    /// told the bytes hashed so far.
     pub fn verify(&self, progress: &dyn Fn(u64)) -> Result<VerifyReport, StoreError> {
         let _one = lock(&self.sweeping);
         self.check_latch()?;

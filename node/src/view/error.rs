@@ -55,7 +55,7 @@ pub enum ViewError {
         set: SetId,
     },
     /// The operator's: there is no such generation.
-    #[error("{vm} has no earlier generation{}", number.map_or_else(String::new, |n| format!(" {n}")))]
+    #[error("{vm} has no earlier generation{}", numbered(*number))]
     NoGeneration {
         /// The VM.
         vm: Label,
@@ -68,6 +68,10 @@ pub enum ViewError {
     /// The disk's: a record of a generation can't be read.
     #[error("the record `{0}` of a generation is damaged")]
     BadRecord(String),
+}
+
+fn numbered(number: Option<u64>) -> String {
+    number.map_or_else(String::new, |n| format!(" {n}"))
 }
 
 impl ViewError {
@@ -98,8 +102,8 @@ impl ViewError {
                 "name an absolute path of real folders; the last one is made, or must be empty"
             }
             Self::NotIsolated { .. } => {
-                "use the backend \"tree\" as root, or set `isolation = \"none\"` in the VM's file if \
-                 you trust that VM's root"
+                "use the backend \"tree\" as root, or set `isolation = \"none\"` in the VM's file \
+                 if you trust that VM's root"
             }
             Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 "run stork-node as root (it needs CAP_SYS_ADMIN to mount), or use the backend \

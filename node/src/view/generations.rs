@@ -109,8 +109,8 @@ impl Views {
         Ok(all)
     }
 
-    /// Which generation a rollback would show again: the one of that number, or else the newest one
-    /// before the current with another set.
+    /// Which generation a rollback would show again: the one of that number, or else the newest
+    /// one before the current with another set.
     pub fn rollback_target(
         &self,
         vm: &Label,
@@ -127,8 +127,8 @@ impl Views {
         found.ok_or_else(|| ViewError::NoGeneration { vm: vm.clone(), number })
     }
 
-    /// Leases the set and records the next generation, in this order, so that no recorded set can be
-    /// swept.
+    /// Leases the set and records the next generation, in this order, so that no recorded set can
+    /// be swept.
     pub(super) fn record(
         &self,
         spec: &ViewSpec,
@@ -183,8 +183,8 @@ impl Views {
     }
 
     /// Drops generations beyond the number that is kept. One whose set some process still sees
-    /// through an old mount stays until that is gone, because removing its files would change what is
-    /// seen there.
+    /// through an old mount stays until that is gone, because removing its files would change
+    /// what is seen there.
     pub(super) fn prune(&self, spec: &ViewSpec, current: u64) -> Result<(), ViewError> {
         let all = self.generations(&spec.vm)?;
         let spare = all.len().saturating_sub(spec.keep_generations.max(1));

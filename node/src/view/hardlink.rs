@@ -1,8 +1,9 @@
-//! The backend `hardlink`: a tree of hard links at the target, for hosts where nothing may be mounted.
+//! The backend `hardlink`: a tree of hard links at the target, for hosts where nothing may be
+//! mounted.
 //!
 //! The new tree is built beside the target and takes its place in one rename, so that every path
-//! exists at every moment. Root of the VM can write into the shared inodes; therefore the VM's file
-//! must say `isolation = "none"`. A record beside the target says which inode is which set.
+//! exists at every moment. Root of the VM can write into the shared inodes; therefore the VM's
+//! file must say `isolation = "none"`. A record beside the target says which inode is which set.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};

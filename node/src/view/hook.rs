@@ -1,7 +1,7 @@
 //! Commands of the operator that run on the host around a switch.
 //!
-//! A hook inherits nothing: no environment, no descriptors, no terminal. It has a time, after which
-//! its whole process group is killed, and its output is kept up to a bound.
+//! A hook inherits nothing: no environment, no descriptors, no terminal. It has a time, after
+//! which its whole process group is killed, and its output is kept up to a bound.
 
 use std::io::{self, Read};
 use std::os::fd::AsFd;
@@ -156,8 +156,8 @@ fn watch(
     }
 }
 
-/// Takes what is there, keeps what fits. Bounded, so that a hook that never stops writing can't hold
-/// us here.
+/// Takes what is there, keeps what fits. Bounded, so that a hook that never stops writing can't
+/// hold us here.
 fn drain(reader: &mut impl Read, output: &mut Vec<u8>) {
     let mut chunk = [0; 4096];
     for _ in 0..64 {

@@ -1,9 +1,9 @@
 //! Views: what a VM sees of its package set, switched in one step and kept as numbered generations
 //! (design §9).
 //!
-//! A generation is recorded before the switch and marked as shown after it. What is really shown is
-//! asked of the kernel or of the file system, so that [`Views::reconcile`] can finish or undo what a
-//! crash cut in two, and show the view again after a reboot.
+//! A generation is recorded before the switch and marked as shown after it. What is really shown
+//! is asked of the kernel or of the file system, so that [`Views::reconcile`] can finish or undo
+//! what a crash cut in two, and show the view again after a reboot.
 
 mod error;
 mod generations;
@@ -112,8 +112,8 @@ impl Views {
         self.switching.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Checks that a view could be shown, without touching anything: to refuse a wrong file of a VM
-    /// when it is read.
+    /// Checks that a view could be shown, without touching anything: to refuse a wrong file of a
+    /// VM when it is read.
     pub fn check(&self, spec: &ViewSpec) -> Result<(), ViewError> {
         tree::check_target(&self.store, spec)?;
         match spec.backend {
@@ -122,8 +122,8 @@ impl Views {
         }
     }
 
-    /// Shows a set to a VM as its next generation. Hold the store ([`Store::hold`]) from before the
-    /// set is built until this returns.
+    /// Shows a set to a VM as its next generation. Hold the store ([`Store::hold`]) from before
+    /// the set is built until this returns.
     ///
     /// # Errors
     /// The VM then sees what it saw before, and no generation was added.
@@ -207,8 +207,8 @@ impl Views {
         Ok(done)
     }
 
-    /// Removes what a switch left behind: replaced trees of links, and generations whose old mounts
-    /// are gone by now. For a timer.
+    /// Removes what a switch left behind: replaced trees of links, and generations whose old
+    /// mounts are gone by now. For a timer.
     pub fn tidy(&self, spec: &ViewSpec) -> Result<(), ViewError> {
         let _one = self.one();
         if spec.backend == Backend::Hardlink {

@@ -20,9 +20,9 @@ pub(super) fn mount_setattr(mount: BorrowedFd<'_>, set: u64) -> io::Result<()> {
         userns_fd: 0,
     };
     #[expect(unsafe_code, reason = "rustix 1.1 has no mount_setattr")]
-    // SAFETY: the descriptor is open for the whole call, the path is an empty C string, which with
-    // AT_EMPTY_PATH means the descriptor itself, and the kernel only reads `attr`, whose exact size
-    // is given.
+    // SAFETY: the descriptor is open for the whole call, the path is an empty C string, which
+    // with AT_EMPTY_PATH means the descriptor itself, and the kernel only reads `attr`, whose
+    // exact size is given.
     let done = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
@@ -34,4 +34,13 @@ pub(super) fn mount_setattr(mount: BorrowedFd<'_>, set: u64) -> io::Result<()> {
         )
     };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Gives this thread a mount namespace of its own, for tests.
+#[cfg(test)]
+pub(super) fn own_namespace() {
+    use rustix::thread::{UnshareFlags, unshare_unsafe};
+    #[expect(unsafe_code, reason = "rustix marks unshare as unsafe for its FILES flag")]
+    // SAFETY: only the mount namespace of this thread is new; the descriptor table stays shared.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.unwrap();
 }

@@ -1,9 +1,10 @@
 //! The backend `tree`: the set's folder, mounted read-only at the target.
 //!
 //! The mount is made apart from every namespace, gets its attributes there, and is then attached:
-//! nobody ever sees it writable. A switch attaches the new mount *beneath* the old one and then takes
-//! the old one away, so that there is no moment without a view, and mount propagation carries both
-//! steps to guests in slave namespaces. Files that are open stay readable through the old mount.
+//! nobody ever sees it writable. A switch attaches the new mount *beneath* the old one and then
+//! takes the old one away, so that there is no moment without a view, and mount propagation
+//! carries both steps to guests in slave namespaces. Files that are open stay readable through
+//! the old mount.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Component, Path};

@@ -90,7 +90,8 @@ fn pushes_resume() {
     assert_eq!(store.upload_state(wrong, 5).unwrap(), UploadState::Partial(0));
 }
 
-/// Files that cross segments, variants of one content, an empty file: all are written once and right.
+/// Files that cross segments, variants of one content, an empty file: all are written once and
+/// right.
 #[test]
 fn unpacks_a_full_release() {
     let (_folder, store) = store();

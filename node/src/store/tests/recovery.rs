@@ -96,7 +96,8 @@ fn leftovers_are_removed() {
     assert_eq!(store.build_set(&spec(vec![member("a", &packed)])).unwrap(), set);
 }
 
-/// Items come back in order after a restart, a head never falls, and a refused batch leaves nothing.
+/// Items come back in order after a restart, a head never falls, and a refused batch leaves
+/// nothing.
 #[test]
 fn the_journal() {
     let (folder, store) = store();
@@ -244,4 +245,30 @@ fn t088_full_disk() {
     let tmp = disk.path().join("stork/objects/tmp");
     assert_eq!(std::fs::read_dir(tmp).unwrap().count(), 0);
     drop(store);
+}
+
+/// A disk that others filled to the last byte: what removes works nevertheless, on the ballast, and
+/// then there is room again. A new store on a full disk is refused in words.
+#[test]
+fn a_full_disk_can_be_freed() {
+    if !root_or_skip("a small tmpfs") {
+        return;
+    }
+    let disk = SmallDisk::new(48 << 20);
+    let store: Arc<Store> = open(&disk.path().join("stork"));
+    let bytes = noise("large", 6 << 20);
+    let packed = pack(tree(vec![file("f", &bytes)]), &[&bytes], 32 << 20, None);
+    install(&store, &packed);
+    let trees = [packed.manifest.tree.id()].into();
+    store.lease("x", &crate::store::LeaseSet { trees, ..Default::default() }).unwrap();
+    let free = usize::try_from(store.stat().unwrap().free_bytes).unwrap();
+    std::fs::write(disk.path().join("ballast"), vec![1; free]).unwrap();
+    let error = Store::open(&disk.path().join("new"), options()).unwrap_err();
+    assert!(matches!(error, StoreError::DiskFull { .. }), "{error:?}");
+    assert!(store.put_state("a", b"b").unwrap_err().is_no_space());
+    store.release_lease("x").unwrap();
+    let report = store.gc(false).unwrap();
+    assert_eq!((report.objects, report.packs), (1, 1));
+    assert_eq!(store.health(), Health::Good);
+    store.put_state("a", b"b").unwrap();
 }

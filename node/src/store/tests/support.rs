@@ -104,7 +104,8 @@ impl Packed {
     }
 }
 
-/// Packs a tree whose contents are given, in segments of `segment` bytes, so that files cross them.
+/// Packs a tree whose contents are given, in segments of `segment` bytes, so that files cross
+/// them.
 pub(crate) fn pack(
     tree: Tree,
     contents: &[&[u8]],

@@ -34,8 +34,8 @@ pub(crate) fn assert_shows(root: &Path, tree: &Tree) {
     }
 }
 
-/// Times, modes, links and names are those of the manifests, whatever the order of the packages; two
-/// stores give the same id, and a set is built once.
+/// Times, modes, links and names are those of the manifests, whatever the order of the packages;
+/// two stores give the same id, and a set is built once.
 #[test]
 fn a_set_is_its_manifests() {
     let (_folder, store) = store();
@@ -45,7 +45,7 @@ fn a_set_is_its_manifests() {
     entries.push(dir("usr/deep"));
     entries.push(dir("usr/deep/er"));
     entries[0].mtime += 50;
-    entries.last_mut().unwrap().mode = 0o500;
+    entries.last_mut().unwrap().mode = 0o300;
     first.manifest.tree = tree(entries);
     let second = small("b", b"data of b");
     install(&store, &first);
@@ -53,7 +53,7 @@ fn a_set_is_its_manifests() {
     let (a, b) = (member("a 1", &first), member("b 1", &second));
     let set = store.build_set(&spec(vec![a.clone(), b.clone()])).unwrap();
     let merged = store.set_tree(set.id).unwrap().unwrap();
-    assert_eq!(merged.entries.len(), 12);
+    assert_eq!(merged.entries.len(), 13);
     assert_shows(&set.path, &merged);
     assert_shows(&set.path, &first.manifest.tree);
     let usr = set.path.join("usr").metadata().unwrap();
@@ -84,8 +84,8 @@ fn conflict(a: &Packed, b: &Packed) -> String {
     error.to_string()
 }
 
-/// Two packages that fill a path differently are refused with both names, in the same words whatever
-/// their order.
+/// Two packages that fill a path differently are refused with both names, in the same words
+/// whatever their order.
 #[test]
 fn conflicts() {
     let text = |bytes: &[u8]| packed(vec![file("f", bytes)], &[bytes]);

@@ -1,0 +1,195 @@
+//! Admission: who may connect, who may join, and the certificates of both.
+
+use std::sync::Arc;
+
+use stork_wire::charter::{BODY_VERSION, HostCert, JoinToken};
+use stork_wire::codec::{List, encode};
+use stork_wire::frame::{
+    Frame, Hello, HelloAck, ItemRange, JoinReply, JoinRequest, LinkClass, PROTOCOL_VERSION,
+    PeerHint,
+};
+use stork_wire::ids::{LogId, NodeId};
+use stork_wire::limits::HINTS_MAX;
+use stork_wire::sign::Envelope;
+use stork_wire::text::Line;
+use tokio::sync::oneshot;
+
+use super::Driver;
+use super::workers::Done;
+use crate::net::{Admission, Connected, Priority};
+use crate::overlay::{Input, Peer};
+use crate::store::StoreError;
+use crate::trust;
+
+/// Seconds that a host certificate is good for (design §4: 30 days, renewed at half).
+const CERT_VALID_S: u64 = 30 * 24 * 3_600;
+
+/// A host that waits for the overlay's answer to its hello.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    connected: Connected,
+    peer: Arc<Peer>,
+    answer: oneshot::Sender<Admission>,
+}
+
+/// Where the outcome of a token's check goes.
+#[derive(Debug)]
+pub(super) struct JoinAnswer {
+    node: NodeId,
+    token: JoinToken,
+    request: Box<JoinRequest>,
+    answer: oneshot::Sender<Admission>,
+}
+
+impl Driver {
+    pub(super) fn on_hello(
+        &mut self,
+        connected: Connected,
+        hello: &Hello,
+        answer: oneshot::Sender<Admission>,
+    ) {
+        let node = connected.node;
+        let checked = if hello.protocol == PROTOCOL_VERSION && hello.fleet == self.trust.fleet() {
+            self.trust.check_peer(&hello.peer, self.clock.unix())
+        } else {
+            Err(trust::AdmissionError::OtherFleet(hello.fleet))
+        };
+        let refused = match &checked {
+            Ok(c) if c.cert.node != node => {
+                Some(trust::AdmissionError::OtherKey("the certificate"))
+            }
+            Ok(_) => None,
+            Err(e) => Some(e.clone()),
+        };
+        if let Some(e) = refused {
+            self.counters.add("hosts_refused", e.code());
+            self.event("host_refused", format!("{} at {}: {e}", node.short(), connected.addr));
+            drop(answer.send(Admission::Refused(e.to_string())));
+            return;
+        }
+        if node == self.me || !self.prefers_new(node, node) {
+            drop(answer.send(Admission::Refused("there is a connection already".to_owned())));
+            return;
+        }
+        let Some(peer) = self.check_hint(&hello.peer) else { return };
+        self.waiting.insert(node, Waiting { connected, peer: Arc::clone(&peer), answer });
+        let (class, starving) = (hello.class, hello.starving);
+        self.overlay_input(Input::Hello { peer, class, starving });
+        // The overlay answers each hello at once; what it did not answer is not kept.
+        if let Some(w) = self.waiting.remove(&node) {
+            drop(w.answer.send(Admission::Refused("not now".to_owned())));
+        }
+    }
+
+    /// Takes a fresh certificate for this node from a node that admits.
+    pub(super) fn on_renewed(&mut self, reply: JoinReply) {
+        let JoinReply::Admitted { cert, .. } = reply else { return };
+        let now = self.clock.unix();
+        let Ok(new) = self.trust.check_cert(&cert, now) else { return };
+        let old = self.trust.check_cert(&self.cert, now).map_or(0, |c| c.expires);
+        let same = new.node == self.me && new.name == self.name && new.site == self.site;
+        if same && new.expires > old && self.store.put_state("cert", &encode(&cert)).is_ok() {
+            self.cert = cert;
+            self.record.current = None;
+            self.event("certificate_renewed", "the host certificate was renewed");
+        }
+    }
+
+    /// Renews the certificate of a host that connects with one past its half, if we admit.
+    fn renew_for(&self, peer: &Peer) {
+        let Some(key) = &self.admission else { return };
+        let now = self.clock.unix();
+        let Ok(old) = self.trust.check_cert(&peer.hint.cert, now) else { return };
+        if old.expires > now + CERT_VALID_S / 2 {
+            return;
+        }
+        let new = HostCert { issued: now, expires: now + CERT_VALID_S, ..old };
+        let Ok(cert) = Envelope::sign(&new, self.trust.fleet(), key) else { return };
+        let (roots, peers) = (List::empty(), List::empty());
+        let reply = JoinReply::Admitted { cert, roots, peers };
+        self.send(peer.node, Priority::Control, &Frame::Joined(Box::new(reply)));
+    }
+
+    pub(super) fn on_join(
+        &mut self,
+        node: NodeId,
+        request: Box<JoinRequest>,
+        answer: oneshot::Sender<Admission>,
+    ) {
+        let now = self.clock.unix();
+        let token = match self.trust.check_token(&request.token, self.me, now) {
+            Ok(token) if self.admission.is_some() => token,
+            Ok(_) => return refuse_join(answer, "this node does not admit hosts"),
+            Err(e) => {
+                self.counters.add("joins_refused", e.code());
+                self.event("join_refused", format!("{}: {e}", node.short()));
+                return refuse_join(answer, &e.to_string());
+            }
+        };
+        let answer = JoinAnswer { node, token, request, answer };
+        let store = Arc::clone(&self.store);
+        self.workers.disk(move || {
+            let fresh = store.used_token(answer.token.id, answer.token.expires);
+            Some(Done::Joined { answer, fresh })
+        });
+    }
+
+    /// The token was looked up, and is used up from now on.
+    pub(super) fn on_token_checked(&mut self, join: JoinAnswer, fresh: Result<bool, StoreError>) {
+        let JoinAnswer { node, token, request, answer } = join;
+        match fresh {
+            Ok(true) => {}
+            Ok(false) => {
+                self.counters.add("joins_refused", "used_token");
+                self.event("join_refused", format!("{}: the token was used before", node.short()));
+                return refuse_join(answer, "the token was used before: ask for a new one");
+            }
+            Err(e) => return refuse_join(answer, &format!("the admitting node's disk: {e}")),
+        }
+        let now = self.clock.unix();
+        let name = token.name.unwrap_or(request.name);
+        let cert = HostCert {
+            version: BODY_VERSION,
+            node,
+            name: name.clone(),
+            site: token.site,
+            issued: now,
+            expires: now + CERT_VALID_S,
+        };
+        let fleet = self.trust.fleet();
+        let signed = self.admission.as_ref().and_then(|k| Envelope::sign(&cert, fleet, k).ok());
+        let Some(cert) = signed else {
+            return refuse_join(answer, "the admitting node cannot sign");
+        };
+        let range = ItemRange { log: LogId::root(fleet), from: 1, to: 16 };
+        let roots = self.store.items(range, 512 * 1024, 16).unwrap_or_default();
+        let peers = self.own_hint().into_iter().chain(self.some_hints(HINTS_MAX - 1));
+        let (roots, peers) = (List::truncated(roots), List::truncated(peers));
+        let reply = JoinReply::Admitted { cert, roots, peers };
+        self.event("host_admitted", format!("{name} ({})", node.short()));
+        self.counters.add("joins", "admitted");
+        drop(answer.send(Admission::Joined(Box::new(reply))));
+    }
+
+    pub(super) fn answer_hello(
+        &mut self,
+        to: NodeId,
+        class: LinkClass,
+        hints: List<PeerHint, HINTS_MAX>,
+    ) {
+        let Some(Waiting { connected, peer, answer }) = self.waiting.remove(&to) else { return };
+        let Some(own) = self.own_hint() else { return };
+        let ack = HelloAck { peer: own, class, hints };
+        if answer.send(Admission::Welcome(Box::new(ack))).is_ok() {
+            self.connect(connected, &peer, to, class);
+            self.renew_for(&peer);
+        }
+    }
+}
+
+fn refuse_join(answer: oneshot::Sender<Admission>, why: &str) {
+    let line = why.parse().or_else(|_e| "refused".parse::<Line>());
+    if let Ok(line) = line {
+        drop(answer.send(Admission::Joined(Box::new(JoinReply::Refused(line)))));
+    }
+}
