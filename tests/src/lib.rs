@@ -1,1 +1,4 @@
-//! stub
+//! What tests and benchmarks share.
+
+pub mod lab;
+pub mod raw_push;

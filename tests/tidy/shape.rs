@@ -21,8 +21,8 @@ pub(crate) fn length(file: &File) -> Vec<String> {
         return Vec::new();
     }
     vec![format!(
-        "  {}: {lines} lines; at most {LINES_MAX}. Find the part with a name of its own, and give it \
-         a file.",
+        "  {}: {lines} lines; at most {LINES_MAX}. Find the part that has a name of its own, and \
+         give it a file.",
         file.path
     )]
 }

@@ -83,10 +83,12 @@ impl Driver {
             "vms_current": self.vms.values().filter(|v| self.is_current(v)).count(),
             "bad_vm_files": bad,
             "releases": self.catalog.len(),
+            "documents": self.trust.charter().document_count(),
             "pending_items": self.trust.pending_len(),
             "admits_hosts": self.admission.is_some(),
             "store": health,
             "bytes": { "served": sent, "fetched": received, "unexpected_streams": unexpected },
+            "udp": self.udp_json(),
             "gossip": {
                 "pushes_in": overlay.pushes_in, "pushes_out": overlay.pushes_out,
                 "duplicates": overlay.duplicates, "delivered": overlay.delivered,
@@ -94,6 +96,14 @@ impl Driver {
             },
             "counters": counters,
         })
+    }
+
+    /// Payload bytes of UDP datagrams on the control connections that are open now.
+    fn udp_json(&self) -> Value {
+        let stats = self.connections.values().map(|c| c.connected.connection.stats());
+        let (sent, received) =
+            stats.fold((0u64, 0u64), |(tx, rx), s| (tx + s.udp_tx.bytes, rx + s.udp_rx.bytes));
+        json!({ "sent": sent, "received": received })
     }
 
     /// Does the VM show all that it should?

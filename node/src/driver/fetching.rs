@@ -103,6 +103,9 @@ impl Driver {
         content.stage = Stage::Fetching(variant);
         content.fetched_as = Some(variant);
         let mut info = SwarmInfo::new(id, &manifest, variant);
+        let bytes: u64 = info.pieces.iter().map(|p| u64::from(p.len)).sum();
+        let text = format!("{}: {bytes} bytes, {variant:?}", content.title);
+        self.event("fetch_begun", text.to_lowercase());
         info.partials = opened.packs;
         self.join(swarm, info, false);
     }
@@ -112,7 +115,9 @@ impl Driver {
         let Some(info) = self.swarms.get_mut(&swarm) else { return };
         let (id, variant) = (info.manifest, info.variant);
         info.partials.clear();
-        if self.contents.get(&id).is_some_and(|c| c.stage == Stage::Fetching(variant)) {
+        let fetching = self.contents.get(&id).filter(|c| c.stage == Stage::Fetching(variant));
+        if let Some(text) = fetching.map(|c| format!("{}: {} bytes", c.title, c.fetched_bytes)) {
+            self.event("fetched", text);
             self.unpack(id, variant);
         }
     }

@@ -231,6 +231,11 @@ impl Charter {
             .or_else(|| self.publisher(id).map(|p| p.doc().name.to_string()))
             .unwrap_or_else(|| id.short())
     }
+    /// Charter documents in force.
+    #[must_use]
+    pub fn document_count(&self) -> usize {
+        usize::from(self.root.is_some()) + self.groups.len() + self.publishers.len()
+    }
     /// The keys that admit hosts, and how many must sign.
     #[must_use]
     pub fn admission(&self) -> Option<(&[PublicKey], usize)> {

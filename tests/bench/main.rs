@@ -1,0 +1,117 @@
+//! `stork-bench`: the figures of `docs/PROMISES.md`, measured on this machine.
+
+mod announce;
+mod idle;
+mod pair;
+mod spread;
+mod unpack;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use serde_json::Value;
+
+/// Measures stork on this machine; each command prints one JSON object.
+#[derive(Debug, Parser)]
+#[command(name = "stork-bench", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// From a publisher's commit to the announcement on the last node.
+    Announce {
+        /// Nodes.
+        #[arg(long, default_value_t = 16)]
+        nodes: usize,
+        /// Announcements.
+        #[arg(long, default_value_t = 100)]
+        count: u64,
+    },
+    /// One content to several nodes: bytes that the origin sends, and the time of the last node.
+    Spread {
+        /// Nodes beside the origin.
+        #[arg(long, default_value_t = 8)]
+        nodes: usize,
+        /// Size of the content.
+        #[arg(long, default_value_t = 64)]
+        mib: usize,
+    },
+    /// One content from one node to another, beside plain QUIC with write and fsync.
+    Pair {
+        /// Size of the content.
+        #[arg(long, default_value_t = 256)]
+        mib: usize,
+        /// Pairs of runs.
+        #[arg(long, default_value_t = 3)]
+        runs: usize,
+    },
+    /// From verified packs to durable files.
+    Unpack {
+        /// Size of the content.
+        #[arg(long, default_value_t = 256)]
+        mib: usize,
+        /// Files that it consists of.
+        #[arg(long, default_value_t = 1_000)]
+        files: usize,
+    },
+    /// What a node costs that has nothing to do, beside two others.
+    Idle {
+        /// Seconds to watch.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let outcome = runtime.map_err(anyhow::Error::from).and_then(|rt| match cli.command {
+        Command::Announce { nodes, count } => rt.block_on(announce::run(nodes, count)),
+        Command::Spread { nodes, mib } => rt.block_on(spread::run(nodes, mib)),
+        Command::Pair { mib, runs } => rt.block_on(pair::run(mib, runs)),
+        Command::Unpack { mib, files } => unpack::run(mib, files),
+        Command::Idle { seconds } => rt.block_on(idle::run(seconds)),
+    });
+    match outcome {
+        Ok(value) => {
+            print(&value);
+            ExitCode::SUCCESS
+        }
+        Err(e) => {
+            drop(writeln!(std::io::stderr(), "error: {e:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print(value: &Value) {
+    drop(writeln!(std::io::stdout(), "{value}"));
+}
+
+/// The value below which a share of the samples lies.
+fn percentile(sorted: &[f64], share: f64) -> f64 {
+    let last = sorted.len().saturating_sub(1);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "an index into a few hundred samples"
+    )]
+    let at = ((last as f64) * share).round() as usize;
+    sorted.get(at).copied().unwrap_or(f64::NAN)
+}
+
+/// Bytes that do not compress and are the same in every run.
+fn noise(len: usize, seed: u8) -> Vec<u8> {
+    let mut out = vec![0; len];
+    blake3::Hasher::new_derive_key("stork bench noise")
+        .update(&[seed])
+        .finalize_xof()
+        .fill(&mut out);
+    out
+}

@@ -1,0 +1,114 @@
+//! One transfer between two nodes, beside plain QUIC with write and fsync, in turns.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{ClientConfig, Endpoint, ServerConfig};
+use serde_json::{Value, json};
+use stork_tests::lab::{Lab, wait_for};
+use stork_wire::ids::NodeId;
+use stork_wire::sign::SecretKey;
+use stork_wire::tls;
+
+use super::{noise, percentile};
+
+/// Measures `runs` transfers of `mib` MiB of each kind.
+pub(crate) async fn run(mib: usize, runs: usize) -> Result<Value> {
+    let mut lab = Lab::new(2).await?;
+    let second = lab.nodes.get(1).context("no second node")?;
+    second.add_vm("vm")?;
+    lab.settle().await?;
+    let package = lab.dir.path().join("package");
+    std::fs::create_dir(&package)?;
+    let (mut ours, mut plain, mut ratios, mut unpack) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for i in 0..runs {
+        let seed = u8::try_from(i % 250)?;
+        std::fs::write(package.join("blob"), noise(mib << 20, seed))?;
+        let version = format!("{}", i + 1);
+        lab.publish(&package, "blob", &version).await?;
+        let (fetch_s, unpack_s) = stork_run(&lab, &version).await?;
+        let plain_s = plain_run(&lab, noise(mib << 20, seed)).await?;
+        #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+        let rate = |s: f64| mib as f64 / s;
+        ours.push(rate(fetch_s));
+        plain.push(rate(plain_s));
+        unpack.push(rate(unpack_s));
+        ratios.push(plain_s / fetch_s);
+    }
+    lab.stop().await?;
+    for all in [&mut ours, &mut plain, &mut ratios, &mut unpack] {
+        all.sort_by(f64::total_cmp);
+    }
+    let three =
+        |v: &[f64]| json!({ "min": v.first(), "median": percentile(v, 0.5), "max": v.last() });
+    Ok(json!({
+        "schema": "stork.bench.pair/v1", "mib": mib, "runs": runs,
+        "stork_mib_s": three(&ours), "plain_quinn_mib_s": three(&plain),
+        "ratio": three(&ratios), "unpack_mib_s": three(&unpack),
+    }))
+}
+
+/// Seconds from the first grant to all pieces durable, and from there to all files durable.
+async fn stork_run(lab: &Lab, version: &str) -> Result<(f64, f64)> {
+    let node = lab.nodes.get(1).context("no second node")?;
+    let text = format!("blob {version}");
+    let limit = Duration::from_secs(300);
+    let at = |kind: &'static str| wait_for(kind, limit, || node.event_ms(kind, &text));
+    let begun = at("fetch_begun").await?;
+    let fetched = at("fetched").await?;
+    let whole = at("content_whole").await?;
+    let seconds =
+        |from: u64, to: u64| Duration::from_millis(to.saturating_sub(from).max(1)).as_secs_f64();
+    Ok((seconds(begun, fetched), seconds(fetched, whole)))
+}
+
+/// Seconds from connecting to the bytes being written and fsynced, over one stream of plain QUIC.
+async fn plain_run(lab: &Lab, bytes: Vec<u8>) -> Result<f64> {
+    let key = SecretKey::from_seed(&[1; 32]);
+    let server = QuicServerConfig::try_from(tls::server_config(&key, &[b"plain"])?)?;
+    let server = ServerConfig::with_crypto(Arc::new(server));
+    let listener = Endpoint::server(server, "127.0.0.1:0".parse()?)?;
+    let addr = listener.local_addr()?;
+    let len = bytes.len();
+    let sending = tokio::spawn(async move {
+        let connection = listener.accept().await.context("closed")?.await?;
+        let mut stream = connection.open_uni().await?;
+        stream.write_all(&bytes).await?;
+        stream.finish()?;
+        connection.closed().await;
+        Ok::<_, anyhow::Error>(())
+    });
+    let node = NodeId(key.public().0);
+    let client = QuicClientConfig::try_from(tls::client_config(&key, node, b"plain")?)?;
+    let endpoint = Endpoint::client("127.0.0.1:0".parse()?)?;
+    let begun = Instant::now();
+    let connecting = endpoint.connect_with(ClientConfig::new(Arc::new(client)), addr, "stork")?;
+    let connection = connecting.await?;
+    let mut stream = connection.accept_uni().await?;
+    let path = lab.dir.path().join("plain");
+    let (chunks, to_write) = std::sync::mpsc::sync_channel::<quinn::Chunk>(64);
+    let writing = tokio::task::spawn_blocking(move || -> Result<usize> {
+        let mut file = std::fs::File::create(path)?;
+        let mut written = 0;
+        for chunk in to_write {
+            file.write_all(&chunk.bytes)?;
+            written += chunk.bytes.len();
+        }
+        file.sync_all()?;
+        Ok(written)
+    });
+    while let Some(chunk) = stream.read_chunk(256 * 1024, true).await? {
+        let chunks = chunks.clone();
+        tokio::task::block_in_place(|| chunks.send(chunk)).map_err(|_e| anyhow!("writer ended"))?;
+    }
+    drop(chunks);
+    let written = writing.await??;
+    let seconds = begun.elapsed().as_secs_f64();
+    connection.close(0u32.into(), b"done");
+    sending.await??;
+    if written == len { Ok(seconds) } else { Err(anyhow!("{written} of {len} bytes")) }
+}

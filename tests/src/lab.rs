@@ -1,0 +1,251 @@
+//! A fleet inside this process: real nodes on loopback, without the cost of processes.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use serde_json::{Value, json};
+use stork_node::config::NodeConfig;
+use stork_node::control::Client;
+use stork_node::{identity, join, run};
+use stork_publisher::charter::{InitOptions, init};
+use stork_publisher::keys::{Passphrase, read_secret};
+use stork_publisher::progress::Progress;
+use stork_publisher::push::{BaseChoice, PushOptions, PushReport, Target, push};
+use stork_publisher::source::ReadOptions;
+use stork_wire::charter::JoinToken;
+use stork_wire::feed::Urgency;
+use stork_wire::ids::NodeId;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::raw_push::now;
+
+/// One node of the lab.
+#[derive(Debug)]
+pub struct LabNode {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub id: NodeId,
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// Its settings.
+    pub config: NodeConfig,
+    stop: Option<watch::Sender<bool>>,
+    task: Option<JoinHandle<Result<(), run::RunError>>>,
+}
+
+/// Some nodes and a publisher's folder, in a temporary folder.
+#[derive(Debug)]
+pub struct Lab {
+    /// The temporary folder.
+    pub dir: tempfile::TempDir,
+    /// The publisher's folder.
+    pub charter: PathBuf,
+    /// The nodes; the first one admits.
+    pub nodes: Vec<LabNode>,
+}
+
+/// A UDP port of loopback that was free a moment ago.
+pub fn free_addr() -> Result<SocketAddr> {
+    Ok(std::net::UdpSocket::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+/// Waits until `check` gives something, looking every few milliseconds.
+pub async fn wait_for<T, F: Future<Output = Option<T>>>(
+    what: &str,
+    limit: Duration,
+    mut check: impl FnMut() -> F,
+) -> Result<T> {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = check().await {
+            return Ok(found);
+        }
+        if begun.elapsed() > limit {
+            return Err(anyhow!("not within {limit:?}: {what}"));
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+impl LabNode {
+    /// Its control socket.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        Client::new(&self.config.socket, Duration::from_secs(30))
+    }
+
+    /// Starts it and waits until it answers.
+    pub async fn start(&mut self) -> Result<()> {
+        let (stop, stopped) = watch::channel(false);
+        self.stop = Some(stop);
+        self.task = Some(tokio::spawn(run::run(self.config.clone(), stopped)));
+        let client = self.client();
+        let status = wait_for("status", Duration::from_secs(20), || async {
+            client.get("/v1/status").await.ok()
+        });
+        if let Err(e) = status.await {
+            let ended = self.task.take().context("no task")?;
+            if ended.is_finished() {
+                ended.await?.context("the node ended")?;
+            }
+            return Err(e);
+        }
+        Ok(())
+    }
+
+    /// Stops it and waits for its end.
+    pub async fn stop(&mut self) -> Result<()> {
+        if let Some(stop) = self.stop.take() {
+            stop.send(true).ok();
+        }
+        if let Some(task) = self.task.take() {
+            task.await??;
+        }
+        Ok(())
+    }
+
+    /// Writes the file of a VM of the group `web` that wants everything, with a view of hard links.
+    pub fn add_vm(&self, name: &str) -> Result<PathBuf> {
+        std::fs::create_dir_all(&self.config.vms)?;
+        let target = self.config.vms.with_file_name(format!("view-{name}"));
+        let text = format!(
+            "[vm]\ngroups = [\"web\"]\n[[subscribe]]\npackage = \"*\"\n[[trust]]\nallow = \"*\"\n\
+             [view]\nbackend = \"hardlink\"\nisolation = \"none\"\ntarget = \"{}\"\n",
+            target.display()
+        );
+        std::fs::write(self.config.vms.join(format!("{name}.toml")), text)?;
+        Ok(target)
+    }
+
+    /// Milliseconds since 1970 of the first event of a kind whose text holds `text`.
+    pub async fn event_ms(&self, kind: &str, text: &str) -> Option<u64> {
+        let all = self.client().get("/v1/events").await.ok()?;
+        let found = all["events"]
+            .as_array()?
+            .iter()
+            .find(|e| e["kind"] == kind && e["text"].as_str().is_some_and(|t| t.contains(text)))?;
+        found["at_ms"].as_u64()
+    }
+}
+
+impl Lab {
+    /// Founds a fleet of `count` running nodes without VMs.
+    pub async fn new(count: usize) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let charter = dir.path().join("charter");
+        found_charter(&charter)?;
+        let mut lab = Self { dir, charter, nodes: Vec::new() };
+        for i in 0..count {
+            lab.add_node(i).await?;
+        }
+        Ok(lab)
+    }
+
+    /// Adds a node: the first founds the fleet, the others join by token.
+    pub async fn add_node(&mut self, i: usize) -> Result<()> {
+        let name = format!("host-{}", i + 1);
+        let home = self.dir.path().join(&name);
+        std::fs::create_dir_all(home.join("vms"))?;
+        let addr = free_addr()?;
+        let config = NodeConfig {
+            listen: addr,
+            state: home.join("state"),
+            vms: home.join("vms"),
+            socket: home.join("sock"),
+            min_free_bytes: 1 << 20,
+            ..NodeConfig::default()
+        };
+        let id = self.enroll(&config, &name).await?;
+        let mut node = LabNode { name, id, addr, config, stop: None, task: None };
+        node.start().await?;
+        self.nodes.push(node);
+        Ok(())
+    }
+
+    async fn enroll(&self, config: &NodeConfig, name: &str) -> Result<NodeId> {
+        let store = run::open_store(config)?;
+        let label = name.parse()?;
+        let joined = if let Some(first) = self.nodes.first() {
+            let body = json!({ "name": name, "site": "default", "ttl_s": 600 });
+            let token = first.client().post("/v1/tokens", &body).await?;
+            let text = token["token"].as_str().context("no token")?;
+            let (token, envelope) = JoinToken::from_text(text)?;
+            join::join(&store, &config.state, &token, envelope, label).await?
+        } else {
+            let bundle = std::fs::read(self.charter.join("charter.bundle"))?;
+            let items = stork_publisher::bundle::read_bundle(&bundle)?;
+            let key = read_secret(&self.charter.join("keys/admission"), &Passphrase::None)?;
+            join::found(&store, &config.state, &items, &key, label, "default".parse()?)?
+        };
+        drop(identity::open_or_create(&config.state)?);
+        Ok(joined.cert.node)
+    }
+
+    /// Waits until every node knows all charter documents and is linked.
+    pub async fn settle(&self) -> Result<()> {
+        for node in &self.nodes {
+            let client = node.client();
+            wait_for("links", Duration::from_secs(60), || async {
+                let s: Value = client.get("/v1/status").await.ok()?;
+                let linked = s["links"].as_u64()? >= (self.nodes.len() as u64 - 1).min(3);
+                (linked && s["documents"].as_u64()? >= 3).then_some(())
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Stops every node.
+    pub async fn stop(&mut self) -> Result<()> {
+        for node in &mut self.nodes {
+            node.stop().await?;
+        }
+        Ok(())
+    }
+
+    /// Publishes a directory through the first node.
+    pub async fn publish(&self, dir: &Path, name: &str, version: &str) -> Result<PushReport> {
+        let first = self.nodes.first().context("no node")?;
+        let options = PushOptions {
+            package: dir.to_owned(),
+            read: ReadOptions {
+                name: Some(name.parse()?),
+                version: Some(version.parse()?),
+                arch: Some("all".parse()?),
+                ..ReadOptions::default()
+            },
+            charter: self.charter.clone(),
+            key: None,
+            passphrase: Passphrase::None,
+            to: vec![Target { addr: first.addr.to_string(), node: Some(first.id) }],
+            groups: Vec::new(),
+            urgency: Urgency::Normal,
+            expires_days: 30,
+            base: BaseChoice::Auto,
+            allow_lower: false,
+            dry_run: false,
+        };
+        Ok(push(&options, &Progress::Silent).await?)
+    }
+}
+
+/// A charter with one group `web` and one publisher `acme`.
+pub fn found_charter(dir: &Path) -> Result<()> {
+    let options = InitOptions {
+        dir: dir.to_owned(),
+        fleet: "lab".parse()?,
+        groups: vec!["web".parse()?],
+        publisher: "acme".parse()?,
+        packages: Vec::new(),
+        homes: Vec::new(),
+        valid_days: 30,
+        release_key: None,
+        passphrase: Passphrase::None,
+    };
+    init(&options, now())?;
+    Ok(())
+}
