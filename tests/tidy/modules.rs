@@ -52,11 +52,10 @@ pub(crate) fn check(repository: &Repository) -> Vec<String> {
         let folder = folder_of(&path);
         for name in declared(&file) {
             let choices = [format!("{folder}/{name}.rs"), format!("{folder}/{name}/mod.rs")];
-            match choices.iter().find(|c| repository.has(c)) {
-                Some(child) => todo.push(child.clone()),
-                None => {
-                    faults.push(format!("  {path}: `mod {name};` has no file. Add or remove it."))
-                }
+            if let Some(child) = choices.iter().find(|c| repository.has(c)) {
+                todo.push(child.clone());
+            } else {
+                faults.push(format!("  {path}: `mod {name};` has no file. Add or remove it."));
             }
         }
     }

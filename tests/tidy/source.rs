@@ -204,7 +204,7 @@ pub(crate) fn word_at(text: &str, word: &str) -> Option<usize> {
         let after = text.get(i + word.len()..).and_then(|t| t.chars().next());
         let starts = word.starts_with(part);
         let ends = word.ends_with(part);
-        !(starts && before.is_some_and(part)) && !(ends && after.is_some_and(part))
+        !(starts && before.is_some_and(part) || ends && after.is_some_and(part))
     })
 }
 
