@@ -1,8 +1,8 @@
 //! Who this node is: its key, bound to this machine, and its certificate.
 //!
-//! `node.key` holds the seed of the Ed25519 key and a hash of the machine's id. A disk image that was
-//! cloned with its state folder would give two hosts one key; the second one is refused at start
-//! until it is re-keyed (design §4 "Hosts").
+//! `node.key` holds the seed of the Ed25519 key and a hash of the machine's id. A disk image that
+//! was cloned with its state folder would give two hosts one key; the second one is refused at
+//! start until it is re-keyed (design §4 "Hosts").
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stork_wire::charter::{BODY_VERSION, HostCert, JoinToken, RootDoc};
-use stork_wire::codec::{List, encode};
+use stork_wire::codec::{List, decode, encode};
 use stork_wire::frame::{ALPN_CONTROL, Frame, JoinReply, JoinRequest, PeerHint};
 use stork_wire::ids::FleetId;
 use stork_wire::item::{Item, ItemKind};
@@ -94,6 +94,16 @@ pub fn fleet_of(store: &Store) -> Result<Option<FleetId>, crate::store::StoreErr
     Ok(bytes.and_then(|b| <[u8; 32]>::try_from(b).ok()).map(FleetId))
 }
 
+/// May this host join the fleet? Not where it is a member: of another fleet at all, or of this one
+/// with a certificate that is still good. One that was off until its certificate ran out joins again.
+fn check_new(store: &Store, fleet: FleetId) -> Result<(), JoinError> {
+    let Some(before) = fleet_of(store)? else { return Ok(()) };
+    let cert: Option<Envelope> = store.get_state("cert")?.and_then(|b| decode(&b, 16_384).ok());
+    let cert: Option<HostCert> = cert.and_then(|e| e.claimed().ok());
+    let good = cert.is_some_and(|c| c.expires > crate::driver::Clock::start().unix());
+    if before == fleet && !good { Ok(()) } else { Err(JoinError::Already(before)) }
+}
+
 /// Joins by token.
 pub async fn join(
     store: &Arc<Store>,
@@ -102,9 +112,7 @@ pub async fn join(
     envelope: Envelope,
     name: Label,
 ) -> Result<Joined, JoinError> {
-    if let Some(fleet) = fleet_of(store)? {
-        return Err(JoinError::Already(fleet));
-    }
+    check_new(store, token.fleet)?;
     let key = identity::open_or_create(state)?;
     let request = JoinRequest { token: envelope, name };
     let asked = timeout(JOIN_TIMEOUT, ask(&key, token, request)).await;
@@ -174,7 +182,10 @@ fn finish(
     if checked.node != identity::node_id(key) {
         return Err(JoinError::Untrusted("the certificate is for another key".into()));
     }
-    store.commit_items(items)?;
+    let heads = store.heads()?;
+    let known = |i: &JournalItem| heads.iter().any(|h| h.log == i.item.log && h.seq >= i.item.seq);
+    let items: Vec<JournalItem> = items.iter().filter(|i| !known(i)).cloned().collect();
+    store.commit_items(&items)?;
     let anchors: List<PeerHint, 1_024> = List::truncated(peers.iter().cloned());
     store.put_state("anchors", &encode(&anchors))?;
     store.put_state("cert", &encode(cert))?;
@@ -183,7 +194,8 @@ fn finish(
     Ok(Joined { fleet: trust.fleet(), cert: checked })
 }
 
-/// Begins a fleet on its first host: takes the charter, and certifies itself with the admission key.
+/// Begins a fleet on its first host: takes the charter, and certifies itself with the admission
+/// key.
 pub fn found(
     store: &Arc<Store>,
     state: &Path,
@@ -192,15 +204,13 @@ pub fn found(
     name: Label,
     site: Label,
 ) -> Result<Joined, JoinError> {
-    if let Some(fleet) = fleet_of(store)? {
-        return Err(JoinError::Already(fleet));
-    }
     let root = charter.iter().filter(|i| i.kind == ItemKind::Root).find_map(|i| {
         let doc: RootDoc = i.envelope.claimed().ok()?;
         (doc.number == 1).then(|| doc.fleet_id())
     });
     let fleet =
         root.ok_or_else(|| JoinError::Untrusted("the charter holds no root document".into()))?;
+    check_new(store, fleet)?;
     let key = identity::open_or_create(state)?;
     let mut trust = Trust::new(fleet);
     let items = judge_all(&mut trust, charter)?;
@@ -234,7 +244,8 @@ pub fn load_trust(
         if let Verdict::Accepted { fact, .. } = trust.judge(&item, u64::MAX) {
             each(&fact);
         } else {
-            tracing::warn!(log = %item.log.short(), seq = item.seq, "a stored item is not accepted");
+            let (log, seq) = (item.log.short(), item.seq);
+            tracing::warn!(%log, seq, "a stored item is not accepted");
         }
     }
     Ok(trust)

@@ -1,7 +1,7 @@
 //! The push service: what publishers send is taken, verified and written down here.
 //!
-//! One task per connection and one per request, all bounded. Trust questions go to the driver; bytes
-//! go straight to the store. An entry is answered only when it is durable.
+//! One task per connection and one per request, all bounded. Trust questions go to the driver;
+//! bytes go straight to the store. An entry is answered only when it is durable.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -255,8 +255,8 @@ impl Service {
     ) -> Result<Option<Box<Envelope>>, Refused> {
         let Some(seq) = seq else { return Ok(None) };
         let range = ItemRange { log: LogId::feed(publisher), from: seq, to: seq };
-        // The rules know an entry some milliseconds before the disk does. To answer without it would
-        // show a list of live releases that no head commits to.
+        // The rules know an entry some milliseconds before the disk does. To answer without it
+        // would show a list of live releases that no head commits to.
         for _ in 0..JOURNAL_LOOKS {
             let items = self.blocking(move |s| s.items(range, PUSH_FRAME_LEN_MAX, 1)).await?;
             if let Some(item) = items.into_iter().next() {

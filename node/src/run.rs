@@ -1,9 +1,9 @@
 //! Start-up in the order in which data flows, and shutdown in reverse: the table of contents.
 //!
-//! Channels (all bounded): net → driver 1 024 events; bulk → driver 64 pieces; workers → driver 1 024
-//! outcomes; control → driver 64 calls; publishers → driver 64 calls; net → push 16 connections. The
-//! driver sends only into outboxes, the journal's queue and the workers, none of which it waits for,
-//! so the channels form no cycle.
+//! Channels (all bounded): net → driver 1 024 events; bulk → driver 64 pieces; workers → driver 1
+//! 024 outcomes; control → driver 64 calls; publishers → driver 64 calls; net → push 16
+//! connections. The driver sends only into outboxes, the journal's queue and the workers, none of
+//! which it waits for, so the channels form no cycle.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -8,7 +8,8 @@ use stork_tests::lab::{Lab, wait_for};
 
 use super::noise;
 
-/// Measures one content of `mib` MiB to `nodes` nodes beside the origin, which wants nothing itself.
+/// Measures one content of `mib` MiB to `nodes` nodes beside the origin, which wants nothing
+/// itself.
 pub(crate) async fn run(nodes: usize, mib: usize) -> Result<Value> {
     let mut lab = Lab::new(nodes + 1).await?;
     for node in lab.nodes.iter().skip(1) {

@@ -1,6 +1,7 @@
 //! Feed entries: what a publisher announces, one numbered and chained entry after the other.
 //!
-//! Design §4 "Feeds". One feed per publisher; the groups that a release is for are inside its entry.
+//! Design §4 "Feeds". One feed per publisher; the groups that a release is for are inside its
+//! entry.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,9 +1,9 @@
 //! Signatures: the only place that calls the signature library.
 //!
-//! What is signed is `"stork-sig-v1\0" ‖ len ‖ context ‖ fleet id ‖ len ‖ body`, so that a signature
-//! for one kind of body, or for one fleet, is never good for another (attack A28), and the prefix
-//! can never be mistaken for what an SSH client signs (that begins with a length of four bytes).
-//! A [`Verified`] value can be made only here.
+//! What is signed is `"stork-sig-v1\0" ‖ len ‖ context ‖ fleet id ‖ len ‖ body`, so that a
+//! signature for one kind of body, or for one fleet, is never good for another (attack A28), and
+//! the prefix can never be mistaken for what an SSH client signs (that begins with a length of four
+//! bytes). A [`Verified`] value can be made only here.
 
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use serde::de::DeserializeOwned;

@@ -31,7 +31,8 @@ fn bad(kind: &'static str, text: &str, why: &'static str) -> BadText {
 /// True for characters that change how a terminal or page shows the text around them.
 fn is_hidden(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+        || matches!(c, '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 macro_rules! checked_text {

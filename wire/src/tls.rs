@@ -212,7 +212,8 @@ pub fn peer_key(certs: &[CertificateDer<'_>]) -> Option<PublicKey> {
 mod tests {
     use super::*;
 
-    /// A key survives its DER form, and other algorithms or weak keys are refused (tests T053, T078).
+    /// A key survives its DER form, and other algorithms or weak keys are refused (tests T053,
+    /// T078).
     #[test]
     fn spki() {
         let key = SecretKey::from_seed(&[5; 32]).public();

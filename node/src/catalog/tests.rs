@@ -6,7 +6,8 @@ use crate::trust_fixture::{Fixture, NOW};
 
 fn vm(extra: &str) -> VmFile {
     let text = format!(
-        "[vm]\narch = \"amd64\"\ngroups = [\"web\"]\n{extra}\n[view]\nbackend = \"tree\"\ntarget = \"/srv/vm\"\n"
+        "[vm]\narch = \"amd64\"\ngroups = [\"web\"]\n{extra}\n\
+         [view]\nbackend = \"tree\"\ntarget = \"/srv/vm\"\n"
     );
     VmFile::parse("web-1", &text).unwrap()
 }

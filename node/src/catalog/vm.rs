@@ -100,8 +100,6 @@ pub struct VmFile {
     pub isolation_none: bool,
     /// Packages whose setuid files, devices and the like are allowed.
     pub privileged: Vec<Pattern>,
-    /// Packages in whose order conflicts are settled: the later one wins.
-    pub order: Vec<PackageName>,
     /// Generations to keep.
     pub keep_generations: usize,
     /// What runs after a switch.
@@ -176,8 +174,6 @@ struct RawView {
     isolation: Option<String>,
     #[serde(default)]
     privileged: Vec<String>,
-    #[serde(default)]
-    order: Vec<String>,
     #[serde(default = "default_generations")]
     keep_generations: usize,
 }
@@ -240,7 +236,6 @@ impl VmFile {
             target: raw.view.target,
             isolation_none: isolation(raw.view.isolation.as_deref())?,
             privileged: each("view.privileged", &raw.view.privileged)?,
-            order: each("view.order", &raw.view.order)?,
             keep_generations: raw.view.keep_generations.clamp(2, 100),
             hook: raw.hook.map(|h| HookRule {
                 command: h.command,

@@ -15,12 +15,13 @@ use crate::config::{NodeConfig, VmFolder};
 use crate::{identity, join, run};
 
 const EXAMPLES: &str = "Examples:
-  stork-node init --charter charter/charter.bundle --admission-key charter/keys/admission --name host-1
+  stork-node init --charter ch/charter.bundle --admission-key ch/keys/admission --name host-1
   stork-node join stork1-…
   stork-node run
   stork-node check-config
 
-Exit codes: 0 ok, 1 failed, 2 usage, 4 refused by trust, 75 try again, 77 no permission, 78 bad config";
+Exit codes: 0 ok, 1 failed, 2 usage, 4 refused by trust, 75 try again, 77 no permission,
+78 bad config";
 
 /// The stork daemon of a VM host.
 #[derive(Debug, Parser)]

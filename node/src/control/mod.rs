@@ -1,7 +1,7 @@
 //! The control socket: HTTP with JSON on a Unix socket, for the `stork` command and other tools.
 //!
-//! Every answer is made by the driver; here are only routes, status codes and the socket itself. The
-//! socket is 0660, so that root and the group `stork` may use it (design §11).
+//! Every answer is made by the driver; here are only routes, status codes and the socket itself.
+//! The socket is 0660, so that root and the group `stork` may use it (design §11).
 
 mod client;
 mod routes;

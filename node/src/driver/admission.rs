@@ -95,8 +95,8 @@ impl Driver {
         }
     }
 
-    /// Renews the certificate of a host that connects with one past its half, if we admit.
-    fn renew_for(&self, peer: &Peer) {
+    /// Renews the certificate of a connected host that is past its half, if we admit.
+    pub(super) fn renew_for(&self, peer: &Peer) {
         let Some(key) = &self.admission else { return };
         let now = self.clock.unix();
         let Ok(old) = self.trust.check_cert(&peer.hint.cert, now) else { return };
@@ -108,6 +108,26 @@ impl Driver {
         let (roots, peers) = (List::empty(), List::empty());
         let reply = JoinReply::Admitted { cert, roots, peers };
         self.send(peer.node, Priority::Control, &Frame::Joined(Box::new(reply)));
+    }
+
+    /// A host that admits renews its own certificate, and those of the hosts it is connected with.
+    pub(super) fn renew_certificates(&mut self) {
+        let (now, Some(key)) = (self.clock.unix(), &self.admission) else { return };
+        if let Ok(own) = self.trust.check_cert(&self.cert, now)
+            && own.expires <= now + CERT_VALID_S / 2
+        {
+            let new = HostCert { issued: now, expires: now + CERT_VALID_S, ..own };
+            if let Ok(cert) = Envelope::sign(&new, self.trust.fleet(), key) {
+                let (roots, peers) = (List::empty(), List::empty());
+                self.on_renewed(JoinReply::Admitted { cert, roots, peers });
+            }
+        }
+        let connected: Vec<NodeId> = self.connections.keys().copied().collect();
+        for node in connected {
+            if let Some(peer) = self.known_host(node) {
+                self.renew_for(&peer);
+            }
+        }
     }
 
     pub(super) fn on_join(

@@ -172,6 +172,9 @@ impl Driver {
         let name_of =
             |n: &stork_wire::ids::NodeId| names.get(n).cloned().unwrap_or_else(|| n.short());
         let charter = self.trust.charter();
+        let group_name = |g: &stork_wire::ids::GroupId| {
+            charter.group(*g).map_or_else(|| g.short(), |g| g.doc().name.to_string())
+        };
         let releases: Vec<Value> = self
             .catalog
             .all()
@@ -207,8 +210,7 @@ impl Driver {
                     "package": r.package, "version": r.version, "arch": r.arch,
                     "release": r.release, "seq": k.seq, "signed_at": k.signed_at,
                     "publisher": charter.publisher_name(k.publisher),
-                    "groups": r.groups.iter().map(|g| charter.group(*g)
-                        .map_or_else(|| g.short(), |g| g.doc().name.to_string())).collect::<Vec<_>>(),
+                    "groups": r.groups.iter().map(group_name).collect::<Vec<_>>(),
                     "tree": r.tree, "manifest": r.manifest.id,
                     "full_bytes": r.full_bytes, "delta_bytes": r.delta.map(|d| d.bytes),
                     "unpacked_bytes": r.unpacked_bytes, "files": r.files,
@@ -308,7 +310,7 @@ impl Driver {
 
     /// Maintainer scripts of a release, which no tree view runs.
     fn scripts_of(&self, id: &stork_wire::ids::ManifestId) -> Vec<String> {
-        let manifest = self.contents.get(id).and_then(|c| c.manifest.as_ref());
+        let manifest = self.store.manifest_decoded(*id).ok().flatten();
         let files = manifest.iter().flat_map(|m| m.source.control_files.iter());
         files.filter(|f| f.is_script()).map(|f| f.name.to_string()).collect()
     }

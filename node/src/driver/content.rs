@@ -1,7 +1,7 @@
 //! Content: each release that this host wants or serves, from its manifest to its files.
 //!
-//! wanted → manifest → packs opened → pieces (planner) → unpacked → whole. Every step is durable and
-//! may be cut off; the next start goes on from what is on disk.
+//! wanted → manifest → packs opened → pieces (planner) → unpacked → whole. Every step is durable
+//! and may be cut off; the next start goes on from what is on disk.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -157,6 +157,7 @@ impl Driver {
                     dropped.push((*id, c.stage.clone()));
                     c.stage = Stage::Idle;
                     c.reservation = None;
+                    c.hold = None;
                 }
             }
         }
@@ -246,7 +247,8 @@ impl Driver {
         match result {
             Ok(manifest) => {
                 if let Err(why) = fits(&manifest, &content.release) {
-                    // Hash and size are what the publisher signed, so this is the publisher's fault.
+                    // Hash and size are what the publisher signed, so this is the publisher's
+                    // fault.
                     return self
                         .fail(id, &format!("the manifest contradicts its announcement: {why}"));
                 }
@@ -260,6 +262,7 @@ impl Driver {
                 self.planner_input(Input::HaveManifest { manifest: id });
                 self.seed(id);
                 self.advance(id);
+                self.forget_manifest(id);
                 self.replan_soon();
             }
             Err(why) => {
@@ -277,6 +280,15 @@ impl Driver {
                     self.planner_input(want);
                 }
             }
+        }
+    }
+
+    /// A manifest may be large: it is kept in memory only while it is worked with.
+    pub(super) fn forget_manifest(&mut self, id: ManifestId) {
+        if let Some(content) = self.contents.get_mut(&id)
+            && matches!(content.stage, Stage::Idle | Stage::Whole)
+        {
+            content.manifest = None;
         }
     }
 

@@ -158,6 +158,7 @@ impl Driver {
                 if variant == Variant::Delta {
                     self.repack(id);
                 }
+                self.forget_manifest(id);
                 self.replan_soon();
             }
             Err(why) => {
@@ -171,7 +172,8 @@ impl Driver {
         }
     }
 
-    /// A few hosts keep the full packs as well, so that a newcomer finds them when the origin is gone.
+    /// A few hosts keep the full packs as well, so that a newcomer finds them when the origin is
+    /// gone.
     fn repack(&self, id: ManifestId) {
         let Some(content) = self.contents.get(&id) else { return };
         let Some(manifest) = content.manifest.clone() else { return };
@@ -197,7 +199,8 @@ impl Driver {
     pub(super) fn on_repacked(&mut self, id: ManifestId, whole: bool) {
         self.counters.add("repacks", if whole { "same" } else { "different" });
         if whole {
-            self.seed(id);
+            // With its packs whole it is served from now on.
+            self.load_manifest(id);
         }
     }
 

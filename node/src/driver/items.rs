@@ -29,15 +29,18 @@ impl Driver {
             Verdict::Accepted { hash, fact } => {
                 let job = JournalJob { item: Arc::new(item), hash, fact, source, reply };
                 if let Err(job) = self.workers.commit(job) {
-                    // The rules have taken it already; the store did not. Only a restart brings them
-                    // together again, so say it loudly. Sync bounds what is in flight far below this.
+                    // The rules have taken it already; the store did not. Only a restart brings
+                    // them together again, so say it loudly. Sync bounds what is in flight far
+                    // below this.
                     self.event("journal_full", "too many items wait for the disk");
                     answer(job.reply, Err(CommitError::Busy));
                 }
                 return;
             }
             Verdict::Known => {
-                self.counters.add("items_refused", "replay");
+                // Documents that a publisher brings again are no replay; old news from a peer is.
+                let verdict = if source.is_some() { "items_refused" } else { "items_known" };
+                self.counters.add(verdict, "replay");
                 answer(reply, Ok((seq, 0)));
                 Verdict2::Duplicate
             }

@@ -1,4 +1,5 @@
-//! Leases of contents: what the collector must keep, decided from what VMs, publishers and peers need.
+//! Leases of contents: what the collector must keep, decided from what VMs, publishers and peers
+//! need.
 //!
 //! `content/ID` keeps what is fetched, shown or served as an origin; `push/TIME/ID` keeps what a
 //! publisher has sent but not announced yet. Sets of generations are leased by the views.

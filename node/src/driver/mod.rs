@@ -8,9 +8,9 @@
 //!  workers ─Done───►┘                      └──────────┘ Done
 //! ```
 //!
-//! The loop never waits for a peer, a disk or a subscriber: it hands work out and takes outcomes in.
-//! Only here is the clock read. An item is shown, forwarded and acknowledged only after the journal
-//! reported it durable.
+//! The loop never waits for a peer, a disk or a subscriber: it hands work out and takes outcomes
+//! in. Only here is the clock read. An item is shown, forwarded and acknowledged only after the
+//! journal reported it durable.
 
 mod admission;
 mod answers;
@@ -61,6 +61,8 @@ pub(crate) type Reply = oneshot::Sender<Result<(u64, u32), CommitError>>;
 
 /// Outcomes of work that wait for the driver; workers wait beyond that.
 const OUTCOMES_MAX: usize = 1_024;
+/// Milliseconds between two looks at certificates: an hour, of half their life of 30 days.
+const RENEW_EVERY_MS: u64 = 3_600 * 1_000;
 /// How often slow matters are looked at: VM files, idle connections, own record.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
@@ -217,6 +219,8 @@ pub struct Driver {
     collect_at: Tick,
     /// When what switches left behind is looked at next.
     tidy_at: Tick,
+    /// When certificates are looked at next.
+    renew_at: Tick,
     started_unix: u64,
     outcomes: Option<mpsc::Receiver<Done>>,
 }
@@ -267,6 +271,7 @@ impl Driver {
             replan_at: None,
             collect_at: Tick(leases::COLLECT_EVERY_MS),
             tidy_at: Tick(0),
+            renew_at: Tick(0),
             started_unix: now,
             outcomes: Some(outcomes),
         };
@@ -340,6 +345,10 @@ impl Driver {
         self.retry_contents();
         self.retry_switches();
         self.tidy_views();
+        if self.clock.tick() >= self.renew_at {
+            self.renew_at = self.clock.tick().after_ms(RENEW_EVERY_MS);
+            self.renew_certificates();
+        }
         if self.clock.tick() >= self.collect_at {
             self.collect(false, None);
         }

@@ -85,7 +85,11 @@ impl Driver {
         if !self.config.advertise.is_empty() {
             return self.config.advertise.clone();
         }
-        self.net.local_addr().into_iter().filter(|a| !a.ip().is_unspecified()).collect()
+        let Ok(listen) = self.net.local_addr() else { return Vec::new() };
+        if listen.ip().is_unspecified() {
+            return routed_addrs(listen);
+        }
+        vec![listen]
     }
 
     fn wanted_groups(&self) -> Vec<GroupId> {
@@ -287,6 +291,22 @@ impl Driver {
         }
         names
     }
+}
+
+/// The addresses from which this host would reach others, where it listens on all of them. Nothing is
+/// sent: connecting a UDP socket only asks the routing table. The targets are documentation addresses
+/// (RFC 5737, RFC 3849).
+fn routed_addrs(listen: SocketAddr) -> Vec<SocketAddr> {
+    let asks = [("0.0.0.0:0", "192.0.2.1:9"), ("[::]:0", "[2001:db8::1]:9")];
+    let found = asks.iter().filter(|(from, _)| listen.is_ipv6() || from.starts_with('0'));
+    found
+        .filter_map(|(from, to)| {
+            let socket = std::net::UdpSocket::bind(from).ok()?;
+            socket.connect(to).ok()?;
+            let ip = socket.local_addr().ok()?.ip();
+            (!ip.is_unspecified()).then(|| SocketAddr::new(ip, listen.port()))
+        })
+        .collect()
 }
 
 fn to_peer(checked: &trust::CheckedPeer, expires: Tick) -> Peer {

@@ -211,8 +211,8 @@ impl Net {
 
     async fn take(self: Arc<Self>, incoming: Incoming) {
         let shaken = timeout(HELLO_TIMEOUT, async { incoming.accept().ok()?.await.ok() }).await;
-        // From here on it is bounded by its protocol: control by the hello's deadline, bulk and push
-        // by what the driver knows of the key.
+        // From here on it is bounded by its protocol: control by the hello's deadline, bulk and
+        // push by what the driver knows of the key.
         self.unadmitted.fetch_sub(1, Ordering::Relaxed);
         let Ok(Some(connection)) = shaken else {
             self.counters.handshakes_failed.fetch_add(1, Ordering::Relaxed);

@@ -161,13 +161,13 @@ impl StoreError {
     pub fn help(&self) -> &'static str {
         match self {
             Self::Unwritable { .. } => {
-                "run stork-node as root, or give it a folder that its user may write (`store.dir`)"
+                "run stork-node as root, or give it a folder that its user may write (`state` or `--state`)"
             }
             Self::Exposed { .. } => {
-                "name a folder of its own as `store.dir`, or run `chmod 700` on this one"
+                "name a folder of its own with `--state`, or run `chmod 700` on this one"
             }
             Self::InUse { .. } => {
-                "stop the other stork-node, or give this one another folder (`store.dir`)"
+                "stop the other stork-node, or give this one another folder (`state` or `--state`)"
             }
             Self::Newer { .. } => "install the newer stork again, or restore an older copy",
             Self::DamagedState { .. } => {
@@ -175,12 +175,10 @@ impl StoreError {
                  news are fetched again, generations and pins are lost"
             }
             Self::NoSpace { .. } => {
-                "free some space, run `stork store gc`, or lower `store.min_free_bytes`"
+                "free some space, run `stork store gc`, or lower `min_free_bytes`"
             }
             Self::DiskFull { .. } => "free some space on the disk of the store, then start again",
-            Self::NoInodes { .. } => {
-                "remove some files, run `stork store gc`, or lower `store.min_free_inodes`"
-            }
+            Self::NoInodes { .. } => "remove some files, run `stork store gc`",
             Self::Io { .. } => "look at the disk (`dmesg`, `df`), then restart stork-node",
             Self::Latched { .. } => {
                 "repair the disk or free some space, then restart stork-node: it recovers by itself"

@@ -93,8 +93,8 @@ pub enum JoinReply {
     Admitted {
         /// Its certificate.
         cert: Envelope,
-        /// The root documents from the first, which the token's fleet id must match. The rest of the
-        /// charter comes by sync.
+        /// The root documents from the first, which the token's fleet id must match. The rest of
+        /// the charter comes by sync.
         roots: List<Item, 16>,
         /// Hosts to dial first: the admitting one, and some that it knows.
         peers: List<PeerHint, HINTS_MAX>,

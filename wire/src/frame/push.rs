@@ -1,9 +1,9 @@
 //! The push protocol (ALPN `stork-push/1`): a publisher hands content and entries to a node.
 //!
 //! Each request is a bidirectional stream of its own: the publisher sends one frame (length of four
-//! bytes, little endian, then canonical postcard), raw bytes where the request says so, and finishes
-//! its side; the node answers with one frame, and raw bytes where the reply says so. The first
-//! request of a connection is [`PushRequest::Hello`].
+//! bytes, little endian, then canonical postcard), raw bytes where the request says so, and
+//! finishes its side; the node answers with one frame, and raw bytes where the reply says so. The
+//! first request of a connection is [`PushRequest::Hello`].
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,5 @@
-//! Frames of content transfer (design §7, protocol.md §3e). The bytes travel on the bulk connection.
+//! Frames of content transfer (design §7, protocol.md §3e). The bytes travel on the bulk
+//! connection.
 
 use serde::{Deserialize, Serialize};
 

@@ -28,7 +28,8 @@ enum Seen {
 }
 
 impl Tree {
-    /// Checks order, parents, links and sizes. Symbolic links are data; nothing may lie beneath one.
+    /// Checks order, parents, links and sizes. Symbolic links are data; nothing may lie beneath
+    /// one.
     pub fn check(&self) -> Result<(), TreeError> {
         let mut seen: BTreeMap<&str, Seen> = BTreeMap::new();
         let mut last: Option<&str> = None;

@@ -1,7 +1,8 @@
 //! Manifests: what a release contains and how its bytes are packed (design §6).
 //!
 //! A manifest has two parts. The **tree** is what a VM is shown; its hash is the [`TreeId`]. The
-//! **packing** only says how to fetch it: the same tree packed by another zstd has the same tree id.
+//! **packing** only says how to fetch it: the same tree packed by another zstd has the same tree
+//! id.
 
 mod check;
 mod packing;
