@@ -85,36 +85,48 @@ impl Story {
         self.look_at_views(screen)
     }
 
-    /// Pushes the newest version; gives the calendar time at which its announcement was committed.
-    async fn publish(&self, screen: &mut Screen) -> Result<u64, DemoError> {
+    /// Pushes the newest version, and watches it arrive meanwhile; gives the calendar times at
+    /// which its announcement was committed and the last VM was seen to show it.
+    async fn publish(&mut self, screen: &mut Screen) -> Result<(u64, u64), DemoError> {
         let first = self.fleet.first()?;
         let (Some(node), Some(addr)) = (first.node, first.addr) else {
             return Err(DemoError::Wrong("the first host has no address".into()));
         };
-        let version = self.package.latest()?;
-        let mut args = self.named("push", version);
+        let version = self.package.latest()?.clone();
+        let text = format!("publishing {} {}", self.package.name, version.text);
+        let more = json!({ "package": self.package.name, "version": version.text });
+        screen.event("publishing", &text, &more);
+        let mut args = self.named("push", &version);
         args.extend(["--charter".into(), self.fleet.charter.display().to_string()]);
         args.extend(["--to".into(), format!("{node}@{addr}"), "--json".into()]);
-        let report = self.fleet.binary.run_json("__publish", &args).await?;
-        let at = announced_at(first, &self.package, &version.text).await?.unwrap_or_else(now_ms);
+        let binary = self.fleet.binary.clone();
+        let watching = async {
+            until_right(&mut self.fleet, &self.package, screen).await?;
+            Ok(now_ms())
+        };
+        let pushing = binary.run_json("__publish", &args);
+        let (report, shown) = tokio::try_join!(pushing, watching)?;
+        self.published(&version, &report, screen);
+        let at = announced_at(self.fleet.first()?, &self.package, &version.text).await?;
+        let at = at.ok_or_else(|| DemoError::Wrong("the announcement was not noted".into()))?;
+        Ok((at, shown))
+    }
+
+    fn published(&self, version: &Version, report: &Value, screen: &mut Screen) {
         let (full, delta) = (report["full_bytes"].as_u64(), report["delta_bytes"].as_u64());
         let delta_text = match delta {
             Some(delta) => format!(", {} as a delta", bytes(delta)),
             None => String::new(),
         };
         let unpacked = bytes(report["unpacked_bytes"].as_u64().unwrap_or(0));
-        let text = format!(
-            "published {} {}: {unpacked}, packed {}{delta_text}",
-            self.package.name,
-            version.text,
-            bytes(full.unwrap_or(0))
-        );
+        let packed = bytes(full.unwrap_or(0));
+        let text =
+            format!("published {}: {unpacked}, packed {packed}{delta_text}", version.text);
         let more = json!({
             "package": self.package.name, "version": version.text, "full_bytes": full,
             "delta_bytes": delta, "tree": report["tree"], "manifest": report["manifest"],
         });
         screen.event("published", &text, &more);
-        Ok(at)
     }
 
     /// Arguments of the publisher for one version.
@@ -130,9 +142,8 @@ impl Story {
 
     async fn first_version(&mut self, screen: &mut Screen) -> Result<(), DemoError> {
         screen.step("A first version, from one publisher to every VM");
-        let began = self.publish(screen).await?;
-        until_right(&mut self.fleet, &self.package, screen).await?;
-        let took = now_ms().saturating_sub(began);
+        let (announced, shown) = self.publish(screen).await?;
+        let took = shown.saturating_sub(announced);
         let first = self.fleet.first()?;
         let version = self.package.latest()?.text.clone();
         let seen = release(first, &self.package, &version).await?;
@@ -184,7 +195,6 @@ impl Story {
         screen.step("A second version, of which hosts fetch only what changed");
         self.package.next(&self.root)?;
         self.publish(screen).await?;
-        until_right(&mut self.fleet, &self.package, screen).await?;
         let version = self.package.latest()?.text.clone();
         let (mut most, mut full, mut offered) = (0, 0, None);
         for host in self.fleet.hosts.iter().skip(1) {
@@ -261,7 +271,6 @@ impl Story {
             self.package.next(&self.root)?;
             self.arm(insider, &before).await?;
             self.publish(screen).await?;
-            until_right(&mut self.fleet, &self.package, screen).await?;
             blocks = self.counted_all(&FLIPPED).await?;
             if blocks > 0 {
                 break;

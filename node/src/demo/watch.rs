@@ -18,7 +18,6 @@ const ARRIVE_S: u64 = 60;
 pub(super) struct ReleaseSeen {
     pub(super) state: String,
     pub(super) origin: bool,
-    pub(super) manifest: String,
     pub(super) full_bytes: u64,
     pub(super) delta_bytes: Option<u64>,
     pub(super) fetched_bytes: u64,
@@ -61,7 +60,6 @@ pub(super) async fn release(
         ReleaseSeen {
             state: text(&r["state"]),
             origin: r["origin"].as_bool() == Some(true),
-            manifest: text(&r["manifest"]),
             full_bytes: number(&r["full_bytes"]),
             delta_bytes: r["delta_bytes"].as_u64(),
             fetched_bytes: number(&r["fetched_bytes"]),
