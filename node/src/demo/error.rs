@@ -52,7 +52,7 @@ impl DemoError {
     pub(super) const fn help(&self) -> &'static str {
         match self {
             Self::Io { .. } => "check free space and permissions, or set TMPDIR to another folder",
-            Self::Late(..) => "is this machine very busy? try again; otherwise read the nodes' logs",
+            Self::Late(..) => "is this machine very busy? try again, or read the nodes' logs",
             Self::Child { .. } => "for --package, check the file with `stork-publish inspect FILE`",
             _ => "read the nodes' logs",
         }

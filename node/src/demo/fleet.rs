@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use stork_wire::ids::{GroupId, NodeId, unhex};
 use tempfile::TempDir;
 
+use super::answer::{field, list, number, text};
 use super::error::DemoError;
 use super::package::{Package, Version, machine};
 use super::process::{Binary, Process};
@@ -19,6 +20,8 @@ use crate::control::Client;
 pub(super) const HOSTS: usize = 5;
 /// How long a node may take to answer, and the fleet to find itself.
 const READY_S: u64 = 30;
+/// Links with which a node counts as well connected.
+const LINKS: u64 = 3;
 /// Between two looks at a node.
 pub(super) const POLL: Duration = Duration::from_millis(15);
 /// Bytes that a socket's path may have (`sockaddr_un`), with a margin for its name.
@@ -108,14 +111,16 @@ impl Host {
 
     /// Writes its settings and the files of its VMs.
     fn write_files(&self, package: &Package) -> Result<(), DemoError> {
-        let failed = |source| DemoError::Io { what: format!("write {}", self.dir.display()), source };
+        let failed =
+            |source| DemoError::Io { what: format!("write {}", self.dir.display()), source };
         for sub in ["vms", "views"] {
             fs::create_dir_all(self.dir.join(sub)).map_err(failed)?;
         }
         let quoted = |p: &Path| toml::Value::String(p.display().to_string()).to_string();
         let (state, vms) = (self.dir.join("state"), self.dir.join("vms"));
         let text = format!(
-            "listen = \"127.0.0.1:0\"\nmin_free_bytes = 16777216\nstate = {}\nvms = {}\nsocket = {}\n",
+            "listen = \"127.0.0.1:0\"\nmin_free_bytes = 16777216\n\
+             state = {}\nvms = {}\nsocket = {}\n",
             quoted(&state),
             quoted(&vms),
             quoted(&self.socket)
@@ -180,9 +185,9 @@ impl Host {
                 return Err(DemoError::Ended(self.name.clone()));
             }
             if let Ok(status) = self.client.get("/v1/status").await {
-                let node = status["node"].as_str().and_then(unhex);
+                let node = unhex(text(&status, "node"));
                 self.node = node.and_then(|b| <[u8; 32]>::try_from(b).ok()).map(NodeId);
-                self.addr = status["listen"].as_str().and_then(|a| a.parse().ok());
+                self.addr = text(&status, "listen").parse().ok();
                 if self.node.is_some() && self.addr.is_some() {
                     return Ok(());
                 }
@@ -200,7 +205,7 @@ impl Host {
         let host = self.name.clone();
         let answer = self.client.post("/v1/tokens", &body).await;
         let answer = answer.map_err(|source| DemoError::Control { host, source })?;
-        let token = answer["token"].as_str().map(str::to_owned);
+        let token = field(&answer, "token").as_str().map(str::to_owned);
         token.ok_or_else(|| DemoError::Wrong("there is no token in the answer".into()))
     }
 }
@@ -256,10 +261,11 @@ impl Fleet {
         let root = ground.root.path();
         let charter = root.join("charter");
         let dir = charter.as_os_str();
-        let args = "charter init --fleet demo --group demo --publisher demo --no-passphrase --json --dir";
+        let args =
+            "charter init --fleet demo --group demo --publisher demo --no-passphrase --json --dir";
         let args: Vec<&OsStr> = args.split(' ').map(OsStr::new).chain([dir]).collect();
         let made = binary.run_json("__publish", &args).await?;
-        let group = made["groups"][0]["id"].as_str().and_then(unhex);
+        let group = list(&made, "groups").first().and_then(|g| unhex(text(g, "id")));
         let group = group.and_then(|b| <[u8; 32]>::try_from(b).ok()).map(GroupId);
         let group = group.ok_or_else(|| DemoError::Wrong("the charter names no group".into()))?;
         let host = |n| Host::new(n, package, root, ground.sockets());
@@ -324,8 +330,7 @@ impl Fleet {
             for host in &self.hosts {
                 let status = host.ask("/v1/status").await?;
                 let all = u64::try_from(HOSTS).unwrap_or(u64::MAX);
-                let met = status["hosts"].as_u64() >= Some(all)
-                    && status["links"].as_u64() >= Some(all.saturating_sub(1).min(3));
+                let met = number(&status, "hosts") >= all && number(&status, "links") >= LINKS;
                 if met {
                     continue;
                 }

@@ -4,6 +4,7 @@
 //! server, no settings, no network but loopback. Everything lies in one temporary folder, and every
 //! figure is measured.
 
+mod answer;
 mod error;
 mod fleet;
 mod insider;
@@ -47,7 +48,8 @@ pub struct DemoArgs {
 
 /// Runs the demonstration.
 pub fn run(args: DemoArgs, json: bool) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = match runtime {
         Ok(rt) => rt,
         Err(e) => return out::failure(&e.to_string(), &[], "this host is out of threads", 1),
@@ -168,6 +170,6 @@ async fn begin(args: &DemoArgs, ground: &Ground, screen: &mut Screen) -> Result<
 }
 
 fn name_version_arch(said: &Value) -> Option<(String, String, String)> {
-    let text = |key: &str| said[key].as_str().map(str::to_owned);
+    let text = |key: &str| answer::field(said, key).as_str().map(str::to_owned);
     Some((text("package")?, text("version")?, text("arch")?))
 }

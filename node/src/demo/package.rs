@@ -64,8 +64,7 @@ impl Package {
     pub(super) fn of_this_machine(root: &Path) -> Result<Self, DemoError> {
         let tree = root.join("package-1");
         gather(&tree).map_err(failed("copy files of this machine to", &tree))?;
-        let version =
-            Version { text: "1.0".into(), source: tree.clone(), unnamed: true, tree };
+        let version = Version { text: "1.0".into(), source: tree.clone(), unnamed: true, tree };
         let (name, arch) = ("stork-demo".into(), machine().into());
         Ok(Self { name, arch, versions: vec![version], given: false })
     }
@@ -195,7 +194,10 @@ fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
                 symlink(fs::read_link(entry.path())?, &path)?;
             } else if meta.is_file() {
                 fs::copy(entry.path(), &path)?;
-                fs::set_permissions(&path, Permissions::from_mode(meta.permissions().mode() | 0o600))?;
+                fs::set_permissions(
+                    &path,
+                    Permissions::from_mode(meta.permissions().mode() | 0o600),
+                )?;
                 let times = FileTimes::new().set_modified(meta.modified()?);
                 File::options().write(true).open(&path)?.set_times(times)?;
             }

@@ -92,7 +92,8 @@ impl Binary {
     /// Starts a node whose log goes to a file.
     pub(super) fn node(&self, args: &[&OsStr], log: &Path) -> Result<Process, DemoError> {
         use std::os::unix::process::CommandExt;
-        let failed = |source| DemoError::Io { what: format!("start a node ({})", log.display()), source };
+        let failed =
+            |source| DemoError::Io { what: format!("start a node ({})", log.display()), source };
         let log = File::options().create(true).append(true).open(log).map_err(failed)?;
         let mut command = self.command("__node");
         // A group of its own: Ctrl-C reaches the demonstration, which then ends its nodes.

@@ -1,11 +1,12 @@
-//! The story that the demonstration tells, in its order: publish, publish a delta, refuse forgeries,
-//! lose a host, refuse flipped blocks, catch up, and look at every view.
+//! The story that the demonstration tells, in its order: publish, publish a delta, refuse
+//! forgeries, lose a host, refuse flipped blocks, catch up, and look at every view.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
+use super::answer::{field, number};
 use super::error::DemoError;
 use super::fleet::{Fleet, Host, POLL};
 use super::insider::Insider;
@@ -113,18 +114,19 @@ impl Story {
     }
 
     fn published(&self, version: &Version, report: &Value, screen: &mut Screen) {
-        let (full, delta) = (report["full_bytes"].as_u64(), report["delta_bytes"].as_u64());
+        let (full, delta) =
+            (field(report, "full_bytes").as_u64(), field(report, "delta_bytes").as_u64());
         let delta_text = match delta {
             Some(delta) => format!(", {} as a delta", bytes(delta)),
             None => String::new(),
         };
-        let unpacked = bytes(report["unpacked_bytes"].as_u64().unwrap_or(0));
+        let unpacked = bytes(number(report, "unpacked_bytes"));
         let packed = bytes(full.unwrap_or(0));
-        let text =
-            format!("published {}: {unpacked}, packed {packed}{delta_text}", version.text);
+        let text = format!("published {}: {unpacked}, packed {packed}{delta_text}", version.text);
         let more = json!({
             "package": self.package.name, "version": version.text, "full_bytes": full,
-            "delta_bytes": delta, "tree": report["tree"], "manifest": report["manifest"],
+            "delta_bytes": delta, "tree": field(report, "tree"),
+            "manifest": field(report, "manifest"),
         });
         screen.event("published", &text, &more);
     }
@@ -162,8 +164,8 @@ impl Story {
         self.figures.content_bytes = Some(seen.full_bytes);
         self.figures.second_vm_disk_bytes = Some(disk);
         let text = format!(
-            "every VM shows it {took} ms after its announcement; the publisher's host sent {} of {}, \
-             the hosts gave each other the rest; a host's second VM takes {} of disk",
+            "every VM shows it {took} ms after its announcement; the publisher's host sent {} of \
+             {}, the hosts gave each other the rest; a host's second VM takes {} of disk",
             bytes(seen.sent),
             bytes(seen.full_bytes),
             bytes(disk)
@@ -186,7 +188,7 @@ impl Story {
                 insider.connect(node, addr).await?;
             }
         }
-        let text = "a host `mallory` was admitted with a good token; it will turn out to be hostile";
+        let text = "a host `mallory` is admitted with a good token; it will turn out hostile";
         screen.event("insider", text, &json!({ "host": "mallory" }));
         Ok(insider)
     }
@@ -243,8 +245,8 @@ impl Story {
         }
         until_right(&mut self.fleet, &self.package, screen).await?;
         let text = format!(
-            "mallory announced {} {} (under a stolen signature) and {} (under its own) to every host: \
-             {refused} of {} refused, no VM changed",
+            "mallory announced {} {} (under a stolen signature) and {} (under its own) to every \
+             host: {refused} of {} refused, no VM changed",
             self.package.name, forged.stolen, forged.own, forged.sent
         );
         let more = json!({ "what": "announcement", "sent": forged.sent, "refused": refused });
@@ -278,7 +280,7 @@ impl Story {
         }
         let sent = insider.flipped();
         if blocks == 0 {
-            let text = format!("no host refused a flipped block in {TRIES} releases ({sent} were sent)");
+            let text = format!("no flipped block was refused in {TRIES} releases ({sent} sent)");
             self.faults.push(text);
         }
         let text = format!(
@@ -293,7 +295,8 @@ impl Story {
     /// The hostile host has the content, as every host will, before it is announced.
     async fn arm(&mut self, insider: &Insider, base: &Path) -> Result<(), DemoError> {
         let version = self.package.latest()?;
-        let packed = self.root.join("mallory").join(format!("packed-{}", self.package.versions.len()));
+        let packed =
+            self.root.join("mallory").join(format!("packed-{}", self.package.versions.len()));
         let mut args = self.named("pack", version);
         args.extend(["--base".into(), base.display().to_string()]);
         args.extend(["--out".into(), packed.display().to_string()]);

@@ -51,8 +51,8 @@ pub(super) fn text(story: &Story) -> String {
         format!("  {} of {vms} VMs on {hosts} hosts end right", f.views_right),
         format!("  {first}: in every VM {ms} ms after its announcement"),
         format!(
-            "  {first}: the publisher's host sent {} = {}.{:02} × the package; {vms} VMs that fetch \
-             for themselves: {}",
+            "  {first}: the publisher's host sent {} = {}.{:02} × the package; {vms} VMs each for \
+             itself: {}",
             bytes(n(f.origin_bytes)),
             hundredths / 100,
             hundredths % 100,
@@ -82,8 +82,8 @@ fn next_steps(story: &Story) -> String {
     let (socket, root) = (host.socket.display(), story.root.display());
     let vm = host.vms.first().map_or("web-2", |v| v.name.as_str());
     format!(
-        "it goes on running:\n  stork --socket {socket} status\n  stork --socket {socket} vm {vm}\n  \
-         stork --socket {socket} why {vm} {}\nstop it: kill {}; rm -r {root}",
+        "it goes on running:\n  stork --socket {socket} status\n  \
+         stork --socket {socket} vm {vm}\n  stork --socket {socket} why {vm} {}\nstop it: kill {}; rm -r {root}",
         story.package.name,
         running.join(" ")
     )

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::answer::{field, list, number, text};
 use super::error::DemoError;
 use super::fleet::{Fleet, Host, POLL};
 use super::package::Package;
@@ -27,14 +28,6 @@ pub(super) struct ReleaseSeen {
     pub(super) from: Vec<(String, u64)>,
 }
 
-fn number(v: &Value) -> u64 {
-    v.as_u64().unwrap_or(0)
-}
-
-fn text(v: &Value) -> String {
-    v.as_str().unwrap_or("").to_owned()
-}
-
 /// What a host says of one version of the package.
 pub(super) async fn release(
     host: &Host,
@@ -42,15 +35,14 @@ pub(super) async fn release(
     version: &str,
 ) -> Result<Option<ReleaseSeen>, DemoError> {
     let all = host.ask("/v1/releases").await?;
-    let list = all["releases"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let is_it = |r: &&Value| {
-        r["package"].as_str() == Some(package.name.as_str()) && r["version"].as_str() == Some(version)
-    };
-    Ok(list.iter().rfind(is_it).map(|r| {
-        let swarms = r["swarms"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let releases = list(&all, "releases");
+    let is_it =
+        |r: &&Value| text(r, "package") == package.name.as_str() && text(r, "version") == version;
+    Ok(releases.iter().rfind(is_it).map(|r| {
+        let swarms = list(r, "swarms");
         let mut from: Vec<(String, u64)> = Vec::new();
-        for s in swarms.iter().flat_map(|s| s["from"].as_array()).flatten() {
-            let (name, bytes) = (text(&s["host"]), number(&s["bytes"]));
+        for s in swarms.iter().flat_map(|s| list(s, "from")) {
+            let (name, bytes) = (text(s, "host").to_owned(), number(s, "bytes"));
             match from.iter_mut().find(|(n, _)| *n == name) {
                 Some((_, sum)) => *sum += bytes,
                 None => from.push((name, bytes)),
@@ -58,13 +50,13 @@ pub(super) async fn release(
         }
         from.sort();
         ReleaseSeen {
-            state: text(&r["state"]),
-            origin: r["origin"].as_bool() == Some(true),
-            full_bytes: number(&r["full_bytes"]),
-            delta_bytes: r["delta_bytes"].as_u64(),
-            fetched_bytes: number(&r["fetched_bytes"]),
-            fetched_as: r["fetched_as"].as_str().map(str::to_owned),
-            sent: swarms.iter().map(|s| number(&s["sent"])).sum(),
+            state: text(r, "state").to_owned(),
+            origin: field(r, "origin").as_bool() == Some(true),
+            full_bytes: number(r, "full_bytes"),
+            delta_bytes: field(r, "delta_bytes").as_u64(),
+            fetched_bytes: number(r, "fetched_bytes"),
+            fetched_as: field(r, "fetched_as").as_str().map(str::to_owned),
+            sent: swarms.iter().map(|s| number(s, "sent")).sum(),
             from,
         }
     }))
@@ -96,19 +88,20 @@ async fn rows_of(host: &Host, package: &Package) -> Result<Vec<Row>, DemoError> 
     let answer = host.ask("/v1/vms").await?;
     let release = release(host, package, &latest.text).await?.unwrap_or_default();
     for (row, vm) in rows.iter_mut().zip(&host.vms) {
-        let all = answer["vms"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let Some(seen) = all.iter().find(|v| v["name"].as_str() == Some(vm.name.as_str())) else {
+        let all = list(&answer, "vms");
+        let Some(seen) = all.iter().find(|v| text(v, "name") == vm.name.as_str()) else {
             continue;
         };
-        let shown = seen["shows"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let shown = shown.iter().find(|s| s["package"].as_str() == Some(package.name.as_str()));
+        let shown = list(seen, "shows");
+        let shown = shown.iter().find(|s| text(s, "package") == package.name.as_str());
         let right = vm.right(versions).map(|v| v.text.as_str());
-        if let Some(version) = shown.and_then(|s| s["version"].as_str()) {
+        if let Some(version) = shown.and_then(|s| field(s, "version").as_str()) {
             row.version = version.to_owned();
         }
-        let idle = seen["current"].as_bool() == Some(true) && seen["switching"] == Value::Bool(false);
+        let idle = field(seen, "current").as_bool() == Some(true)
+            && *field(seen, "switching") == Value::Bool(false);
         row.right = shown.is_some() && Some(row.version.as_str()) == right && idle;
-        row.state = match seen["error"].as_str() {
+        row.state = match field(seen, "error").as_str() {
             Some(error) => error.to_owned(),
             None if row.right && right == Some(latest.text.as_str()) => "shown".to_owned(),
             None if row.right => "stays".to_owned(),
@@ -162,11 +155,10 @@ pub(super) async fn until_right(
 /// The sum of some counters of one node.
 pub(super) async fn counted(host: &Host, wanted: &[(&str, &str)]) -> Result<u64, DemoError> {
     let status = host.ask("/v1/status").await?;
-    let all = status["counters"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let is_wanted = |c: &&Value| {
-        wanted.iter().any(|(n, r)| c["name"].as_str() == Some(n) && c["reason"].as_str() == Some(r))
-    };
-    Ok(all.iter().filter(is_wanted).map(|c| number(&c["count"])).sum())
+    let all = list(&status, "counters");
+    let is_wanted =
+        |c: &&Value| wanted.iter().any(|(n, r)| text(c, "name") == *n && text(c, "reason") == *r);
+    Ok(all.iter().filter(is_wanted).map(|c| number(c, "count")).sum())
 }
 
 /// When the first host committed the announcement of a version, in calendar milliseconds.
@@ -176,11 +168,11 @@ pub(super) async fn announced_at(
     version: &str,
 ) -> Result<Option<u64>, DemoError> {
     let answer = host.ask("/v1/events?after=0").await?;
-    let events = answer["events"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let events = list(&answer, "events");
     let begins = format!("{} {version} by ", package.name);
     let is_it = |e: &&Value| {
-        e["kind"].as_str() == Some("announced")
-            && e["text"].as_str().is_some_and(|t| t.starts_with(&begins))
+        text(e, "kind") == "announced"
+            && field(e, "text").as_str().is_some_and(|t| t.starts_with(&begins))
     };
-    Ok(events.iter().rfind(is_it).and_then(|e| e["at_ms"].as_u64()))
+    Ok(events.iter().rfind(is_it).and_then(|e| field(e, "at_ms").as_u64()))
 }
