@@ -31,12 +31,17 @@ pub(super) struct Row {
     pub(super) right: bool,
     /// Host and bytes, for the release that is watched.
     pub(super) from: Vec<(String, u64)>,
+    /// The publisher brought it to this host.
+    pub(super) pushed: bool,
     /// The host's first VM names where the bytes came from.
     pub(super) first: bool,
 }
 
 impl Row {
     fn sources(&self) -> String {
+        if self.pushed {
+            return "from the publisher".to_owned();
+        }
         let each = self.from.iter().map(|(host, n)| format!("{} from {host}", out::bytes(*n)));
         each.collect::<Vec<_>>().join(", ")
     }
@@ -170,6 +175,7 @@ impl Screen {
             let object = json!({
                 "event": "vm", "at_ms": self.ms(), "host": row.host, "vm": row.vm,
                 "version": row.version, "state": row.state, "right": row.right,
+                "from_publisher": row.pushed,
                 "from": if row.first { from } else { Vec::new() },
             });
             out::result(&object.to_string());

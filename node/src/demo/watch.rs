@@ -110,9 +110,7 @@ async fn rows_of(host: &Host, package: &Package) -> Result<Vec<Row>, DemoError> 
             None => release.state.clone(),
         };
         row.from.clone_from(&release.from);
-        if release.origin {
-            row.from = vec![("the publisher".to_owned(), release.full_bytes)];
-        }
+        row.pushed = release.origin;
     }
     Ok(rows)
 }
