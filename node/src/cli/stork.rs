@@ -150,7 +150,10 @@ pub fn stork_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
     // The demo starts this same binary again as daemon and as publisher.
     match args.get(1).and_then(|a| a.to_str()) {
-        Some("__node") => return super::node_main(skip_second(&args)),
+        Some("__node") => {
+            return crate::demo::end_with_parent()
+                .unwrap_or_else(|| super::node_main(skip_second(&args)));
+        }
         Some("__publish") => return stork_publisher::run_cli(skip_second(&args)),
         _ => {}
     }

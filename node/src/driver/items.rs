@@ -89,7 +89,11 @@ impl Driver {
         self.overlay_input(Input::Committed { log, seq, hash, item, source });
         answer(reply, Ok((seq, u32::try_from(before).unwrap_or(u32::MAX))));
         let ready = match fact {
-            Fact::Charter(_) => self.trust.take_all_pending(),
+            Fact::Charter(_) => {
+                // A group may be known only now: others look for hosts that want it.
+                self.refresh_record();
+                self.trust.take_all_pending()
+            }
             Fact::Entry(entry) => {
                 self.catalog.apply(entry.get());
                 self.on_entry(entry.get());

@@ -209,12 +209,25 @@ impl Driver {
     ) {
         let node = connected.node;
         let now = self.clock.tick();
-        self.net.bulk().admit(node, peer.addrs.clone());
         let link = Link { connected, dialled_by, since: now, content_at: now, class };
-        if let Some(old) = self.connections.insert(node, link) {
+        let same_site = peer.site == self.site;
+        let old = self.connections.insert(node, link);
+        // A host that dials again, or after that time, has lost the old connection: it was restarted.
+        let restarted = old.as_ref().is_some_and(|l| {
+            l.dialled_by == dialled_by || now.since(l.since) >= CROSSWISE_MS
+        });
+        if let Some(old) = &old {
             old.connected.connection.close(0u32.into(), b"replaced by a newer connection");
-        } else {
-            self.planner_input(transfer::Input::PeerUp { node, same_site: peer.site == self.site });
+        }
+        if restarted {
+            // QUIC has not noticed yet: what is sent on the old bulk connection would wait for the
+            // idle time-out, and the host has forgotten what it asked for.
+            self.net.bulk().expel(node);
+            self.planner_input(transfer::Input::PeerDown { node });
+        }
+        self.net.bulk().admit(node, peer.addrs.clone());
+        if restarted || old.is_none() {
+            self.planner_input(transfer::Input::PeerUp { node, same_site });
         }
     }
 
