@@ -95,7 +95,8 @@ pub fn fleet_of(store: &Store) -> Result<Option<FleetId>, crate::store::StoreErr
 }
 
 /// May this host join the fleet? Not where it is a member: of another fleet at all, or of this one
-/// with a certificate that is still good. One that was off until its certificate ran out joins again.
+/// with a certificate that is still good. One that was off until its certificate ran out joins
+/// again.
 fn check_new(store: &Store, fleet: FleetId) -> Result<(), JoinError> {
     let Some(before) = fleet_of(store)? else { return Ok(()) };
     let cert: Option<Envelope> = store.get_state("cert")?.and_then(|b| decode(&b, 16_384).ok());

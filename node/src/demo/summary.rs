@@ -83,7 +83,8 @@ fn next_steps(story: &Story) -> String {
     let vm = host.vms.first().map_or("web-2", |v| v.name.as_str());
     format!(
         "it goes on running:\n  stork --socket {socket} status\n  \
-         stork --socket {socket} vm {vm}\n  stork --socket {socket} why {vm} {}\nstop it: kill {}; rm -r {root}",
+         stork --socket {socket} vm {vm}\n  stork --socket {socket} why {vm} {}\n\
+         stop it: kill {}; rm -r {root}",
         story.package.name,
         running.join(" ")
     )

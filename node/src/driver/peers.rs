@@ -212,10 +212,11 @@ impl Driver {
         let link = Link { connected, dialled_by, since: now, content_at: now, class };
         let same_site = peer.site == self.site;
         let old = self.connections.insert(node, link);
-        // A host that dials again, or after that time, has lost the old connection: it was restarted.
-        let restarted = old.as_ref().is_some_and(|l| {
-            l.dialled_by == dialled_by || now.since(l.since) >= CROSSWISE_MS
-        });
+        // A host that dials again, or after that time, has lost the old connection: it was
+        // restarted.
+        let restarted = old
+            .as_ref()
+            .is_some_and(|l| l.dialled_by == dialled_by || now.since(l.since) >= CROSSWISE_MS);
         if let Some(old) = &old {
             old.connected.connection.close(0u32.into(), b"replaced by a newer connection");
         }
@@ -306,9 +307,9 @@ impl Driver {
     }
 }
 
-/// The addresses from which this host would reach others, where it listens on all of them. Nothing is
-/// sent: connecting a UDP socket only asks the routing table. The targets are documentation addresses
-/// (RFC 5737, RFC 3849).
+/// The addresses from which this host would reach others, where it listens on all of them. Nothing
+/// is sent: connecting a UDP socket only asks the routing table. The targets are documentation
+/// addresses (RFC 5737, RFC 3849).
 fn routed_addrs(listen: SocketAddr) -> Vec<SocketAddr> {
     let asks = [("0.0.0.0:0", "192.0.2.1:9"), ("[::]:0", "[2001:db8::1]:9")];
     let found = asks.iter().filter(|(from, _)| listen.is_ipv6() || from.starts_with('0'));

@@ -161,7 +161,7 @@ impl StoreError {
     pub fn help(&self) -> &'static str {
         match self {
             Self::Unwritable { .. } => {
-                "run stork-node as root, or give it a folder that its user may write (`state` or `--state`)"
+                "run stork-node as root, or give it a folder that its user may write with `--state`"
             }
             Self::Exposed { .. } => {
                 "name a folder of its own with `--state`, or run `chmod 700` on this one"

@@ -3,23 +3,25 @@
 //! One task per connection and one per request, all bounded. Trust questions go to the driver;
 //! bytes go straight to the store. An entry is answered only when it is durable.
 
+mod answer;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::{Connection, RecvStream, SendStream};
-use stork_wire::codec::{List, decode, encode};
+use stork_wire::codec::{List, decode};
 use stork_wire::feed::ManifestRef;
 use stork_wire::frame::{ItemRange, PackState, PushReply, PushRequest, Refusal};
 use stork_wire::ids::{LogId, NodeId, PackId, PublisherId};
 use stork_wire::limits::{MANIFEST_LEN_MAX, PUSH_FRAME_LEN_MAX, SEGMENT_LEN_MAX};
 use stork_wire::sign::Envelope;
-use stork_wire::text::Line;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use crate::driver::{Clock, CommitError, PushCall, keep_push};
-use crate::net::{PushConnection, read_raw, write_raw};
+use crate::driver::{Clock, PushCall, keep_push};
+use crate::net::{PushConnection, read_raw};
 use crate::store::{Store, StoreError, UploadState};
+use answer::{Answer, Outcome, Refused, malformed, respond, stopping};
 
 /// Publishers served at once.
 pub const CONNECTIONS_MAX: usize = 16;
@@ -63,65 +65,6 @@ pub async fn serve(
             drop(place);
         });
     }
-}
-
-/// A request that was not fulfilled.
-struct Refused(Refusal, String);
-
-type Outcome = Result<Answer, Refused>;
-
-/// A reply, with raw bytes after it.
-struct Answer {
-    reply: PushReply,
-    bytes: Vec<u8>,
-}
-
-impl From<PushReply> for Answer {
-    fn from(reply: PushReply) -> Self {
-        Self { reply, bytes: Vec::new() }
-    }
-}
-
-impl From<StoreError> for Refused {
-    fn from(e: StoreError) -> Self {
-        let code = match e {
-            StoreError::NoSpace { .. } | StoreError::NoInodes { .. } => Refusal::NoSpace,
-            StoreError::Corrupt(_) | StoreError::BadPiece { .. } | StoreError::WrongManifest(_) => {
-                Refusal::Corrupt
-            }
-            StoreError::BadManifest { .. } | StoreError::PackUse { .. } => Refusal::Malformed,
-            StoreError::NoPack(_) => Refusal::NotFound,
-            _ => Refusal::Internal,
-        };
-        let text = match std::error::Error::source(&e) {
-            Some(cause) => format!("{e}: {cause}"),
-            None => e.to_string(),
-        };
-        Self(code, text)
-    }
-}
-
-impl From<CommitError> for Refused {
-    fn from(e: CommitError) -> Self {
-        let code = match &e {
-            CommitError::Refused(_) => Refusal::Trust,
-            CommitError::HeadMoved => Refusal::HeadMoved,
-            CommitError::NotHome => Refusal::NotHome,
-            CommitError::ContentMissing(_) => Refusal::NotFound,
-            CommitError::Busy => Refusal::Busy,
-            CommitError::Disk => Refusal::Internal,
-            CommitError::Malformed(_) => Refusal::Malformed,
-        };
-        Self(code, e.to_string())
-    }
-}
-
-fn stopping<E>(_: E) -> Refused {
-    Refused(Refusal::Busy, "the node is shutting down".to_owned())
-}
-
-fn malformed(text: impl Into<String>) -> Refused {
-    Refused(Refusal::Malformed, text.into())
 }
 
 impl Service {
@@ -384,18 +327,5 @@ async fn end_of_request(recv: &mut RecvStream) -> Result<(), Refused> {
         Ok(Ok(Some(_))) => Err(malformed("more bytes than announced")),
         Ok(Err(e)) => Err(malformed(e.to_string())),
         Err(_late) => Err(malformed("the request did not end")),
-    }
-}
-
-async fn respond(send: &mut SendStream, outcome: Outcome) {
-    let Answer { reply, bytes } = outcome.unwrap_or_else(|Refused(code, text)| {
-        let text: String = text.chars().filter(|c| !c.is_control()).take(400).collect();
-        let message = text.parse::<Line>().or_else(|_e| "refused".parse());
-        // Both texts are short and clean, so that one of them parses.
-        message.map_or(PushReply::Taken, |message| PushReply::Refused { code, message }).into()
-    });
-    // A publisher that went away meanwhile asks again; every request may be repeated.
-    if write_raw(send, &encode(&reply)).await.is_ok() && send.write_all(&bytes).await.is_ok() {
-        drop(send.finish());
     }
 }
