@@ -256,13 +256,17 @@ impl Driver {
     fn connect(&mut self, connected: Connected, peer: &Peer, dialled_by: NodeId, class: LinkClass) {
         let node = connected.node;
         let now = self.clock.tick();
-        self.net.bulk().admit(node, peer.addrs.clone());
         let link = Link { connected, dialled_by, since: now, content_at: now, class };
         if let Some(old) = self.connections.insert(node, link) {
             old.connected.connection.close(0u32.into(), b"replaced by a newer connection");
-        } else {
-            self.planner_input(transfer::Input::PeerUp { node, same_site: peer.site == self.site });
+            // The host may have been started again and know nothing of what was under way: the bulk
+            // connection to its old process would swallow pieces until it idles out, and the host
+            // would blame us for them. So everything begins anew with it.
+            self.net.bulk().expel(node);
+            self.planner_input(transfer::Input::PeerDown { node });
         }
+        self.net.bulk().admit(node, peer.addrs.clone());
+        self.planner_input(transfer::Input::PeerUp { node, same_site: peer.site == self.site });
     }
 
     fn on_closed(&mut self, conn: ConnId, node: NodeId, why: &str) {
