@@ -7,6 +7,7 @@
 mod crashes;
 mod deltas;
 mod everything;
+mod garbage;
 mod gone;
 mod joining;
 mod late;

@@ -196,7 +196,7 @@ struct GcBody {
 }
 
 async fn store_gc(State(s): State<Shared>, Json(body): Json<GcBody>) -> Reply {
-    blocking(s, move |store| {
+    let reply = blocking(s.clone(), move |store| {
         let r = store.gc(body.dry_run)?;
         Ok(json!({
             "schema": "stork.store-gc/v1", "dry_run": body.dry_run,
@@ -204,5 +204,10 @@ async fn store_gc(State(s): State<Shared>, Json(body): Json<GcBody>) -> Reply {
             "manifests": r.manifests, "bytes": r.bytes,
         }))
     })
-    .await
+    .await;
+    if !body.dry_run {
+        // What is gone is no longer offered to others.
+        let _again = ask(&s, ControlCall::Reload).await;
+    }
+    reply
 }

@@ -12,6 +12,7 @@ use stork_wire::manifest::{Manifest, Variant};
 use stork_wire::tick::Tick;
 
 use super::Driver;
+use super::leases::CONTENT;
 use super::workers::{Done, Opened};
 use crate::catalog::KnownRelease;
 use crate::store::{Hold, LeaseSet, PartialPack, Reservation, StoreError};
@@ -154,10 +155,12 @@ impl Driver {
     /// These releases are wanted by some VM; others are no longer fetched.
     pub(super) fn want(&mut self, wanted: &[KnownRelease]) {
         let ids: BTreeSet<ManifestId> = wanted.iter().map(|k| k.release.manifest.id).collect();
-        let mut dropped = Vec::new();
+        let (mut dropped, mut released) = (Vec::new(), Vec::new());
         for (id, c) in &mut self.contents {
             if c.wanted && !ids.contains(id) {
                 c.wanted = false;
+                c.hold = None;
+                released.push(*id);
                 if !matches!(c.stage, Stage::Whole | Stage::Unpacking(_)) {
                     dropped.push((*id, c.stage.clone()));
                     c.stage = Stage::Idle;
@@ -171,16 +174,23 @@ impl Driver {
                 _ => self.planner_input(Input::DropManifest { manifest: id }),
             }
         }
+        for id in released {
+            self.release_content(id);
+        }
         for k in wanted {
             let content = self.content(&k.release);
             if !content.wanted {
                 content.wanted = true;
+                if content.stage == Stage::Whole {
+                    // A collection may have taken it while nobody wanted it: it is looked for anew.
+                    content.stage = Stage::Idle;
+                }
                 self.advance(k.release.manifest.id);
             }
         }
     }
 
-    fn leave(&mut self, swarm: SwarmId) {
+    pub(super) fn leave(&mut self, swarm: SwarmId) {
         self.planner_input(Input::Leave { swarm });
         self.swarms.remove(&swarm);
     }
@@ -254,9 +264,13 @@ impl Driver {
                     // Hash and size are what the publisher signed, so this is the publisher's fault.
                     return self.fail(id, &format!("the manifest contradicts its announcement: {why}"));
                 }
+                let kept = content.origin.then(|| Arc::clone(&manifest));
                 content.manifest = Some(manifest);
                 if matches!(content.stage, Stage::Manifest) {
                     content.stage = Stage::Idle;
+                }
+                if let Some(manifest) = kept {
+                    self.keep_packs(id, &manifest);
                 }
                 if let Some(from) = from {
                     self.planner_input(Input::ManifestArrived { manifest: id, from });
@@ -417,8 +431,9 @@ impl Driver {
                 let text = format!("{}: {written} files written, {shared} shared", content.title);
                 self.counters.add("contents", "whole");
                 self.event("content_whole", text);
-                if variant == Variant::Delta {
-                    self.repack(id);
+                match variant {
+                    Variant::Delta => self.repack(id),
+                    Variant::Full => self.keep_if_keeper(id),
                 }
                 self.replan_soon();
             }
@@ -433,11 +448,10 @@ impl Driver {
         }
     }
 
-    /// A few hosts keep the full packs as well, so that a newcomer finds them when the origin is gone.
-    fn repack(&self, id: ManifestId) {
-        let Some(content) = self.contents.get(&id) else { return };
-        let Some(manifest) = content.manifest.clone() else { return };
-        let (mut hosts, _) = self.candidates(&content.release);
+    /// Is this one of the few hosts that keep the full packs, so that a newcomer finds them when the
+    /// origin is gone?
+    fn is_keeper(&self, id: ManifestId, release: &Release) -> bool {
+        let (mut hosts, _) = self.candidates(release);
         hosts.push(self.me);
         let weight = |n: &NodeId| {
             let mut input = id.as_bytes().to_vec();
@@ -445,7 +459,23 @@ impl Driver {
             blake3::derive_key("stork 2026 keeper v1", &input)
         };
         hosts.sort_by_key(weight);
-        if !hosts.iter().take(KEEPERS).any(|n| *n == self.me) {
+        hosts.iter().take(KEEPERS).any(|n| *n == self.me)
+    }
+
+    fn keep_if_keeper(&self, id: ManifestId) {
+        let Some(content) = self.contents.get(&id) else { return };
+        if let Some(manifest) = &content.manifest
+            && self.is_keeper(id, &content.release)
+        {
+            self.keep_packs(id, manifest);
+        }
+    }
+
+    /// A keeper that fetched a delta makes the full packs from its files.
+    fn repack(&self, id: ManifestId) {
+        let Some(content) = self.contents.get(&id) else { return };
+        let Some(manifest) = content.manifest.clone() else { return };
+        if !self.is_keeper(id, &content.release) {
             return;
         }
         let store = Arc::clone(&self.store);
@@ -459,6 +489,7 @@ impl Driver {
     pub(super) fn on_repacked(&mut self, id: ManifestId, whole: bool) {
         self.counters.add("repacks", if whole { "same" } else { "different" });
         if whole {
+            self.keep_if_keeper(id);
             self.seed(id);
         }
     }
@@ -501,6 +532,7 @@ impl Driver {
 
     /// Damaged files were taken out of the store: what they belonged to is fetched and shown again.
     pub(super) fn look_again(&mut self) {
+        self.forget_lost_packs();
         for c in self.contents.values_mut() {
             let whole = self.store.tree_complete(c.release.tree).unwrap_or(true);
             if c.stage == Stage::Whole && !whole {
@@ -528,8 +560,10 @@ impl Driver {
 
     /// Content of a VM's current view: it needs no protection of its own any more.
     pub(super) fn release_hold(&mut self, id: ManifestId) {
-        if let Some(content) = self.contents.get_mut(&id) {
-            content.hold = None;
+        if let Some(content) = self.contents.get_mut(&id)
+            && content.hold.take().is_some()
+        {
+            self.release_content(id);
         }
     }
 }
@@ -564,7 +598,7 @@ fn lease(
         trees: base.into_iter().chain([tree]).collect(),
         ..LeaseSet::default()
     };
-    store.lease(&format!("content/{id}"), &what)
+    store.lease(&format!("{CONTENT}{id}"), &what)
 }
 
 /// Does the manifest say what the announcement said?

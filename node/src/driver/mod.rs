@@ -18,6 +18,7 @@ mod clock;
 mod content;
 mod counters;
 mod items;
+mod leases;
 mod peers;
 mod pushes;
 mod switch;
@@ -260,6 +261,7 @@ impl Driver {
         let heads = self.trust.heads();
         self.overlay_input(overlay::Input::Heads(heads));
         self.load_vms();
+        self.release_old_leases()?;
         self.refresh_record();
         self.load_peers()?;
         self.resume_contents();
