@@ -7,8 +7,7 @@ use stork_tests::compare::compare_with_folder;
 use stork_tests::fleet::{Fleet, Host, Namespace, Package, VmFile, noise};
 
 const FETCH: &[&str] = &["store.piece.written", "store.piece.mapped", "store.pack.renamed"];
-const UNPACK: &[&str] =
-    &["store.unpack.object", "store.unpack.before_rows", "store.unpack.done"];
+const UNPACK: &[&str] = &["store.unpack.object", "store.unpack.before_rows", "store.unpack.done"];
 const JOURNAL: &[&str] = &["store.journal.before_commit", "store.journal.after_commit"];
 const SET: &[&str] = &["store.set.half_linked", "store.set.renamed"];
 const GC: &[&str] = &["store.gc.marked", "store.gc.half_swept"];
@@ -142,7 +141,6 @@ fn killed_while_switching_links() {
 
 /// Killed in the middle of a switch of a mount, which outlives the process.
 #[test]
-#[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
 fn killed_while_switching_mounts() {
     match Namespace::new() {
         Ok(namespace) => story(VIEW, Some(namespace)),
