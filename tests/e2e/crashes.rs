@@ -141,7 +141,6 @@ fn killed_while_switching_links() {
 
 /// Killed in the middle of a switch of a mount, which outlives the process.
 #[test]
-#[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
 fn killed_while_switching_mounts() {
     match Namespace::new() {
         Ok(namespace) => story(VIEW, Some(namespace)),

@@ -2,11 +2,16 @@
 //!
 //! Each test has a fleet of its own in a folder of its own, and leaves nothing behind.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests, outside of functions marked as tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests, outside of functions marked as tests"
+)]
 
 mod crashes;
 mod deltas;
 mod everything;
+mod garbage;
 mod gone;
 mod joining;
 mod late;

@@ -66,7 +66,6 @@ impl Drop for Guest {
 /// A mounted view shows two packages merged, nobody can write to it, and a guest in a mount namespace
 /// of its own sees every switch, and never a moment without the file. What the guest has open stays.
 #[test]
-#[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
 fn guests_follow_a_mounted_view_without_a_gap() {
     let namespace = match Namespace::new() {
         Ok(namespace) => namespace,
@@ -107,7 +106,6 @@ fn guests_follow_a_mounted_view_without_a_gap() {
 
 /// A mounted view is still there when its node is stopped, and a node that starts again keeps it.
 #[test]
-#[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
 fn a_mounted_view_outlives_its_node() {
     let namespace = match Namespace::new() {
         Ok(namespace) => namespace,

@@ -76,7 +76,7 @@ fn merged(path: &Path, is_dir: bool) -> PathBuf {
 fn mend_times(deb: &Path, tree: &mut Tree) {
     let climbs = |n: &Node| n.what.starts_with("link to /") || n.what.starts_with("link to ..");
     let touched = |(path, node): (&PathBuf, &Node)| {
-        climbs(node).then(|| path.parent().unwrap_or(Path::new("")).to_owned())
+        climbs(node).then(|| path.parent().unwrap_or_else(|| Path::new("")).to_owned())
     };
     let touched: BTreeSet<PathBuf> = tree.iter().filter_map(touched).collect();
     let out = Command::new("dpkg-deb").arg("--fsys-tarfile").arg(deb).output().unwrap();

@@ -141,11 +141,12 @@ fn find() -> Result<Debs, String> {
     let folder = cache();
     fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     let one = |package| {
-        let found: [Deb; 1] = some(&folder, package, 1)?.try_into().map_err(|_| "none")?;
+        let found: [Deb; 1] = some(&folder, package, 1)?.try_into().map_err(|_more| "none")?;
         let [deb] = found;
         Ok::<Deb, String>(deb)
     };
-    let two = |package| some(&folder, package, 2)?.try_into().map_err(|_| "too few".to_owned());
+    let two =
+        |package| some(&folder, package, 2)?.try_into().map_err(|_fewer| "too few".to_owned());
     Ok(Debs {
         hello: one("hello")?,
         nginx: two("nginx-common")?,

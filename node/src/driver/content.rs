@@ -11,8 +11,8 @@ use stork_wire::ids::{ManifestId, NodeId, PackId, SwarmId};
 use stork_wire::manifest::{Manifest, Variant};
 use stork_wire::tick::Tick;
 
-use super::Driver;
 use super::workers::Done;
+use super::{Driver, leases};
 use crate::catalog::KnownRelease;
 use crate::store::{Hold, PartialPack, Reservation};
 use crate::transfer::Input;
@@ -46,6 +46,8 @@ pub(super) struct Content {
     pub(super) wanted: bool,
     /// A publisher pushed it here: this host is where others turn last.
     pub(super) origin: bool,
+    /// Its packs are kept for others whatever the seed budget says.
+    pub(super) kept: bool,
     pub(super) fetched_bytes: u64,
     pub(super) fetched_as: Option<Variant>,
     pub(super) began: Option<Tick>,
@@ -105,9 +107,12 @@ impl Driver {
 
     /// At the start: everything that is on disk is served, or gone on with.
     pub(super) fn resume_contents(&mut self) {
+        let kept = leases::kept(&self.store).unwrap_or_default();
         let all: Vec<Release> = self.catalog.all().map(|k| k.release.clone()).collect();
         for release in all {
-            if self.store.manifest(release.manifest.id).ok().flatten().is_some() {
+            let id = release.manifest.id;
+            if self.store.manifest(id).ok().flatten().is_some() {
+                self.content(&release).kept = kept.contains(&id);
                 self.serve(&release);
             }
         }
@@ -131,6 +136,7 @@ impl Driver {
             stage: Stage::Idle,
             wanted: false,
             origin: false,
+            kept: false,
             fetched_bytes: 0,
             fetched_as: None,
             began: None,
@@ -171,6 +177,10 @@ impl Driver {
             let content = self.content(&k.release);
             if !content.wanted {
                 content.wanted = true;
+                if content.stage == Stage::Whole {
+                    // A collection may have taken it while nobody wanted it: look anew.
+                    content.stage = Stage::Idle;
+                }
                 self.advance(k.release.manifest.id);
             }
         }
@@ -260,6 +270,9 @@ impl Driver {
                     self.planner_input(Input::ManifestArrived { manifest: id, from });
                 }
                 self.planner_input(Input::HaveManifest { manifest: id });
+                if self.contents.get(&id).is_some_and(|c| c.origin || c.kept) {
+                    self.keep_packs(id);
+                }
                 self.seed(id);
                 self.advance(id);
                 self.forget_manifest(id);
@@ -294,6 +307,7 @@ impl Driver {
 
     /// Damaged files were taken out of the store: what they belonged to is fetched and shown again.
     pub(super) fn look_again(&mut self) {
+        self.forget_lost_packs();
         for c in self.contents.values_mut() {
             let whole = self.store.tree_complete(c.release.tree).unwrap_or(true);
             if c.stage == Stage::Whole && !whole {

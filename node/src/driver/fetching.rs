@@ -155,8 +155,10 @@ impl Driver {
                 let text = format!("{}: {written} files written, {shared} shared", content.title);
                 self.counters.add("contents", "whole");
                 self.event("content_whole", text);
-                if variant == Variant::Delta {
-                    self.repack(id);
+                match variant {
+                    Variant::Delta => self.repack(id),
+                    Variant::Full if self.is_keeper(id) => self.keep_packs(id),
+                    Variant::Full => {}
                 }
                 self.forget_manifest(id);
                 self.replan_soon();
@@ -172,11 +174,10 @@ impl Driver {
         }
     }
 
-    /// A few hosts keep the full packs as well, so that a newcomer finds them when the origin is
-    /// gone.
-    fn repack(&self, id: ManifestId) {
-        let Some(content) = self.contents.get(&id) else { return };
-        let Some(manifest) = content.manifest.clone() else { return };
+    /// Is this one of the few hosts that keep the full packs, so that a newcomer finds them when the
+    /// origin is gone?
+    fn is_keeper(&self, id: ManifestId) -> bool {
+        let Some(content) = self.contents.get(&id) else { return false };
         let (mut hosts, _) = self.candidates(&content.release);
         hosts.push(self.me);
         let weight = |n: &NodeId| {
@@ -185,9 +186,13 @@ impl Driver {
             blake3::derive_key("stork 2026 keeper v1", &input)
         };
         hosts.sort_by_key(weight);
-        if !hosts.iter().take(KEEPERS).any(|n| *n == self.me) {
-            return;
-        }
+        hosts.iter().take(KEEPERS).any(|n| *n == self.me)
+    }
+
+    /// A keeper that fetched a delta makes the full packs from its files.
+    fn repack(&self, id: ManifestId) {
+        let manifest = self.contents.get(&id).and_then(|c| c.manifest.clone());
+        let Some(manifest) = manifest.filter(|_| self.is_keeper(id)) else { return };
         let store = Arc::clone(&self.store);
         self.workers.slow(move || {
             let mut packs = 0..manifest.packing.packs.len();
@@ -199,7 +204,10 @@ impl Driver {
     pub(super) fn on_repacked(&mut self, id: ManifestId, whole: bool) {
         self.counters.add("repacks", if whole { "same" } else { "different" });
         if whole {
-            // With its packs whole it is served from now on.
+            // With its packs whole it is kept and served from now on.
+            if let Some(content) = self.contents.get_mut(&id) {
+                content.kept = true;
+            }
             self.load_manifest(id);
         }
     }

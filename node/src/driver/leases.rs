@@ -7,9 +7,11 @@
 use std::collections::BTreeSet;
 
 use serde_json::json;
-use stork_wire::ids::ManifestId;
+use stork_wire::ids::{ManifestId, SwarmId};
 use stork_wire::manifest::{Manifest, Variant};
 
+use super::content::SwarmInfo;
+use super::workers::Done;
 use super::{Answer, CallError, Driver};
 use crate::store::{LeaseSet, Store, StoreError};
 
@@ -54,6 +56,12 @@ fn packs_of(manifest: &Manifest) -> BTreeSet<stork_wire::ids::PackId> {
     both.into_iter().flat_map(|v| manifest.packing.packs(v)).map(|p| p.id).collect()
 }
 
+/// Contents whose packs are kept for others, as the leases of an earlier run say.
+pub(super) fn kept(store: &Store) -> Result<BTreeSet<ManifestId>, StoreError> {
+    let leases = store.leases()?.into_iter().filter(|(_, what)| !what.packs.is_empty());
+    Ok(leases.filter_map(|(name, _)| name.strip_prefix("content/")?.parse().ok()).collect())
+}
+
 impl Driver {
     /// Contents that somebody needs: a VM wants or keeps them, or others may turn here for them.
     fn needed(&self) -> BTreeSet<ManifestId> {
@@ -62,7 +70,7 @@ impl Driver {
         let held = self
             .contents
             .iter()
-            .filter(|(id, c)| c.wanted || c.hold.is_some() || (c.origin && live.contains(*id)));
+            .filter(|(id, c)| c.wanted || c.hold.is_some() || (c.kept && live.contains(*id)));
         let mut needed: BTreeSet<ManifestId> = held.map(|(id, _)| *id).collect();
         for name in self.vms.keys() {
             let kept = self.views.generations(name).unwrap_or_default();
@@ -94,6 +102,33 @@ impl Driver {
                 });
                 // Whoever asked may have gone meanwhile.
                 drop(answer.send(reply));
+            }
+            Some(Done::Collected)
+        });
+    }
+
+    /// Packs were removed: nobody is told any more that they are here.
+    pub(super) fn forget_lost_packs(&mut self) {
+        let lost = |info: &SwarmInfo| {
+            info.partials.is_empty() && !info.pieces.iter().all(|p| self.store.has_pack(p.pack))
+        };
+        let gone: Vec<SwarmId> =
+            self.swarms.iter().filter(|(_, info)| lost(info)).map(|(s, _)| *s).collect();
+        for swarm in gone {
+            self.leave(swarm);
+        }
+    }
+
+    /// Keeps the packs of a release for others, where a publisher pushed it here or this host is one
+    /// of its keepers (design §8): a newcomer must find every live release.
+    pub(super) fn keep_packs(&mut self, id: ManifestId) {
+        let Some(content) = self.contents.get_mut(&id) else { return };
+        let Some(manifest) = content.manifest.clone() else { return };
+        content.kept = true;
+        let store = std::sync::Arc::clone(&self.store);
+        self.workers.disk(move || {
+            if let Err(e) = keep(&store, id, &manifest, true) {
+                tracing::warn!("packs that others may need are not protected: {e}");
             }
             None
         });

@@ -374,6 +374,7 @@ impl Driver {
             }
             Done::Unpacked { id, variant, result } => self.on_unpacked(id, variant, result),
             Done::Repacked { id, whole } => self.on_repacked(id, whole),
+            Done::Collected => self.look_again(),
             Done::Switched { vm, result } => self.on_switched(&vm, *result),
             Done::Joined { answer, fresh } => self.on_token_checked(answer, fresh),
         }

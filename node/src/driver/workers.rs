@@ -64,6 +64,7 @@ pub(super) enum Done {
     ManifestOut { id: ManifestId, to: NodeId },
     Unpacked { id: ManifestId, variant: Variant, result: Result<(u64, u64), String> },
     Repacked { id: ManifestId, whole: bool },
+    Collected,
     Switched { vm: Label, result: Box<Switched> },
     Joined { answer: super::admission::JoinAnswer, fresh: Result<bool, StoreError> },
 }

@@ -20,10 +20,12 @@ use super::write::{self, OpenFile};
 use super::{Store, StoreError, lock};
 use crate::failpoint;
 
-/// Pieces after which the map is written: what a crash costs is fetched again.
-const MAP_EVERY_PIECES: usize = 16;
+/// New pieces after which the map is written for the first time, and then after as many as it holds:
+/// each map costs four waits for the disk, so that a fast fetch writes few. What a crash costs is
+/// fetched again: at most as much as is kept.
+const MAP_PIECES_MIN: usize = 16;
 /// Time after which the next piece writes the map.
-const MAP_EVERY: Duration = Duration::from_millis(250);
+const MAP_EVERY: Duration = Duration::from_secs(1);
 
 /// What writing a piece did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -268,7 +270,9 @@ impl PartialPack {
             inner.left -= 1;
             inner.unmapped += 1;
         }
-        let due = inner.unmapped >= MAP_EVERY_PIECES || inner.mapped_at.elapsed() >= MAP_EVERY;
+        let mapped = inner.have.len() - inner.left - inner.unmapped;
+        let enough = inner.unmapped >= MAP_PIECES_MIN.max(mapped);
+        let due = enough || inner.mapped_at.elapsed() >= MAP_EVERY;
         (inner.left, due)
     }
 

@@ -212,7 +212,10 @@ impl Host {
     #[must_use]
     pub fn seen(&self, vm: &str) -> PathBuf {
         let target = self.target(vm);
-        self.namespace.as_ref().map_or(target.clone(), |n| n.see(&target))
+        match &self.namespace {
+            Some(namespace) => namespace.see(&target),
+            None => target,
+        }
     }
 
     /// What a VM shows: versions by package.
