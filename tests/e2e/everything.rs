@@ -156,8 +156,9 @@ fn check_reasons(host_of: &dyn Fn(&str) -> usize, fleet: &Fleet) {
 }
 
 /// Eight hosts with two VMs each, three groups, and six pushes of four real packages: each VM shows
-/// exactly what its file asks for, every file is what `dpkg -x` unpacks, a VM that does not trust the
-/// publisher shows nothing and `stork why` names the rule. A second VM costs no space for files.
+/// exactly what its file asks for, every file is what `dpkg -x` unpacks, a VM that does not trust
+/// the publisher shows nothing and `stork why` names the rule. A second VM costs no space for
+/// files.
 #[test]
 fn each_vm_shows_exactly_what_its_file_asks_for() {
     let Some(debs) = debs() else { return };

@@ -174,8 +174,8 @@ impl Driver {
         }
     }
 
-    /// Is this one of the few hosts that keep the full packs, so that a newcomer finds them when the
-    /// origin is gone?
+    /// Is this one of the few hosts that keep the full packs, so that a newcomer finds them when
+    /// the origin is gone?
     fn is_keeper(&self, id: ManifestId) -> bool {
         let Some(content) = self.contents.get(&id) else { return false };
         let (mut hosts, _) = self.candidates(&content.release);

@@ -119,8 +119,8 @@ impl Driver {
         }
     }
 
-    /// Keeps the packs of a release for others, where a publisher pushed it here or this host is one
-    /// of its keepers (design §8): a newcomer must find every live release.
+    /// Keeps the packs of a release for others, where a publisher pushed it here or this host is
+    /// one of its keepers (design §8): a newcomer must find every live release.
     pub(super) fn keep_packs(&mut self, id: ManifestId) {
         let Some(content) = self.contents.get_mut(&id) else { return };
         let Some(manifest) = content.manifest.clone() else { return };

@@ -20,9 +20,9 @@ use super::write::{self, OpenFile};
 use super::{Store, StoreError, lock};
 use crate::failpoint;
 
-/// New pieces after which the map is written for the first time, and then after as many as it holds:
-/// each map costs four waits for the disk, so that a fast fetch writes few. What a crash costs is
-/// fetched again: at most as much as is kept.
+/// New pieces after which the map is written for the first time, and then after as many as it
+/// holds: each map costs four waits for the disk, so that a fast fetch writes few. What a crash
+/// costs is fetched again: at most as much as is kept.
 const MAP_PIECES_MIN: usize = 16;
 /// Time after which the next piece writes the map.
 const MAP_EVERY: Duration = Duration::from_secs(1);
