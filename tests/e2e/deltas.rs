@@ -9,8 +9,8 @@ use stork_tests::wait::wait_until;
 const SSL: &str = "libssl3";
 
 /// Three hosts show an older `libssl3`; the newer one is published, which they fetch as a delta. A
-/// host that never had the older one takes the full packs. Then the origin and that host are gone: a
-/// newcomer finds the full packs with hosts that fetched the delta and packed the files again.
+/// host that never had the older one takes the full packs. Then the origin and that host are gone:
+/// a newcomer finds the full packs with hosts that fetched the delta and packed the files again.
 #[test]
 fn holders_fetch_the_difference_and_keep_the_whole_for_newcomers() {
     let Some(debs) = debs() else { return };

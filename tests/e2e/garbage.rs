@@ -10,8 +10,8 @@ fn package(fleet: &Fleet, version: &str) -> Package {
 }
 
 /// Four versions were shown and two generations are kept: a collection removes the files of the
-/// others, what is shown stays as it is, going back one generation still works, and a version that was
-/// collected is fetched again when it is pinned.
+/// others, what is shown stays as it is, going back one generation still works, and a version that
+/// was collected is fetched again when it is pinned.
 #[test]
 fn old_versions_are_collected() {
     let fleet = Fleet::new(&["web"], 2);

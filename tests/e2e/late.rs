@@ -20,8 +20,8 @@ fn usual_vm(fleet: &Fleet, host: usize) {
     host.write_vm("vm", &VmFile::usual(&["web"], &host.target("vm")));
 }
 
-/// A host that joins after three publishes shows all three packages, and a host that was down during
-/// three further publishes shows the newest of each when it is back.
+/// A host that joins after three publishes shows all three packages, and a host that was down
+/// during three further publishes shows the newest of each when it is back.
 #[test]
 fn late_joiner_and_host_that_was_away() {
     let mut fleet = Fleet::new(&["web"], 2);

@@ -63,8 +63,9 @@ impl Drop for Guest {
     }
 }
 
-/// A mounted view shows two packages merged, nobody can write to it, and a guest in a mount namespace
-/// of its own sees every switch, and never a moment without the file. What the guest has open stays.
+/// A mounted view shows two packages merged, nobody can write to it, and a guest in a mount
+/// namespace of its own sees every switch, and never a moment without the file. What the guest has
+/// open stays readable.
 #[test]
 fn guests_follow_a_mounted_view_without_a_gap() {
     let namespace = match Namespace::new() {
@@ -141,7 +142,8 @@ fn hook(fleet: &Fleet) -> (PathBuf, PathBuf) {
 }
 
 /// A hook runs after the switch, is told VM, target, generation and set, and sees the new version.
-/// Where it fails, the VM is shown the version before, also after a restart, until a newer one comes.
+/// Where it fails, the VM is shown the version before, also after a restart, until a newer one
+/// comes.
 #[test]
 fn a_failing_hook_takes_the_switch_back() {
     let mut fleet = Fleet::new(&["web"], 2);

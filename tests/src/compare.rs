@@ -70,9 +70,9 @@ fn merged(path: &Path, is_dir: bool) -> PathBuf {
     }
 }
 
-/// Gives directories the time that the package says, where `dpkg -x` does not: its `tar` first makes
-/// a file in place of a link that is absolute or climbs, and puts the link there at the end, which
-/// sets the directory's time to now.
+/// Gives directories the time that the package says, where `dpkg -x` does not: its `tar` first
+/// makes a file in place of a link that is absolute or climbs, and puts the link there at the end,
+/// which sets the directory's time to now.
 fn mend_times(deb: &Path, tree: &mut Tree) {
     let climbs = |n: &Node| n.what.starts_with("link to /") || n.what.starts_with("link to ..");
     let touched = |(path, node): (&PathBuf, &Node)| {

@@ -1,8 +1,8 @@
 //! What this host keeps on disk beyond what its VMs are shown, and for how long.
 //!
 //! `content/ID` protects what is fetched for a VM until a generation shows it, and then goes: the
-//! generation has a lease of its own. `kept/ID` protects the packs of a live release where this host
-//! is its origin or one of its keepers (design §8): a newcomer must find every live release.
+//! generation has a lease of its own. `kept/ID` protects the packs of a live release where this
+//! host is its origin or one of its keepers (design §8): a newcomer must find every live release.
 
 use std::sync::Arc;
 

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// Builds the programs where cargo runs the test, so that no old ones are tested. Without cargo, what
-/// is there is used.
+/// Builds the programs where cargo runs the test, so that no old ones are tested. Without cargo,
+/// what is there is used.
 fn build(folder: &Path) {
     let Some(cargo) = std::env::var_os("CARGO") else { return };
     let mut command = Command::new(cargo);
