@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use crate::catalog::Catalog;
 use crate::config::NodeConfig;
 use crate::control::{self, SocketError};
-use crate::driver::{Clock, Driver, Inbox, Parts};
+use crate::driver::{Clock, Driver, Inbox, Parts, RESTART_STEP};
 use crate::identity::{self, IdentityError};
 use crate::net::{BindError, Net};
 use crate::store::{Store, StoreError, StoreOptions};
@@ -111,7 +111,7 @@ fn membership(store: &Store, state: &Path) -> Result<Membership, RunError> {
     // A restart must beat the record of the run before, whatever the clock says.
     let before = store.get_state("incarnation")?.and_then(|b| <[u8; 8]>::try_from(b).ok());
     let before = before.map_or(0, u64::from_le_bytes);
-    let incarnation = Clock::start().unix_ms().max(before.saturating_add(1_000));
+    let incarnation = Clock::start().unix_ms().max(before.saturating_add(RESTART_STEP));
     store.put_state("incarnation", &incarnation.to_le_bytes())?;
     Ok(Membership { fleet, cert, key, admission, incarnation })
 }

@@ -8,6 +8,13 @@ use stork_tests::wait::wait_until;
 
 const SSL: &str = "libssl3";
 
+/// A host has fetched these bytes: at the end a few pieces may be asked of two hosts and come
+/// twice.
+fn about(release: &serde_json::Value, bytes: u64) {
+    let fetched = release["fetched_bytes"].as_u64().unwrap();
+    assert!(fetched >= bytes && fetched <= bytes + bytes / 4, "{fetched} of {bytes}: {release}");
+}
+
 /// Three hosts show an older `libssl3`; the newer one is published, which they fetch as a delta. A
 /// host that never had the older one takes the full packs. Then the origin and that host are gone:
 /// a newcomer finds the full packs with hosts that fetched the delta and packed the files again.
@@ -34,14 +41,14 @@ fn holders_fetch_the_difference_and_keep_the_whole_for_newcomers() {
         host.await_vm("vm", &[(SSL, &new.version)]);
         let release = host.await_whole(SSL, &new.version);
         assert_eq!(release["fetched_as"], "delta", "{release}");
-        assert!(release["fetched_bytes"].as_u64().unwrap() <= delta, "{release}");
+        about(&release, delta);
         compare_with_dpkg(&host.target("vm"), &[&new.file]);
     }
     usual(&fleet, 4);
     fleet.hosts[4].await_vm("vm", &[(SSL, &new.version)]);
     let release = fleet.hosts[4].await_whole(SSL, &new.version);
     assert_eq!(release["fetched_as"], "full", "{release}");
-    assert_eq!(release["fetched_bytes"].as_u64(), Some(full), "{release}");
+    about(&release, full);
 
     let same = |fleet: &Fleet| -> u64 {
         fleet.hosts[1..4].iter().map(|h| h.counter("repacks", "same")).sum()

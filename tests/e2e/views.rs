@@ -65,7 +65,7 @@ impl Drop for Guest {
 
 /// A mounted view shows two packages merged, nobody can write to it, and a guest in a mount
 /// namespace of its own sees every switch, and never a moment without the file. What the guest has
-/// open stays.
+/// open stays readable.
 #[test]
 fn guests_follow_a_mounted_view_without_a_gap() {
     let namespace = match Namespace::new() {

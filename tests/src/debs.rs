@@ -99,8 +99,8 @@ fn download(folder: &Path, package: &str, count: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// The same package with one more file and a higher version, where the archive has one version
-/// only.
+/// The same package with one more file and a higher version, where the archive has one
+/// version only.
 fn rebuilt(folder: &Path, deb: &Deb) -> Result<Deb, String> {
     let temp = tempfile::tempdir().map_err(|e| e.to_string())?;
     let tree = temp.path().join("tree");

@@ -67,11 +67,11 @@ impl Driver {
             drop(answer.send(Admission::Refused(e.to_string())));
             return;
         }
-        if node == self.me || !self.prefers_new(node, node) {
+        let Some(peer) = self.check_hint(&hello.peer) else { return };
+        if node == self.me || !self.prefers_new(&peer, node) {
             drop(answer.send(Admission::Refused("there is a connection already".to_owned())));
             return;
         }
-        let Some(peer) = self.check_hint(&hello.peer) else { return };
         self.waiting.insert(node, Waiting { connected, peer: Arc::clone(&peer), answer });
         let (class, starving) = (hello.class, hello.starving);
         self.overlay_input(Input::Hello { peer, class, starving });

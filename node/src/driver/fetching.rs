@@ -66,10 +66,9 @@ impl Driver {
         content.stage = Stage::Opening(variant);
         let store = Arc::clone(&self.store);
         let unpacked = content.release.unpacked_bytes;
-        let origin = content.origin;
         self.workers.disk(move || {
             let result = open_packs(&store, &manifest, variant, unpacked)
-                .and_then(|opened| leases::keep(&store, id, &manifest, origin).map(|()| opened));
+                .and_then(|opened| leases::keep_files(&store, id, &manifest).map(|()| opened));
             Some(Done::Opened { id, variant, result })
         });
     }

@@ -1,8 +1,9 @@
 //! Leases of contents: what the collector must keep, decided from what VMs, publishers and peers
 //! need.
 //!
-//! `content/ID` keeps what is fetched, shown or served as an origin; `push/TIME/ID` keeps what a
-//! publisher has sent but not announced yet. Sets of generations are leased by the views.
+//! `content/ID` keeps the files of what is fetched or shown, `kept/ID` the packs of what is served
+//! as an origin or keeper, `push/TIME/ID` what a publisher has sent but not announced yet. Sets of
+//! generations are leased by the views.
 
 use std::collections::BTreeSet;
 
@@ -20,23 +21,26 @@ const PUSH_KEPT_S: u64 = 24 * 3_600;
 /// Milliseconds between two collections.
 pub(super) const COLLECT_EVERY_MS: u64 = 10 * 60 * 1_000;
 
-/// Protects a content from the collector, across restarts. An origin's packs are kept whatever the
-/// seed budget says: others turn to it last.
-pub(super) fn keep(
+/// Protects the files of a content, and the base that its delta needs, across restarts.
+pub(super) fn keep_files(
     store: &Store,
     id: ManifestId,
     manifest: &Manifest,
-    origin: bool,
 ) -> Result<(), StoreError> {
     let base = manifest.packing.delta.as_ref().map(|d| d.base);
-    let packs = if origin { packs_of(manifest) } else { BTreeSet::new() };
     let what = LeaseSet {
         manifests: [id].into(),
         trees: base.into_iter().chain([manifest.tree.id()]).collect(),
-        packs,
         ..LeaseSet::default()
     };
     store.lease(&format!("content/{id}"), &what)
+}
+
+/// Protects the packs that are here, for others: whatever the seed budget says.
+fn keep_packs_of(store: &Store, id: ManifestId, manifest: &Manifest) -> Result<(), StoreError> {
+    let packs = packs_of(manifest).into_iter().filter(|p| store.has_pack(*p)).collect();
+    let what = LeaseSet { manifests: [id].into(), packs, ..LeaseSet::default() };
+    store.lease(&format!("kept/{id}"), &what)
 }
 
 /// Protects what a publisher has sent, until it is announced or too old.
@@ -58,25 +62,23 @@ fn packs_of(manifest: &Manifest) -> BTreeSet<stork_wire::ids::PackId> {
 
 /// Contents whose packs are kept for others, as the leases of an earlier run say.
 pub(super) fn kept(store: &Store) -> Result<BTreeSet<ManifestId>, StoreError> {
-    let leases = store.leases()?.into_iter().filter(|(_, what)| !what.packs.is_empty());
-    Ok(leases.filter_map(|(name, _)| name.strip_prefix("content/")?.parse().ok()).collect())
+    let leases = store.leases()?.into_iter();
+    Ok(leases.filter_map(|(name, _)| name.strip_prefix("kept/")?.parse().ok()).collect())
 }
 
 impl Driver {
-    /// Contents that somebody needs: a VM wants or keeps them, or others may turn here for them.
-    fn needed(&self) -> BTreeSet<ManifestId> {
+    /// Contents whose files a VM wants or keeps, and live contents whose packs are kept for others.
+    fn needed(&self) -> Needed {
         let live: BTreeSet<ManifestId> =
             self.catalog.all().map(|k| k.release.manifest.id).collect();
-        let held = self
-            .contents
-            .iter()
-            .filter(|(id, c)| c.wanted || c.hold.is_some() || (c.kept && live.contains(*id)));
-        let mut needed: BTreeSet<ManifestId> = held.map(|(id, _)| *id).collect();
+        let held = self.contents.iter().filter(|(_, c)| c.wanted || c.hold.is_some());
+        let mut files: BTreeSet<ManifestId> = held.map(|(id, _)| *id).collect();
         for name in self.vms.keys() {
             let kept = self.views.generations(name).unwrap_or_default();
-            needed.extend(kept.iter().flat_map(|g| &g.label.releases).map(|r| r.manifest));
+            files.extend(kept.iter().flat_map(|g| &g.label.releases).map(|r| r.manifest));
         }
-        needed
+        let kept = self.contents.iter().filter(|(id, c)| c.kept && live.contains(*id));
+        Needed { files, packs: kept.map(|(id, _)| *id).collect() }
     }
 
     /// Lets go of leases that nobody needs, and removes what no lease and no budget keeps.
@@ -127,7 +129,7 @@ impl Driver {
         content.kept = true;
         let store = std::sync::Arc::clone(&self.store);
         self.workers.disk(move || {
-            if let Err(e) = keep(&store, id, &manifest, true) {
+            if let Err(e) = keep_packs_of(&store, id, &manifest) {
                 tracing::warn!("packs that others may need are not protected: {e}");
             }
             None
@@ -135,18 +137,23 @@ impl Driver {
     }
 }
 
-fn release_unneeded(
-    store: &Store,
-    needed: &BTreeSet<ManifestId>,
-    now: u64,
-) -> Result<(), StoreError> {
+/// What must stay.
+struct Needed {
+    files: BTreeSet<ManifestId>,
+    packs: BTreeSet<ManifestId>,
+}
+
+fn release_unneeded(store: &Store, needed: &Needed, now: u64) -> Result<(), StoreError> {
     for (name, _) in store.leases()? {
         let mut parts = name.split('/');
         let keep = match (parts.next(), parts.next(), parts.next()) {
-            (Some("content"), Some(id), None) => id.parse().is_ok_and(|id| needed.contains(&id)),
+            (Some("content"), Some(id), None) => {
+                id.parse().is_ok_and(|id| needed.files.contains(&id))
+            }
+            (Some("kept"), Some(id), None) => id.parse().is_ok_and(|id| needed.packs.contains(&id)),
             (Some("push"), Some(time), Some(id)) => {
                 let age = time.parse().map_or(u64::MAX, |t: u64| now.saturating_sub(t));
-                age < PUSH_KEPT_S && id.parse().is_ok_and(|id| !needed.contains(&id))
+                age < PUSH_KEPT_S && id.parse().is_ok_and(|id| !needed.packs.contains(&id))
             }
             _ => true,
         };

@@ -31,6 +31,7 @@ mod workers;
 pub use clock::Clock;
 pub use counters::{Counters, EventRecord};
 pub use leases::keep_push;
+pub(crate) use peers::RESTART_STEP;
 pub use pushes::{CommitError, PushAuth, PushCall};
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -22,6 +22,8 @@ const RECORD_VALID_S: u64 = 7 * 24 * 3_600;
 const IDLE_MS: u64 = 60_000;
 /// Hosts whose signatures were checked and are remembered: the roster and as many again.
 const CHECKED_MAX: usize = 2_048;
+/// A start raises the incarnation by at least this much, a changed record by one (see `run.rs`).
+pub(crate) const RESTART_STEP: u64 = 1_000;
 /// Connections within this time of each other were dialled crosswise (protocol.md §3).
 const CROSSWISE_MS: u64 = 5_000;
 
@@ -33,6 +35,8 @@ pub(super) struct Link {
     pub(super) since: Tick,
     pub(super) content_at: Tick,
     pub(super) class: LinkClass,
+    /// Of the host's record when the connection was made.
+    incarnation: u64,
 }
 
 /// This node's own record, signed anew when something in it changes.
@@ -174,8 +178,12 @@ impl Driver {
 
     /// Of two connections made crosswise, both sides keep the one that the larger id dialled;
     /// otherwise the newer one counts, since the older may be dead (protocol.md §3).
-    pub(super) fn prefers_new(&self, node: NodeId, new_dialled_by: NodeId) -> bool {
+    pub(super) fn prefers_new(&self, peer: &Peer, new_dialled_by: NodeId) -> bool {
+        let node = peer.node;
         let Some(old) = self.connections.get(&node) else { return true };
+        if peer.incarnation >= old.incarnation.saturating_add(RESTART_STEP) {
+            return true;
+        }
         let crosswise = self.clock.tick().since(old.since) < CROSSWISE_MS;
         if old.connected.connection.close_reason().is_some() || !crosswise {
             return true;
@@ -187,7 +195,7 @@ impl Driver {
         let node = connected.node;
         self.dialling.remove(&node);
         let peer = self.check_hint(&ack.peer).filter(|p| p.node == node);
-        let keep = peer.filter(|_| self.prefers_new(node, self.me));
+        let keep = peer.filter(|p| self.prefers_new(p, self.me));
         let Some(peer) = keep else {
             connected.connection.close(0u32.into(), b"there is a connection already");
             if !self.connections.contains_key(&node) {
@@ -209,14 +217,17 @@ impl Driver {
     ) {
         let node = connected.node;
         let now = self.clock.tick();
-        let link = Link { connected, dialled_by, since: now, content_at: now, class };
+        let incarnation = peer.incarnation;
+        let link = Link { connected, dialled_by, since: now, content_at: now, class, incarnation };
         let same_site = peer.site == self.site;
         let old = self.connections.insert(node, link);
         // A host that dials again, or after that time, has lost the old connection: it was
         // restarted.
-        let restarted = old
-            .as_ref()
-            .is_some_and(|l| l.dialled_by == dialled_by || now.since(l.since) >= CROSSWISE_MS);
+        let restarted = old.as_ref().is_some_and(|l| {
+            l.dialled_by == dialled_by
+                || now.since(l.since) >= CROSSWISE_MS
+                || incarnation >= l.incarnation.saturating_add(RESTART_STEP)
+        });
         if let Some(old) = &old {
             old.connected.connection.close(0u32.into(), b"replaced by a newer connection");
         }

@@ -1,17 +1,18 @@
 //! Switching a VM's view: build the set, show it, run the hook, go back where that failed.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stork_wire::ids::ReleaseHash;
 use stork_wire::manifest::Manifest;
-use stork_wire::text::Label;
+use stork_wire::text::{Label, PackageName};
 
 use super::Driver;
 use super::vms::releases_of;
 use super::workers::Done;
-use crate::catalog::{HookRule, KnownRelease, OnFailure, VmFile};
+use crate::catalog::{HookRule, KnownRelease, OnFailure, Outcome, VmFile};
 use crate::store::{SetMember, SetSpec, Store};
 use crate::view::hook::{HookEnv, run_hook};
 use crate::view::{Generation, GenerationLabel, Reconciled, ReleaseLabel, ViewSpec, Views};
@@ -174,20 +175,41 @@ impl Driver {
         self.replan_soon();
     }
 
+    /// Releases that this VM would rather show than those: what a rollback must not go forward to.
+    fn better_than(
+        &self,
+        name: &Label,
+        shown: &BTreeMap<PackageName, KnownRelease>,
+    ) -> Vec<ReleaseHash> {
+        let Some(vm) = self.vms.get(name) else { return Vec::new() };
+        let (now, charter) = (self.clock.unix(), self.trust.charter());
+        let before = vm.shown(&self.catalog);
+        let packages: BTreeSet<&PackageName> = vm.wish.keys().chain(shown.keys()).collect();
+        let mut better = Vec::new();
+        for package in packages {
+            let all = self.catalog.consider(&vm.file, package, &before, charter, now);
+            let goal = shown.get(package).map(|k| k.hash);
+            let first = all.iter().take_while(|c| Some(c.known.hash) != goal);
+            let allowed = first.filter(|c| matches!(c.outcome, Outcome::Chosen | Outcome::Older));
+            better.extend(allowed.map(|c| c.known.hash));
+        }
+        better
+    }
+
     fn on_shown(&mut self, name: &Label, tried: &[ReleaseHash], shown: Shown) {
-        let Some(vm) = self.vms.get_mut(name) else { return };
-        let before = vm.current.replace(shown.generation.clone());
-        vm.failed = None;
-        vm.hook = shown.hook;
-        vm.switched_ms = Some(shown.switch_ms);
         let now_shown = releases_of(&self.catalog, &shown.generation);
         let replaced: Vec<ReleaseHash> = if shown.rolled_back {
             tried.to_vec()
         } else if shown.by_rollback {
-            before.iter().flat_map(|g| releases_of(&self.catalog, g)).map(|(_, k)| k.hash).collect()
+            self.better_than(name, &now_shown)
         } else {
             Vec::new()
         };
+        let Some(vm) = self.vms.get_mut(name) else { return };
+        vm.current = Some(shown.generation.clone());
+        vm.failed = None;
+        vm.hook = shown.hook;
+        vm.switched_ms = Some(shown.switch_ms);
         let kept: Vec<ReleaseHash> = now_shown.values().map(|k| k.hash).collect();
         vm.skipped.extend(replaced.iter().filter(|h| !kept.contains(h)));
         for k in now_shown.values() {
