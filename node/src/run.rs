@@ -143,6 +143,7 @@ pub async fn run(config: NodeConfig, stop: watch::Receiver<bool>) -> Result<(), 
     }
 
     // The driver and those that ask it.
+    let clock = Clock::start();
     let (calls, control_inbox) = mpsc::channel(64);
     let (push_calls, push_calls_inbox) = mpsc::channel(64);
     let socket = config.socket.clone();
@@ -156,7 +157,7 @@ pub async fn run(config: NodeConfig, stop: watch::Receiver<bool>) -> Result<(), 
         trust,
         catalog,
         net: Arc::clone(&net),
-        clock: Clock::start(),
+        clock,
         seed: u64::from_le_bytes(identity::random::<8>()?),
         incarnation: member.incarnation,
     };
@@ -169,7 +170,7 @@ pub async fn run(config: NodeConfig, stop: watch::Receiver<bool>) -> Result<(), 
         stop,
     };
     let accepting = tokio::spawn(Arc::clone(&net).accept_loop());
-    let pushing = tokio::spawn(push::serve(me, Arc::clone(&store), push_calls, push_inbox));
+    let pushing = tokio::spawn(push::serve(me, Arc::clone(&store), push_calls, clock, push_inbox));
     let app = control::router(calls, store);
     let controlling = tokio::spawn(async move { axum::serve(listener, app).await });
     drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));

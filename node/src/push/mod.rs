@@ -43,6 +43,7 @@ struct Service {
     me: NodeId,
     store: Arc<Store>,
     driver: mpsc::Sender<PushCall>,
+    clock: Clock,
 }
 
 /// Serves publishers until the channel closes.
@@ -50,9 +51,10 @@ pub async fn serve(
     me: NodeId,
     store: Arc<Store>,
     driver: mpsc::Sender<PushCall>,
+    clock: Clock,
     mut connections: mpsc::Receiver<PushConnection>,
 ) {
-    let service = Service { me, store, driver };
+    let service = Service { me, store, driver, clock };
     let places = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
     while let Some(push) = connections.recv().await {
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
@@ -275,10 +277,11 @@ impl Service {
             bytes.extend(read_some(recv, (size - bytes.len()).min(CHUNK)).await?);
         }
         end_of_request(recv).await?;
+        let now = self.clock.unix();
         self.blocking(move |store| {
             store.put_manifest(&reference, &bytes)?;
             match store.manifest_decoded(reference.id)? {
-                Some(m) => keep_push(store, reference.id, &m, Clock::start().unix()),
+                Some(m) => keep_push(store, reference.id, &m, now),
                 None => Ok(()),
             }
         })
