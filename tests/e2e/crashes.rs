@@ -7,8 +7,7 @@ use stork_tests::compare::compare_with_folder;
 use stork_tests::fleet::{Fleet, Host, Namespace, Package, VmFile, noise};
 
 const FETCH: &[&str] = &["store.piece.written", "store.piece.mapped", "store.pack.renamed"];
-const UNPACK: &[&str] =
-    &["store.unpack.object", "store.unpack.before_rows", "store.unpack.done"];
+const UNPACK: &[&str] = &["store.unpack.object", "store.unpack.before_rows", "store.unpack.done"];
 const JOURNAL: &[&str] = &["store.journal.before_commit", "store.journal.after_commit"];
 const SET: &[&str] = &["store.set.half_linked", "store.set.renamed"];
 const GC: &[&str] = &["store.gc.marked", "store.gc.half_swept"];

@@ -24,9 +24,8 @@ fn wishes<'a>(debs: &'a Debs, at: &dyn Fn(&str) -> PathBuf) -> Vec<Case<'a>> {
     let [ssl_old, ssl] = &debs.ssl;
     let case = |name, file: VmFile, shows| Case { name, file, shows };
     let usual = |name: &str, groups: &[&str]| VmFile::usual(groups, &at(name));
-    let acme = |name: &str, groups: &[&str]| {
-        VmFile::new(groups, &at(name)).trust("allow = \"acme\"")
-    };
+    let acme =
+        |name: &str, groups: &[&str]| VmFile::new(groups, &at(name)).trust("allow = \"acme\"");
     let older = format!("<< {}", nginx.version);
     vec![
         case(
@@ -173,8 +172,7 @@ fn each_vm_shows_exactly_what_its_file_asks_for() {
         place.insert(case.name, first);
     }
     let at = |vm: &str| fleet.hosts[place[vm]].target(vm);
-    let cases: Vec<Case<'_>> =
-        wishes(&debs, &at).into_iter().chain(trusts(&debs, &at)).collect();
+    let cases: Vec<Case<'_>> = wishes(&debs, &at).into_iter().chain(trusts(&debs, &at)).collect();
     for case in &cases {
         fleet.hosts[place[case.name]].write_vm(case.name, &case.file);
     }
@@ -200,7 +198,8 @@ fn second_vm_costs_nothing(host: &Host, cases: &[Case<'_>], (name, like): (&'sta
     let store = ["objects", "packs"].map(|f| host.dir.join("state").join(f));
     let store: Vec<&Path> = store.iter().map(PathBuf::as_path).collect();
     let before = disk_usage(&store);
-    let groups = if name.starts_with("all-of-web") { vec!["web"] } else { vec!["db", "ids", "web"] };
+    let groups =
+        if name.starts_with("all-of-web") { vec!["web"] } else { vec!["db", "ids", "web"] };
     let file = VmFile::usual(&groups, &host.target(name));
     let case = Case { name, file, shows: like.shows.clone() };
     host.write_vm(name, &case.file);

@@ -68,5 +68,8 @@ fn origin_gone_when_every_piece_was_injected() {
     fleet.hosts[0].kill9();
     let sent = taken_from_origin(&fleet);
     all_finish(&fleet, &package);
-    assert!(sent < full + full / 2, "the origin sent {sent} bytes of {full}: it sends each piece once");
+    assert!(
+        sent < full + full / 2,
+        "the origin sent {sent} bytes of {full}: it sends each piece once"
+    );
 }

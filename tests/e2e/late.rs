@@ -87,7 +87,8 @@ fn restart_keeps_views_and_state() {
 fn changed_vm_files_count_without_restart() {
     let fleet = Fleet::new(&["web"], 2);
     let host = &fleet.hosts[1];
-    let only_a = || VmFile::new(&["web"], &host.target("vm")).subscribe("a").trust("allow = \"acme\"");
+    let only_a =
+        || VmFile::new(&["web"], &host.target("vm")).subscribe("a").trust("allow = \"acme\"");
     host.write_vm("vm", &only_a());
     for (name, version) in [("a", "1"), ("b", "1"), ("a", "2")] {
         fleet.push(&package(&fleet, name, version), &["web"]);

@@ -56,8 +56,8 @@ fn by_version(a: &str, b: &str) -> Ordering {
 
 fn cache() -> PathBuf {
     let given = std::env::var_os("STORK_DEB_CACHE").map(PathBuf::from);
-    let user = std::env::var_os("XDG_CACHE_HOME")
-        .map(|home| PathBuf::from(home).join("stork-tests/debs"));
+    let user =
+        std::env::var_os("XDG_CACHE_HOME").map(|home| PathBuf::from(home).join("stork-tests/debs"));
     given.or(user).unwrap_or_else(|| "/var/tmp/stork-tests/debs".into())
 }
 

@@ -29,7 +29,8 @@ impl VmFile {
     /// Shows a read-only mount instead of hard links.
     #[must_use]
     pub fn mounted(mut self) -> Self {
-        self.view = self.view.replace("\"hardlink\"", "\"tree\"").replace("isolation = \"none\"\n", "");
+        self.view =
+            self.view.replace("\"hardlink\"", "\"tree\"").replace("isolation = \"none\"\n", "");
         self
     }
 
