@@ -3,6 +3,8 @@
 //! One task per connection and one per request, all bounded. Trust questions go to the driver; bytes
 //! go straight to the store. An entry is answered only when it is durable.
 
+mod refused;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,9 +19,11 @@ use stork_wire::text::Line;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use crate::driver::{Clock, CommitError, PushCall, keep_push};
+use crate::driver::{Clock, PushCall, keep_push};
 use crate::net::{PushConnection, read_raw, write_raw};
 use crate::store::{Store, StoreError, UploadState};
+
+use refused::{Refused, malformed, stopping};
 
 /// Publishers served at once.
 pub const CONNECTIONS_MAX: usize = 16;
@@ -65,9 +69,6 @@ pub async fn serve(
     }
 }
 
-/// A request that was not fulfilled.
-struct Refused(Refusal, String);
-
 type Outcome = Result<Answer, Refused>;
 
 /// A reply, with raw bytes after it.
@@ -80,48 +81,6 @@ impl From<PushReply> for Answer {
     fn from(reply: PushReply) -> Self {
         Self { reply, bytes: Vec::new() }
     }
-}
-
-impl From<StoreError> for Refused {
-    fn from(e: StoreError) -> Self {
-        let code = match e {
-            StoreError::NoSpace { .. } | StoreError::NoInodes { .. } => Refusal::NoSpace,
-            StoreError::Corrupt(_) | StoreError::BadPiece { .. } | StoreError::WrongManifest(_) => {
-                Refusal::Corrupt
-            }
-            StoreError::BadManifest { .. } | StoreError::PackUse { .. } => Refusal::Malformed,
-            StoreError::NoPack(_) => Refusal::NotFound,
-            _ => Refusal::Internal,
-        };
-        let text = match std::error::Error::source(&e) {
-            Some(cause) => format!("{e}: {cause}"),
-            None => e.to_string(),
-        };
-        Self(code, text)
-    }
-}
-
-impl From<CommitError> for Refused {
-    fn from(e: CommitError) -> Self {
-        let code = match &e {
-            CommitError::Refused(_) => Refusal::Trust,
-            CommitError::HeadMoved => Refusal::HeadMoved,
-            CommitError::NotHome => Refusal::NotHome,
-            CommitError::ContentMissing(_) => Refusal::NotFound,
-            CommitError::Busy => Refusal::Busy,
-            CommitError::Disk => Refusal::Internal,
-            CommitError::Malformed(_) => Refusal::Malformed,
-        };
-        Self(code, e.to_string())
-    }
-}
-
-fn stopping<E>(_: E) -> Refused {
-    Refused(Refusal::Busy, "the node is shutting down".to_owned())
-}
-
-fn malformed(text: impl Into<String>) -> Refused {
-    Refused(Refusal::Malformed, text.into())
 }
 
 impl Service {
@@ -159,7 +118,8 @@ impl Service {
                 Ok(_) => Err(malformed("say hello first")),
                 Err(e) => Err(e),
             };
-            let end = matches!(&outcome, Err(Refused(code, _)) if *code != Refusal::Trust);
+            self.count(&outcome);
+            let end = matches!(&outcome, Err(e) if e.code != Refusal::Trust);
             respond(&mut send, outcome).await;
             if end {
                 return None;
@@ -175,7 +135,8 @@ impl Service {
         let key = push.key;
         let ask = |answer| PushCall::Hello { cert, key, answer };
         let auth = self.ask(ask).await?;
-        let auth = auth.map_err(|e| Refused(Refusal::Trust, e.to_string()))?;
+        let auth =
+            auth.map_err(|e| Refused { code: Refusal::Trust, why: e.to_string(), counted: true })?;
         let welcome = PushReply::Welcome { node: self.me, name: auth.node_name };
         Ok((auth.publisher, welcome.into()))
     }
@@ -190,11 +151,23 @@ impl Service {
         outcome.await.map_err(stopping)
     }
 
+    /// Tells the driver of a refusal that it has not counted itself. What a flood of bad requests
+    /// leaves no room for is not counted.
+    fn count(&self, outcome: &Outcome) {
+        if let Err(e) = outcome
+            && !e.counted
+        {
+            let call = PushCall::Refused { code: e.word(), why: e.why.clone() };
+            self.driver.try_send(call).unwrap_or_default();
+        }
+    }
+
     async fn request(&self, publisher: PublisherId, mut send: SendStream, mut recv: RecvStream) {
         let outcome = match read_request(&mut recv).await {
             Ok(request) => self.fulfil(publisher, request, &mut recv).await,
             Err(e) => Err(e),
         };
+        self.count(&outcome);
         if outcome.is_err() {
             // What the publisher still sends for a refused request is not read.
             drop(recv.stop(1u32.into()));
@@ -230,7 +203,7 @@ impl Service {
             }
             PushRequest::GetManifest(id) => {
                 let found = self.blocking(move |s| s.manifest(id)).await?;
-                let missing = || Refused(Refusal::NotFound, "that manifest is not here".into());
+                let missing = || Refused::new(Refusal::NotFound, "that manifest is not here");
                 Ok(blob(found.ok_or_else(missing)?))
             }
             PushRequest::GetPack(pack) => self.get_pack(pack).await,
@@ -264,7 +237,7 @@ impl Service {
             }
             tokio::time::sleep(JOURNAL_LOOK_EVERY).await;
         }
-        Err(Refused(Refusal::Busy, "the newest entry is not on disk yet".to_owned()))
+        Err(Refused::new(Refusal::Busy, "the newest entry is not on disk yet"))
     }
 
     /// Runs disk work off the async threads.
@@ -388,8 +361,8 @@ async fn end_of_request(recv: &mut RecvStream) -> Result<(), Refused> {
 }
 
 async fn respond(send: &mut SendStream, outcome: Outcome) {
-    let Answer { reply, bytes } = outcome.unwrap_or_else(|Refused(code, text)| {
-        let text: String = text.chars().filter(|c| !c.is_control()).take(400).collect();
+    let Answer { reply, bytes } = outcome.unwrap_or_else(|Refused { code, why, .. }| {
+        let text: String = why.chars().filter(|c| !c.is_control()).take(400).collect();
         let message = text.parse::<Line>().or_else(|_e| "refused".parse());
         // Both texts are short and clean, so that one of them parses.
         message.map_or(PushReply::Taken, |message| PushReply::Refused { code, message }).into()
