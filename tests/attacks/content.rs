@@ -35,7 +35,7 @@ fn t085_t087_tampered_bytes_are_refused_and_blamed() {
     let hold = |h: &Host| VmFile::usual(&["web"], &h.target("vm")).hold("app", "test");
     for host in &fleet.hosts[1..] {
         host.write_vm("vm", &hold(host));
-        host.tell(&["reload"]);
+        drop(host.tell(&["reload"]));
     }
     let new = fleet.package("app", "2", &[("app.bin", &noise("app", 4 << 20))]);
     fleet.push(&new, &["web"]);
@@ -56,7 +56,7 @@ fn t085_t087_tampered_bytes_are_refused_and_blamed() {
         liars.iter().zip(&LIES).map(|(p, lie)| p.dial_with(victim, lying(lie))).collect();
     for host in &fleet.hosts[1..] {
         host.write_vm("vm", &VmFile::usual(&["web"], &host.target("vm")));
-        host.tell(&["reload"]);
+        drop(host.tell(&["reload"]));
     }
     let by_length = [
         ("more bytes than announced", 1),
