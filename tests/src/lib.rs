@@ -13,6 +13,7 @@ pub mod compare;
 pub mod debs;
 pub mod fleet;
 pub mod forge;
+pub mod hostile;
 pub mod lab;
 pub mod raw_push;
 pub mod wait;

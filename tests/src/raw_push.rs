@@ -13,7 +13,7 @@ use stork_wire::charter::PushCert;
 use stork_wire::codec::{decode, encode};
 use stork_wire::feed::{Entry, Kind, Release, view_root};
 use stork_wire::frame::{ALPN_PUSH, PushReply, PushRequest};
-use stork_wire::ids::{FleetId, NodeId, PublisherId};
+use stork_wire::ids::{FleetId, NodeId, PublicKey, PublisherId};
 use stork_wire::limits::PUSH_FRAME_LEN_MAX;
 use stork_wire::sign::{Envelope, SecretKey};
 
@@ -54,28 +54,19 @@ impl Publisher {
 
     /// Connects to a node and says hello.
     pub async fn connect(&self, node: NodeId, addr: SocketAddr) -> Result<Session> {
-        let mut seed = [0; 32];
-        seed.copy_from_slice(
-            blake3::hash(format!("{:?}{addr}", SystemTime::now()).as_bytes()).as_bytes(),
-        );
-        let tls = SecretKey::from_seed(&seed);
-        let (endpoint, connection) =
-            dial_once(&tls, node, &[addr], ALPN_PUSH).await.map_err(|e| anyhow!(e))?;
-        let session = Session { _endpoint: endpoint, connection };
-        let issued = now();
-        let cert = PushCert {
-            version: 1,
-            tls_key: tls.public(),
-            publisher: self.id,
-            issued,
-            expires: issued + 600,
-        };
-        let cert = Envelope::sign(&cert, self.fleet, &self.key)?;
-        let hello = PushRequest::Hello { fleet: self.fleet, cert };
+        let session = Session::open(node, addr).await?;
+        let hello = self.hello(session.tls_key, (now(), now() + 600))?;
         match session.ask(&hello, &[]).await?.0 {
             PushReply::Welcome { .. } => Ok(session),
             other => Err(anyhow!("not welcome: {other:?}")),
         }
+    }
+
+    /// The hello for a TLS key, with a certificate that is good between these times.
+    pub fn hello(&self, tls_key: PublicKey, (issued, expires): (u64, u64)) -> Result<PushRequest> {
+        let cert = PushCert { version: 1, tls_key, publisher: self.id, issued, expires };
+        let cert = Envelope::sign(&cert, self.fleet, &self.key)?;
+        Ok(PushRequest::Hello { fleet: self.fleet, cert })
     }
 
     /// The next entry of the feed for a release, signed.
@@ -108,9 +99,23 @@ impl Publisher {
 pub struct Session {
     _endpoint: Endpoint,
     connection: Connection,
+    /// The TLS key of this connection.
+    pub tls_key: PublicKey,
 }
 
 impl Session {
+    /// Connects to a node with a new key, and says nothing yet.
+    pub async fn open(node: NodeId, addr: SocketAddr) -> Result<Self> {
+        let mut seed = [0; 32];
+        seed.copy_from_slice(
+            blake3::hash(format!("{:?}{addr}", SystemTime::now()).as_bytes()).as_bytes(),
+        );
+        let tls = SecretKey::from_seed(&seed);
+        let (endpoint, connection) =
+            dial_once(&tls, node, &[addr], ALPN_PUSH).await.map_err(|e| anyhow!(e))?;
+        Ok(Self { _endpoint: endpoint, connection, tls_key: tls.public() })
+    }
+
     /// One request with raw bytes after it; the reply with the raw bytes after that.
     pub async fn ask(&self, request: &PushRequest, bytes: &[u8]) -> Result<(PushReply, Vec<u8>)> {
         self.ask_raw(&encode(request), bytes).await

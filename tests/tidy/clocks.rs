@@ -12,7 +12,6 @@ const ALLOWED: &[(&str, &str)] = &[
         "node/src/join.rs",
         "a command of its own, before there is a driver: validity of certificates",
     ),
-    ("node/src/push.rs", "names the lease of a push by its time, which the collector compares"),
     ("node/src/net/", "time-outs of connections, which the driver cannot wait for"),
     ("node/src/cli/", "commands of their own, and how long they took"),
     ("node/src/demo/", "a command of its own: how long each step took"),

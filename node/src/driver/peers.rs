@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use stork_wire::charter::{BODY_VERSION, PeerRecord};
 use stork_wire::codec::{List, encode};
@@ -158,6 +159,10 @@ impl Driver {
                 self.on_hello(connected, &hello, answer);
             }
             NetEvent::Join { node, request, answer } => self.on_join(node, request, answer),
+            NetEvent::TurnedAway { node, addr, code, why } => {
+                self.counters.add("connections_refused", code);
+                self.event("connection_refused", format!("{} at {addr}: {why}", node.short()));
+            }
             NetEvent::Answered { connected, ack } => self.on_answered(connected, &ack),
             NetEvent::DialFailed { node, why } => {
                 self.dialling.remove(&node);
@@ -283,6 +288,18 @@ impl Driver {
                 link.connected.connection.close(1u32.into(), b"hello comes first and once");
             }
         }
+    }
+
+    /// What went by at the door, and what the planner would not do.
+    pub(super) fn net_json(&self) -> serde_json::Value {
+        let net = self.net.counters();
+        let count = |c: &AtomicU64| c.load(Ordering::Relaxed);
+        let planner = self.planner.counters();
+        serde_json::json!({
+            "accepted": count(&net.accepted), "dialled": count(&net.dialled),
+            "dropped": count(&net.dropped), "handshakes_failed": count(&net.handshakes_failed),
+            "requests_ungranted": planner.ungranted, "frames_nonsense": planner.nonsense,
+        })
     }
 
     /// Closes connections that are no overlay link and carry no content.

@@ -85,6 +85,13 @@ pub enum PushCall {
         /// The number of the entry that announced it.
         answer: oneshot::Sender<Option<u64>>,
     },
+    /// A request was refused before it came to the driver.
+    Refused {
+        /// A stable word for counters.
+        code: &'static str,
+        /// What the publisher was told.
+        why: String,
+    },
     /// Commit this entry.
     Commit {
         /// Whose.
@@ -119,6 +126,10 @@ impl Driver {
             PushCall::Latest { publisher, package, arch, answer } => {
                 let found = self.catalog.latest(publisher, &package, &arch).map(|k| k.seq);
                 answer.send(found).unwrap_or_default();
+            }
+            PushCall::Refused { code, why } => {
+                self.counters.add("pushes_refused", code);
+                self.event("push_refused", why);
             }
             PushCall::Commit { publisher, entry, answer } => {
                 match self.check_commit(publisher, &entry) {

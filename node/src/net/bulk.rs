@@ -148,12 +148,13 @@ impl Bulk {
         self.expected.remove(key);
     }
 
-    /// Serves an inbound bulk connection of a host that must already be admitted.
+    /// Was this host admitted on a control connection?
+    pub(super) fn admits(&self, node: NodeId) -> bool {
+        self.addresses.contains_key(&node)
+    }
+
+    /// Serves an inbound bulk connection of a host that was admitted.
     pub(super) async fn serve(self: Arc<Self>, node: NodeId, connection: Connection) {
-        if !self.addresses.contains_key(&node) {
-            connection.close(VarInt::from_u32(1), b"no control connection: say hello there first");
-            return;
-        }
         self.connections.entry(node).or_insert_with(|| connection.clone());
         self.read_streams(node, connection).await;
     }

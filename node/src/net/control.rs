@@ -68,6 +68,17 @@ pub enum NetEvent {
         /// Where the decision goes.
         answer: oneshot::Sender<Admission>,
     },
+    /// A connection was closed before it was admitted: it did not keep to the protocol.
+    TurnedAway {
+        /// The key that it showed.
+        node: NodeId,
+        /// Where it came from.
+        addr: SocketAddr,
+        /// A stable word for counters.
+        code: &'static str,
+        /// What it was told.
+        why: String,
+    },
     /// A host that we dialled answered.
     Answered {
         /// The connection.
@@ -110,6 +121,27 @@ pub(super) fn close(connection: &Connection, why: &str) {
     connection.close(VarInt::from_u32(1), text.get(..text.len().min(200)).unwrap_or(text));
 }
 
+/// Closes a connection that is not admitted, and reports it. A flood of such connections may fill
+/// the channel: then the report is lost, and not the driver's time.
+pub(super) fn turn_away(
+    node: NodeId,
+    connection: &Connection,
+    events: &mpsc::Sender<NetEvent>,
+    (code, why): (&'static str, String),
+) {
+    close(connection, &why);
+    let addr = connection.remote_address();
+    events.try_send(NetEvent::TurnedAway { node, addr, code, why }).unwrap_or_default();
+}
+
+const fn code_of(e: &FrameError) -> &'static str {
+    match e {
+        FrameError::Ended => "left",
+        FrameError::TooLong { .. } => "frame_too_long",
+        FrameError::Decode(_) => "malformed",
+    }
+}
+
 /// An inbound connection from its first stream on.
 pub(super) async fn serve(
     id: ConnId,
@@ -124,13 +156,21 @@ pub(super) async fn serve(
     });
     let (send, recv, frame) = match first.await {
         Ok(Ok(all)) => all,
-        Ok(Err(e)) => return close(&connection, &e.to_string()),
-        Err(_late) => return close(&connection, "no hello within 3 s"),
+        Ok(Err(e)) => {
+            return turn_away(node, &connection, &events, (code_of(&e), e.to_string()));
+        }
+        Err(_late) => {
+            let why = ("silent", "no hello within 3 s".to_owned());
+            return turn_away(node, &connection, &events, why);
+        }
     };
     match frame {
         Frame::Hello(hello) => welcome(id, node, connection, (send, recv, hello), events).await,
         Frame::Join(request) => join(node, &connection, send, request, &events).await,
-        _ => close(&connection, "the first frame must be hello or join"),
+        _ => {
+            let why = ("not_hello", "the first frame must be hello or join".to_owned());
+            turn_away(node, &connection, &events, why);
+        }
     }
 }
 

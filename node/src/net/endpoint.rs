@@ -229,6 +229,10 @@ impl Net {
             let id = self.next_conn.fetch_add(1, Ordering::Relaxed);
             control::serve(id, node, connection, self.events.clone()).await;
         } else if alpn == ALPN_BULK {
+            if !self.bulk.admits(node) {
+                let why = "no control connection: say hello there first".to_owned();
+                return control::turn_away(node, &connection, &self.events, ("not_admitted", why));
+            }
             connection.set_max_concurrent_bi_streams(VarInt::from_u32(0));
             Arc::clone(&self.bulk).serve(node, connection).await;
         } else {

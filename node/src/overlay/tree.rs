@@ -9,7 +9,7 @@ use std::sync::Arc;
 use stork_wire::codec::List;
 use stork_wire::frame::{LinkClass, OverlayFrame};
 use stork_wire::ids::{ItemHash, LogId, NodeId};
-use stork_wire::item::Item;
+use stork_wire::item::{Head, Item};
 use stork_wire::limits::{HOPS_MAX, LOGS_MAX};
 use stork_wire::tick::Tick;
 
@@ -144,11 +144,19 @@ impl Overlay {
             return;
         }
         let in_flight = self.flights.get_mut(&key).map(|f| f.add(from, Via::Tree)).is_some();
-        if in_flight || self.heads.seq(&key.0) >= key.1 {
+        let known = self.heads.seq(&key.0) >= key.1 && !self.contradicts(&item);
+        if in_flight || known {
             self.duplicate(now, from, key, actions);
         } else {
             self.deliver(now, from, item, (hop.min(HOPS_MAX), age_ms, Via::Tree), actions);
         }
+    }
+
+    /// Is this another item than our head, with the head's number? One of the two is forged, or the
+    /// publisher signed both (attack A21): the rules must look at it.
+    fn contradicts(&self, item: &Item) -> bool {
+        let theirs = Head::of(item.log, item.seq, item.envelope.hash());
+        self.heads.get(&item.log).is_some_and(|ours| ours.seq == theirs.seq && *ours != theirs)
     }
 
     /// The sender is pruned, once per item, unless it is the parent: then the tree is right and the

@@ -3,25 +3,27 @@
 //! One task per connection and one per request, all bounded. Trust questions go to the driver;
 //! bytes go straight to the store. An entry is answered only when it is durable.
 
-mod answer;
+mod refused;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::{Connection, RecvStream, SendStream};
-use stork_wire::codec::{List, decode};
+use stork_wire::codec::{List, decode, encode};
 use stork_wire::feed::ManifestRef;
 use stork_wire::frame::{ItemRange, PackState, PushReply, PushRequest, Refusal};
 use stork_wire::ids::{LogId, NodeId, PackId, PublisherId};
 use stork_wire::limits::{MANIFEST_LEN_MAX, PUSH_FRAME_LEN_MAX, SEGMENT_LEN_MAX};
 use stork_wire::sign::Envelope;
+use stork_wire::text::Line;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::driver::{Clock, PushCall, keep_push};
-use crate::net::{PushConnection, read_raw};
+use crate::net::{PushConnection, read_raw, write_raw};
 use crate::store::{Store, StoreError, UploadState};
-use answer::{Answer, Outcome, Refused, malformed, respond, stopping};
+
+use refused::{Refused, malformed, stopping};
 
 /// Publishers served at once.
 pub const CONNECTIONS_MAX: usize = 16;
@@ -69,6 +71,20 @@ pub async fn serve(
     }
 }
 
+type Outcome = Result<Answer, Refused>;
+
+/// A reply, with raw bytes after it.
+struct Answer {
+    reply: PushReply,
+    bytes: Vec<u8>,
+}
+
+impl From<PushReply> for Answer {
+    fn from(reply: PushReply) -> Self {
+        Self { reply, bytes: Vec::new() }
+    }
+}
+
 impl Service {
     async fn connection(&self, push: PushConnection) {
         let Some(publisher) = self.introduction(&push).await else { return };
@@ -104,7 +120,8 @@ impl Service {
                 Ok(_) => Err(malformed("say hello first")),
                 Err(e) => Err(e),
             };
-            let end = matches!(&outcome, Err(Refused(code, _)) if *code != Refusal::Trust);
+            self.count(&outcome);
+            let end = matches!(&outcome, Err(e) if e.code != Refusal::Trust);
             respond(&mut send, outcome).await;
             if end {
                 return None;
@@ -120,7 +137,8 @@ impl Service {
         let key = push.key;
         let ask = |answer| PushCall::Hello { cert, key, answer };
         let auth = self.ask(ask).await?;
-        let auth = auth.map_err(|e| Refused(Refusal::Trust, e.to_string()))?;
+        let auth =
+            auth.map_err(|e| Refused { code: Refusal::Trust, why: e.to_string(), counted: true })?;
         let welcome = PushReply::Welcome { node: self.me, name: auth.node_name };
         Ok((auth.publisher, welcome.into()))
     }
@@ -135,11 +153,23 @@ impl Service {
         outcome.await.map_err(stopping)
     }
 
+    /// Tells the driver of a refusal that it has not counted itself. What a flood of bad requests
+    /// leaves no room for is not counted.
+    fn count(&self, outcome: &Outcome) {
+        if let Err(e) = outcome
+            && !e.counted
+        {
+            let call = PushCall::Refused { code: e.word(), why: e.why.clone() };
+            self.driver.try_send(call).unwrap_or_default();
+        }
+    }
+
     async fn request(&self, publisher: PublisherId, mut send: SendStream, mut recv: RecvStream) {
         let outcome = match read_request(&mut recv).await {
             Ok(request) => self.fulfil(publisher, request, &mut recv).await,
             Err(e) => Err(e),
         };
+        self.count(&outcome);
         if outcome.is_err() {
             // What the publisher still sends for a refused request is not read.
             drop(recv.stop(1u32.into()));
@@ -175,7 +205,7 @@ impl Service {
             }
             PushRequest::GetManifest(id) => {
                 let found = self.blocking(move |s| s.manifest(id)).await?;
-                let missing = || Refused(Refusal::NotFound, "that manifest is not here".into());
+                let missing = || Refused::new(Refusal::NotFound, "that manifest is not here");
                 Ok(blob(found.ok_or_else(missing)?))
             }
             PushRequest::GetPack(pack) => self.get_pack(pack).await,
@@ -209,7 +239,7 @@ impl Service {
             }
             tokio::time::sleep(JOURNAL_LOOK_EVERY).await;
         }
-        Err(Refused(Refusal::Busy, "the newest entry is not on disk yet".to_owned()))
+        Err(Refused::new(Refusal::Busy, "the newest entry is not on disk yet"))
     }
 
     /// Runs disk work off the async threads.
@@ -330,5 +360,18 @@ async fn end_of_request(recv: &mut RecvStream) -> Result<(), Refused> {
         Ok(Ok(Some(_))) => Err(malformed("more bytes than announced")),
         Ok(Err(e)) => Err(malformed(e.to_string())),
         Err(_late) => Err(malformed("the request did not end")),
+    }
+}
+
+async fn respond(send: &mut SendStream, outcome: Outcome) {
+    let Answer { reply, bytes } = outcome.unwrap_or_else(|Refused { code, why, .. }| {
+        let text: String = why.chars().filter(|c| !c.is_control()).take(400).collect();
+        let message = text.parse::<Line>().or_else(|_e| "refused".parse());
+        // Both texts are short and clean, so that one of them parses.
+        message.map_or(PushReply::Taken, |message| PushReply::Refused { code, message }).into()
+    });
+    // A publisher that went away meanwhile asks again; every request may be repeated.
+    if write_raw(send, &encode(&reply)).await.is_ok() && send.write_all(&bytes).await.is_ok() {
+        drop(send.finish());
     }
 }

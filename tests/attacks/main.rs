@@ -1,0 +1,14 @@
+//! Wrong input and hostile peers: each is refused with an error and a counter of its own, and
+//! changes nothing. Names begin with the number of the row of the acceptance matrix where there is
+//! one.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "helpers of tests, outside of functions marked as tests"
+)]
+
+mod check;
+mod content;

@@ -1,0 +1,337 @@
+//! A test peer that speaks the protocol and lies: an insider with a real certificate, or somebody
+//! at the door with none.
+//!
+//! It shares the wire formats with the nodes, and the joining; the rest is written anew, so that it
+//! may do what no node does.
+
+mod content;
+mod door;
+
+pub use content::{Content, Lie, server};
+pub use door::{Knock, knock};
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream};
+use stork_node::config::NodeConfig;
+use stork_node::net::{read_raw, write_raw};
+use stork_node::{identity, join, run};
+use stork_publisher::charter::open;
+use stork_wire::charter::{BODY_VERSION, JoinToken, PeerRecord};
+use stork_wire::codec::{List, decode, encode};
+use stork_wire::frame::{
+    ALPN_BULK, ALPN_CONTROL, Frame, Hello, LinkClass, OverlayFrame, PROTOCOL_VERSION, PeerHint,
+};
+use stork_wire::ids::{FleetId, GroupId, NodeId};
+use stork_wire::item::Item;
+use stork_wire::limits::{FRAME_LEN_MAX, RECORD_LEN_MAX};
+use stork_wire::sign::{Envelope, SecretKey};
+use stork_wire::tls;
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+
+use crate::fleet::{Fleet, Host};
+use crate::forge::now;
+use crate::wait::PATIENCE_S;
+
+/// What a peer does.
+#[derive(Debug)]
+pub enum Deed {
+    /// Sends a frame on the control connection.
+    Send(Frame),
+    /// Sends any bytes there, without a length before them.
+    Raw(Vec<u8>),
+    /// Sends these bytes as a stream of a bulk connection.
+    Bulk(Vec<u8>),
+}
+
+/// What a peer does about a frame.
+pub type Manners = Box<dyn FnMut(&Frame) -> Vec<Deed> + Send>;
+
+/// Somebody with a key and perhaps a certificate.
+#[derive(Debug)]
+pub struct Peer {
+    runtime: Runtime,
+    endpoint: Endpoint,
+    key: Arc<SecretKey>,
+    hint: PeerHint,
+    fleet: FleetId,
+}
+
+/// A host as a peer dials it.
+#[must_use]
+pub fn place(host: &Host) -> (NodeId, SocketAddr) {
+    (host.id().parse().unwrap(), host.addr().parse().unwrap())
+}
+
+/// The groups of a charter.
+#[must_use]
+pub fn groups_of(fleet: &Fleet) -> Vec<GroupId> {
+    let (_, profile) = open(&fleet.charter).unwrap();
+    let mut groups: Vec<GroupId> = profile.groups.iter().map(|g| g.id).collect();
+    groups.sort_unstable();
+    groups
+}
+
+fn record(key: &SecretKey, fleet: FleetId, groups: Vec<GroupId>) -> Envelope {
+    let issued = now();
+    let record = PeerRecord {
+        version: BODY_VERSION,
+        node: NodeId(key.public().0),
+        incarnation: issued * 1_000,
+        addrs: List::empty(),
+        site: "default".parse().unwrap(),
+        groups: List::new(groups).unwrap(),
+        issued,
+        expires: issued + 3_600,
+    };
+    Envelope::sign(&record, fleet, key).unwrap()
+}
+
+impl Peer {
+    /// Joins by a real token, like any host, and keeps what it gets.
+    #[must_use]
+    pub fn enlist(fleet: &Fleet, name: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("state");
+        let config = NodeConfig { state, min_free_bytes: 0, ..NodeConfig::default() };
+        let store = run::open_store(&config).unwrap();
+        let (token, envelope) = JoinToken::from_text(&fleet.token(name)).unwrap();
+        let label = name.parse().unwrap();
+        let runtime = runtime();
+        let joining = join::join(&store, &config.state, &token, envelope, label);
+        let joined = runtime.block_on(joining).unwrap();
+        let key = identity::open_or_create(&config.state).unwrap();
+        let cert = store.get_state("cert").unwrap().unwrap();
+        let cert: Envelope = decode(&cert, RECORD_LEN_MAX).unwrap();
+        let record = record(&key, joined.fleet, groups_of(fleet));
+        Self::with(runtime, key, PeerHint { cert, record }, joined.fleet)
+    }
+
+    /// Somebody who shows whatever it likes.
+    #[must_use]
+    pub fn forged(key: SecretKey, hint: PeerHint, fleet: FleetId) -> Self {
+        Self::with(runtime(), key, hint, fleet)
+    }
+
+    fn with(runtime: Runtime, key: SecretKey, hint: PeerHint, fleet: FleetId) -> Self {
+        let bind = async { Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0))) };
+        let endpoint = runtime.block_on(bind).unwrap();
+        Self { runtime, endpoint, key: Arc::new(key), hint, fleet }
+    }
+
+    /// Who it is.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        NodeId(self.key.public().0)
+    }
+
+    /// What it says first.
+    #[must_use]
+    pub fn hello(&self) -> Hello {
+        let (peer, fleet, class) = (self.hint.clone(), self.fleet, LinkClass::Near);
+        Hello { protocol: PROTOCOL_VERSION, fleet, peer, class, starving: true }
+    }
+
+    /// Is admitted by a host; answers pings, and does nothing else by itself.
+    #[must_use]
+    pub fn dial(&self, host: &Host) -> Talk {
+        self.dial_with(host, Box::new(|_| Vec::new()))
+    }
+
+    /// The same with manners.
+    #[must_use]
+    pub fn dial_with(&self, host: &Host, manners: Manners) -> Talk {
+        let (connection, send, mut recv) = self.say_hello(host, &self.hello());
+        let ack = self.runtime.block_on(async {
+            let bytes = read_raw(&mut recv, 16 * FRAME_LEN_MAX).await;
+            bytes.map_err(|_e| connection.close_reason())
+        });
+        let ack = ack.unwrap_or_else(|why| panic!("{} is not admitted: {why:?}", self.node()));
+        let ack = Frame::from_bytes(&ack, 16 * FRAME_LEN_MAX).unwrap();
+        let Frame::HelloAck(ack) = ack else { panic!("no ack: {ack:?}") };
+        let (deeds, todo) = mpsc::unbounded_channel();
+        let (frames, inbox) = channel();
+        let (_, addr) = place(host);
+        let bulk = Dialler { key: Arc::clone(&self.key), endpoint: self.endpoint.clone(), addr };
+        let to = NodeId(ack.peer.cert.claimed::<stork_wire::charter::HostCert>().unwrap().node.0);
+        self.runtime.spawn(act(send, todo, bulk, to));
+        self.runtime.spawn(listen(recv, deeds.clone(), frames, manners));
+        let handle = self.runtime.handle().clone();
+        Talk { class: ack.class, connection, deeds, inbox, handle }
+    }
+
+    /// Opens a control connection and says this, without waiting for an answer.
+    #[must_use]
+    pub fn say_hello(&self, host: &Host, hello: &Hello) -> (Connection, SendStream, RecvStream) {
+        let (node, addr) = place(host);
+        let dialler = Dialler { key: Arc::clone(&self.key), endpoint: self.endpoint.clone(), addr };
+        self.runtime.block_on(async {
+            let connection = dialler.dial(node, ALPN_CONTROL).await;
+            let (mut send, recv) = connection.open_bi().await.unwrap();
+            let hello = Frame::Hello(Box::new(hello.clone()));
+            write_raw(&mut send, &encode(&hello)).await.unwrap();
+            (connection, send, recv)
+        })
+    }
+
+    /// How a host answers another hello: the words with which it closes.
+    #[must_use]
+    pub fn refused(&self, host: &Host, hello: &Hello) -> String {
+        let (connection, _send, mut recv) = self.say_hello(host, hello);
+        self.runtime.block_on(async move {
+            match read_raw(&mut recv, 16 * FRAME_LEN_MAX).await {
+                Ok(_) => "welcome".to_owned(),
+                Err(_) => connection.closed().await.to_string(),
+            }
+        })
+    }
+}
+
+/// A runtime of its own, so that tests may block.
+#[must_use]
+pub fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+}
+
+/// The quinn side of a TLS configuration.
+pub(crate) fn quic(config: rustls::ClientConfig) -> ClientConfig {
+    ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).unwrap()))
+}
+
+struct Dialler {
+    key: Arc<SecretKey>,
+    endpoint: Endpoint,
+    addr: SocketAddr,
+}
+
+impl Dialler {
+    async fn dial(&self, node: NodeId, alpn: &[u8]) -> Connection {
+        let config = quic(tls::client_config(&self.key, node, alpn).unwrap());
+        let connecting = self.endpoint.connect_with(config, self.addr, "stork").unwrap();
+        connecting.await.unwrap()
+    }
+}
+
+/// The writing half: does what it is told, one after the other.
+async fn act(
+    mut send: SendStream,
+    mut todo: mpsc::UnboundedReceiver<Deed>,
+    dialler: Dialler,
+    to: NodeId,
+) {
+    let mut bulk: Option<Connection> = None;
+    while let Some(deed) = todo.recv().await {
+        match deed {
+            Deed::Send(frame) => drop(write_raw(&mut send, &frame.to_bytes()).await),
+            Deed::Raw(bytes) => drop(send.write_all(&bytes).await),
+            Deed::Bulk(bytes) => {
+                if bulk.as_ref().is_none_or(|c| c.close_reason().is_some()) {
+                    bulk = Some(dialler.dial(to, ALPN_BULK).await);
+                }
+                let Some(connection) = &bulk else { continue };
+                let Ok(mut stream) = connection.open_uni().await else { continue };
+                // The host may stop reading at any time; that is what the test is about.
+                drop(stream.write_all(&bytes).await);
+                drop(stream.finish());
+            }
+        }
+    }
+}
+
+/// The reading half: keeps the link alive, and hands on everything.
+async fn listen(
+    mut recv: RecvStream,
+    deeds: mpsc::UnboundedSender<Deed>,
+    frames: std::sync::mpsc::Sender<Frame>,
+    mut manners: Manners,
+) {
+    while let Ok(bytes) = read_raw(&mut recv, FRAME_LEN_MAX).await {
+        let Ok(frame) = Frame::from_bytes(&bytes, FRAME_LEN_MAX) else { return };
+        if let Frame::Overlay(OverlayFrame::Ping { nonce, fingerprint, class }) = frame {
+            // The same fingerprint: so nothing differs, and nobody begins to compare heads.
+            let pong = OverlayFrame::Pong { nonce, fingerprint, class };
+            drop(deeds.send(Deed::Send(Frame::Overlay(pong))));
+        }
+        for deed in manners(&frame) {
+            drop(deeds.send(deed));
+        }
+        drop(frames.send(frame));
+    }
+}
+
+/// An admitted connection; ended when it is dropped.
+#[derive(Debug)]
+pub struct Talk {
+    /// The link that was granted.
+    pub class: LinkClass,
+    connection: Connection,
+    deeds: mpsc::UnboundedSender<Deed>,
+    inbox: Receiver<Frame>,
+    handle: tokio::runtime::Handle,
+}
+
+impl Talk {
+    /// Does something.
+    pub fn act(&self, deed: Deed) {
+        self.deeds.send(deed).unwrap();
+    }
+
+    /// Sends a frame.
+    pub fn send(&self, frame: Frame) {
+        self.act(Deed::Send(frame));
+    }
+
+    /// Sends an item along the tree.
+    pub fn push(&self, item: &Item) {
+        let item = Box::new(item.clone());
+        self.send(Frame::Overlay(OverlayFrame::Push { hop: 0, age_ms: 0, item }));
+    }
+
+    /// Waits for a frame.
+    pub fn wait<T>(&self, what: &str, mut look: impl FnMut(&Frame) -> Option<T>) -> T {
+        let until = Instant::now() + Duration::from_secs(PATIENCE_S);
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match self.inbox.recv_timeout(left) {
+                Ok(frame) => {
+                    if let Some(found) = look(&frame) {
+                        return found;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => panic!("waited in vain for: {what}"),
+                Err(RecvTimeoutError::Disconnected) => {
+                    panic!("the connection ended before: {what}: {:?}", self.end())
+                }
+            }
+        }
+    }
+
+    /// How the connection ended, if it did.
+    #[must_use]
+    pub fn end(&self) -> Option<String> {
+        self.connection.close_reason().map(|r| r.to_string())
+    }
+
+    /// Waits for the end of the connection, and how it was said.
+    #[must_use]
+    pub fn await_end(&self) -> String {
+        let closed = tokio::time::timeout(
+            Duration::from_secs(PATIENCE_S),
+            // The future must be made inside of the runtime for its timer.
+            async { self.connection.closed().await.to_string() },
+        );
+        let _inside = self.handle.enter();
+        self.handle.block_on(closed).unwrap()
+    }
+}
+
+impl Drop for Talk {
+    fn drop(&mut self) {
+        self.connection.close(0u32.into(), b"good bye");
+    }
+}
