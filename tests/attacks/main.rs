@@ -11,3 +11,6 @@
 
 mod check;
 mod content;
+mod door;
+mod items;
+mod pushing;
