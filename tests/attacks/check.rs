@@ -41,3 +41,16 @@ pub(crate) fn fails(out: &Output, code: i32, says: &str) {
     let last = error.trim_end().lines().last().unwrap_or_default();
     assert!(last.starts_with("help: ") && last.len() > 10, "no help: {error}");
 }
+
+/// The process of a host, by the folder that is its alone.
+pub(crate) fn pid_of(host: &Host) -> i32 {
+    let state = host.dir.join("state");
+    let is_it = |pid: &i32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words: Vec<_> = line.split(|b| *b == 0).collect();
+        words.contains(&b"run".as_slice()) && words.contains(&state.as_os_str().as_encoded_bytes())
+    };
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    let mut all = all.filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
+    all.find(is_it).unwrap()
+}

@@ -12,3 +12,6 @@
 
 mod check;
 mod content;
+mod door;
+mod items;
+mod pushing;

@@ -11,6 +11,7 @@
 
 pub mod compare;
 pub mod debs;
+pub mod feed;
 pub mod fleet;
 pub mod forge;
 pub mod hostile;

@@ -342,7 +342,7 @@ impl Driver {
 }
 
 /// Does the manifest say what the announcement said?
-fn fits(m: &Manifest, r: &Release) -> Result<(), &'static str> {
+pub(super) fn fits(m: &Manifest, r: &Release) -> Result<(), &'static str> {
     if m.tree.id() != r.tree {
         return Err("another tree");
     }

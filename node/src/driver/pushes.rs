@@ -10,6 +10,7 @@ use stork_wire::sign::Envelope;
 use stork_wire::text::{Arch, Label, PackageName};
 use tokio::sync::oneshot;
 
+use super::content::fits;
 use super::{Driver, Reply};
 use crate::trust::{AdmissionError, Refusal};
 
@@ -208,11 +209,10 @@ impl Driver {
                 return Err(missing("push every pack first"));
             }
         }
-        if manifest.tree.id() == r.tree {
-            Ok(())
-        } else {
-            Err(missing("the manifest has another tree"))
-        }
+        // Every host would refuse it; better that its publisher hears of it now.
+        fits(&manifest, r).map_err(|why| {
+            CommitError::Malformed(format!("the manifest contradicts its announcement: {why}"))
+        })
     }
 }
 

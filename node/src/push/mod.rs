@@ -31,6 +31,8 @@ pub const CONNECTIONS_MAX: usize = 16;
 const REQUESTS_MAX: usize = 8;
 /// A publisher that sends nothing for so long is given up.
 const STALL: Duration = Duration::from_secs(30);
+/// How long the last reply of a connection is waited for to arrive.
+const REPLY_WAIT: Duration = Duration::from_secs(3);
 /// Bytes read before they are written.
 const CHUNK: usize = 256 * 1024;
 /// Documents that a connection may bring before it says who it is: they prove themselves.
@@ -124,6 +126,8 @@ impl Service {
             let end = matches!(&outcome, Err(e) if e.code != Refusal::Trust);
             respond(&mut send, outcome).await;
             if end {
+                // The connection ends with this function; the reply must be there before it.
+                drop(timeout(REPLY_WAIT, send.stopped()).await);
                 return None;
             }
         }

@@ -34,7 +34,7 @@ pub enum Lie {
 }
 
 /// A release's content.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Content {
     /// The manifest's bytes.
     pub bytes: Vec<u8>,

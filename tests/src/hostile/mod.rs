@@ -179,6 +179,22 @@ impl Peer {
         })
     }
 
+    /// Sends bytes as the first stream of a connection for any protocol; how the host ended it.
+    #[must_use]
+    pub fn say(&self, node: NodeId, addr: SocketAddr, alpn: &[u8], bytes: &[u8]) -> String {
+        let dialler = Dialler { key: Arc::clone(&self.key), endpoint: self.endpoint.clone(), addr };
+        self.runtime.block_on(async {
+            let connection = dialler.dial(node, alpn).await;
+            // Kept until the end: a stream that is dropped is over.
+            let stream = if bytes.is_empty() { None } else { connection.open_bi().await.ok() };
+            let mut stream = stream;
+            if let Some((send, _)) = &mut stream {
+                drop(send.write_all(bytes).await);
+            }
+            connection.closed().await.to_string()
+        })
+    }
+
     /// How a host answers another hello: the words with which it closes.
     #[must_use]
     pub fn refused(&self, host: &Host, hello: &Hello) -> String {
@@ -320,13 +336,10 @@ impl Talk {
     /// Waits for the end of the connection, and how it was said.
     #[must_use]
     pub fn await_end(&self) -> String {
-        let closed = tokio::time::timeout(
-            Duration::from_secs(PATIENCE_S),
-            // The future must be made inside of the runtime for its timer.
-            async { self.connection.closed().await.to_string() },
-        );
-        let _inside = self.handle.enter();
-        self.handle.block_on(closed).unwrap()
+        self.handle.block_on(async {
+            let limit = Duration::from_secs(PATIENCE_S);
+            tokio::time::timeout(limit, self.connection.closed()).await.unwrap().to_string()
+        })
     }
 }
 
