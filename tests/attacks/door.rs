@@ -1,5 +1,5 @@
-//! Whoever does not keep to the protocol is shut out, at once or after three seconds, and nobody else
-//! notices.
+//! Whoever does not keep to the protocol is shut out, at once or after three seconds, and nobody
+//! else notices.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,8 @@ use stork_wire::sign::{Envelope, SecretKey};
 
 use crate::check::{await_counter, has_event, untouched};
 
-/// A fleet of two hosts with one release, of which the second one shows it to a VM, and the content.
+/// A fleet of two hosts with one release, of which the second one shows it to a VM, and the
+/// content.
 fn small_fleet() -> (Fleet, Content) {
     let fleet = Fleet::new(&["web"], 2);
     let host = &fleet.hosts[1];
@@ -41,8 +42,8 @@ fn net(host: &Host, what: &str) -> u64 {
     host.tell(&["status"])["net"][what].as_u64().unwrap()
 }
 
-/// TLS without a key, with an X.509 certificate, for another protocol or for none: the handshake fails,
-/// and is counted. A dialler that expects another host there goes away by itself.
+/// TLS without a key, with an X.509 certificate, for another protocol or for none: the handshake
+/// fails, and is counted. A dialler that expects another host there goes away by itself.
 #[test]
 fn t077_t078_only_raw_keys_and_known_protocols_get_in() {
     let (fleet, _) = small_fleet();
@@ -106,8 +107,9 @@ fn first_words(fleet: &Fleet) {
     await_counter(host, "connections_refused", "not_admitted", 1);
 }
 
-/// A first frame that is too long, garbage, not canonical or not a hello, no frame at all, and a bulk
-/// connection before any hello: closed within seconds, each with its counter, and others go on.
+/// A first frame that is too long, garbage, not canonical or not a hello, no frame at all, and a
+/// bulk connection before any hello: closed within seconds, each with its counter, and others go
+/// on.
 #[test]
 fn t075_t076_whoever_does_not_say_hello_is_shut_out() {
     let (fleet, _) = small_fleet();
@@ -130,8 +132,9 @@ fn expired(fleet: &Fleet, key: &SecretKey) -> stork_wire::frame::PeerHint {
     stork_wire::frame::PeerHint { cert, ..good }
 }
 
-/// A hello with an expired certificate, with the certificate of another key, of another fleet, signed
-/// by the host itself, or of another version of the protocol: refused, each counted, no bulk after it.
+/// A hello with an expired certificate, with the certificate of another key, of another fleet,
+/// signed by the host itself, or of another version of the protocol: refused, each counted, no bulk
+/// after it.
 #[test]
 fn t076_wrong_certificates_are_refused() {
     let (fleet, _) = small_fleet();

@@ -161,8 +161,8 @@ fn t001_t002_t020_t036_t047_t048_forged_entries_by_gossip() {
     host.await_vm("vm", &[("acme-app", "3")]);
 }
 
-/// An insider that sends three items with wrong signatures on one link is cut off, and stays cut off
-/// for a while; the host and its other links go on.
+/// An insider that sends three items with wrong signatures on one link is cut off, and stays cut
+/// off for a while; the host and its other links go on.
 #[test]
 fn t063_three_bad_signatures_end_a_link() {
     let fleet = fleet_for("acme-*", 2);
@@ -181,8 +181,8 @@ fn t063_three_bad_signatures_end_a_link() {
     assert_eq!(host.tell(&["status"])["links"], 1, "the honest link stays");
 }
 
-/// The same forgeries as a publisher's order: each is refused by trust or as malformed, counted, and
-/// the feed stays where it is. The command says so with exit code 4.
+/// The same forgeries as a publisher's order: each is refused by trust or as malformed, counted,
+/// and the feed stays where it is. The command says so with exit code 4.
 #[test]
 fn t001_t002_t020_t036_t047_t048_forged_entries_by_push() {
     let fleet = fleet_for("acme-*", 2);

@@ -96,9 +96,9 @@ fn repacked(content: &Content, change: impl FnOnce(&mut Packing)) -> Vec<u8> {
     encode(&manifest)
 }
 
-/// A publisher that was let in: packs with wrong bytes, too many, too few, too large; a manifest that
-/// is not canonical, breaks a rule, or is not the one announced; a commit before its content. Each is
-/// refused with its own code, nothing is kept, and the right bytes are taken after that.
+/// A publisher that was let in: packs with wrong bytes, too many, too few, too large; a manifest
+/// that is not canonical, breaks a rule, or is not the one announced; a commit before its content.
+/// Each is refused with its own code, nothing is kept, and the right bytes are taken after that.
 #[test]
 fn t085_t095_wrong_content_by_push() {
     let fleet = Fleet::new(&["web"], 1);
@@ -227,10 +227,10 @@ fn one_file(fleet: &Fleet, version: &str, len: usize) -> Content {
     Content::of_folder(&file, "app", version)
 }
 
-/// A publisher that may publish announces packs that hold 1 GiB where 64 KiB are declared, that ask for
-/// a huge window, that hold other bytes than the files, and that end too early. The host takes no
-/// more than what was declared: each release fails with its own reason, memory stays bounded, the VM
-/// keeps what it had, and the next good release is shown.
+/// A publisher that may publish announces packs that hold 1 GiB where 64 KiB are declared, that ask
+/// for a huge window, that hold other bytes than the files, and that end too early. The host takes
+/// no more than what was declared: each release fails with its own reason, memory stays bounded,
+/// the VM keeps what it had, and the next good release is shown.
 #[test]
 fn t086_bombs_of_an_authorised_publisher() {
     let fleet = Fleet::new(&["web"], 2);
@@ -270,8 +270,8 @@ fn t086_bombs_of_an_authorised_publisher() {
     stork_tests::compare::compare_with_folder(&host.target("vm"), &good.file);
 }
 
-/// A manifest with another number of bytes than its announcement: the host that it is pushed to refuses
-/// it, and a host that hears of it from an insider does not fetch what it names.
+/// A manifest with another number of bytes than its announcement: the host that it is pushed to
+/// refuses it, and a host that hears of it from an insider does not fetch what it names.
 fn contradicts(fleet: &Fleet, small: &Content) {
     let host = &fleet.hosts[1];
     let feed = Feed::read(fleet);
