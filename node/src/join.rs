@@ -74,7 +74,8 @@ impl JoinError {
             Self::Already(_) => 0,
             Self::Unreachable(_) => 75,
             Self::Refused(_) | Self::Untrusted(_) => 4,
-            Self::Store(_) | Self::Identity(_) => 1,
+            Self::Store(e) => e.exit_code(),
+            Self::Identity(_) => 1,
         }
     }
 }

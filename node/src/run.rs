@@ -73,10 +73,10 @@ impl RunError {
     pub const fn exit_code(&self) -> u8 {
         match self {
             Self::NotJoined(_) | Self::Bind(_) => 78,
-            Self::Store(StoreError::Unwritable { .. }) | Self::Socket(SocketError::Io { .. }) => 77,
-            Self::Store(StoreError::NoSpace { .. } | StoreError::InUse { .. })
-            | Self::Socket(SocketError::InUse(_)) => 75,
-            Self::Store(_) | Self::Identity(_) | Self::Other(_) => 1,
+            Self::Socket(SocketError::Io { .. }) => 77,
+            Self::Socket(SocketError::InUse(_)) => 75,
+            Self::Store(e) => e.exit_code(),
+            Self::Identity(_) | Self::Other(_) => 1,
         }
     }
 }

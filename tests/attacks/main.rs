@@ -12,6 +12,9 @@
 
 mod check;
 mod content;
+mod disk;
 mod door;
 mod items;
+mod operator;
+mod packages;
 mod pushing;

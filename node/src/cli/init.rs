@@ -28,7 +28,7 @@ pub(super) fn init(config: &NodeConfig, files: &Files, name: Label, site: Label)
     };
     let store = match run::open_store(config) {
         Ok(store) => store,
-        Err(e) => return failure(&e.to_string(), &causes(&e), e.help(), 1),
+        Err(e) => return failure(&e.to_string(), &causes(&e), e.help(), e.exit_code()),
     };
     report(join::found(&store, &config.state, &charter, &key, name, site))
 }

@@ -292,7 +292,7 @@ fn join_fleet(config: &NodeConfig, token: &str, name: Option<Label>) -> ExitCode
     };
     let store = match run::open_store(config) {
         Ok(store) => store,
-        Err(e) => return failure(&e.to_string(), &causes(&e), e.help(), 1),
+        Err(e) => return failure(&e.to_string(), &causes(&e), e.help(), e.exit_code()),
     };
     let name = name.or_else(|| token.name.clone()).unwrap_or_else(host_name);
     let joined = match runtime() {

@@ -153,10 +153,12 @@ impl Driver {
                 self.planner_input(Input::PieceFailed { swarm, piece, from, fault });
             }
             Err(PieceFault::Disk(e)) => {
+                // Ours, and not the sender's: nobody is blamed, and nobody asked, until there is room.
                 self.counters.add("pieces", "disk");
-                self.event("piece_not_written", e.to_string());
-                let fault = Fault::Stalled;
-                self.planner_input(Input::PieceFailed { swarm, piece, from, fault });
+                if let Some(id) = self.swarms.get(&swarm).map(|s| s.manifest) {
+                    self.leave(swarm);
+                    self.fail(id, &e.to_string());
+                }
             }
         }
     }

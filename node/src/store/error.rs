@@ -196,6 +196,19 @@ impl StoreError {
         }
     }
 
+    /// The exit code of a command that fails with this (design §11).
+    #[must_use]
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Unwritable { .. } => 77,
+            Self::NoSpace { .. }
+            | Self::NoInodes { .. }
+            | Self::DiskFull { .. }
+            | Self::InUse { .. } => 75,
+            _ => 1,
+        }
+    }
+
     /// Is it that the disk has no room, so that the same may succeed later?
     #[must_use]
     pub const fn is_no_space(&self) -> bool {

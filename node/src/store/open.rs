@@ -54,7 +54,11 @@ fn prepare_folder(dir: &Path) -> Result<bool, StoreError> {
         std::fs::create_dir_all(parent).map_err(unwritable)?;
     }
     let existed = dir.exists();
-    write::make_dir(dir).map_err(opening)?;
+    // Whatever the system says to this, also that there is no such place: not a folder for us.
+    write::make_dir(dir).map_err(|f| match opening(f) {
+        StoreError::Io { path, source, .. } => StoreError::Unwritable { path, source },
+        e => e,
+    })?;
     let meta = std::fs::metadata(dir).map_err(unwritable)?;
     if !meta.is_dir() {
         return Err(unwritable(io::Error::from(io::ErrorKind::NotADirectory)));

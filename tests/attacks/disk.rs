@@ -1,0 +1,132 @@
+//! A disk that is full before a fetch and one that fills up in the middle of it.
+
+use std::fs;
+use std::path::PathBuf;
+
+use stork_tests::compare::compare_with_folder;
+use stork_tests::fleet::{Fleet, Host, Namespace, VmFile, noise};
+use stork_tests::wait::wait_until;
+
+use crate::check::{await_counter, has_event, pid_of};
+
+const MIB: usize = 1 << 20;
+
+/// A fleet whose second host has its state on a small disk of its own, and shows a first release.
+struct Small {
+    fleet: Fleet,
+    /// The disk as this test sees it.
+    disk: PathBuf,
+}
+
+impl Small {
+    fn new(size: &str) -> Option<Self> {
+        let namespace = match Namespace::new() {
+            Ok(namespace) => namespace,
+            Err(why) => {
+                eprintln!("skipped: {why}");
+                return None;
+            }
+        };
+        let mut fleet = Fleet::inside(namespace, &["web"], 1);
+        let state = fleet.stranger("host-2").dir.join("state");
+        fs::create_dir(&state).unwrap();
+        let namespace = fleet.namespace().unwrap();
+        let mut mount = namespace.command("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={size},mode=700"), "tmpfs"]).arg(&state);
+        assert!(mount.status().unwrap().success());
+        let disk = namespace.see(&state);
+        fleet.enlist().start();
+        let small = Self { fleet, disk };
+        let host = small.host();
+        host.write_vm("vm", &VmFile::usual(&["web"], &host.target("vm")).mounted());
+        small.push("1", 10_000);
+        host.await_vm("vm", &[("app", "1")]);
+        Some(small)
+    }
+
+    fn host(&self) -> &Host {
+        &self.fleet.hosts[1]
+    }
+
+    fn push(&self, version: &str, len: usize) -> PathBuf {
+        let bytes = noise(version, len);
+        let package = self.fleet.package("app", version, &[("app.bin", &bytes)]);
+        self.fleet.push(&package, &["web"]);
+        package.file
+    }
+
+    fn grow(&self, size: &str) {
+        let state = self.host().dir.join("state");
+        let mut mount = self.fleet.namespace().unwrap().command("mount");
+        mount.args(["-o", &format!("remount,size={size}")]).arg(state);
+        assert!(mount.status().unwrap().success());
+    }
+
+    /// The host answers, its store can write, and its VM shows the first release.
+    fn unharmed(&self) {
+        let host = self.host();
+        let status = host.tell(&["status"]);
+        assert_eq!(status["store"]["ok"], true, "{status}");
+        assert_eq!(host.vm_shows("vm")["app"], "1");
+        let seen = fs::read(host.seen("vm").join("app.bin")).unwrap();
+        assert_eq!(seen, noise("1", 10_000));
+        assert_eq!(status["links"], 1, "{status}");
+    }
+
+    fn completes(&self, version: &str, file: &std::path::Path) {
+        self.host().await_vm("vm", &[("app", version)]);
+        compare_with_folder(&self.host().seen("vm"), file);
+        self.host().verify_store();
+    }
+}
+
+/// A release larger than the free space is refused before a byte is fetched, with a counter and an
+/// error that says how much is needed; the VM keeps its view and the host answers. When the disk has
+/// grown, it is fetched without anybody doing anything.
+#[test]
+fn t088_a_release_that_does_not_fit_is_refused_and_comes_later() {
+    let Some(small) = Small::new("40M") else { return };
+    let host = small.host();
+    let file = small.push("2", 32 * MIB);
+    await_counter(host, "fetches_refused", "no_space", 1);
+    assert!(has_event(host, "content_failed", "no space: "));
+    let release = host.release("app", "2").unwrap();
+    assert!(release["state"].as_str().unwrap().contains("must stay free"), "{release}");
+    assert_eq!(release["fetched_bytes"], 0, "{release}");
+    small.unharmed();
+    small.grow("300M");
+    small.completes("2", &file);
+}
+
+fn signal(host: &Host, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(pid_of(host)).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
+}
+
+/// Somebody else fills the disk while a release comes: what was fetched is kept or given up, the VM
+/// keeps its view, and the host answers and is not harmed. With room again it goes on by itself.
+#[test]
+fn t088_a_disk_that_fills_up_in_the_middle_of_a_fetch() {
+    let Some(small) = Small::new("60M") else { return };
+    let host = small.host();
+    let origin = &small.fleet.hosts[0];
+    // The origin stands still once the fetch has begun, so that the disk is full before the rest.
+    let file = small.push("2", 12 * MIB);
+    wait_until("the fetch to begin", || has_event(host, "fetch_begun", "app 2"));
+    signal(origin, rustix::process::Signal::STOP);
+    let fill = small.disk.join("somebody-else");
+    let free = rustix::fs::statvfs(&small.disk).unwrap();
+    let free = usize::try_from(free.f_bavail * free.f_frsize).unwrap();
+    let filled = fs::write(&fill, noise("fill", free + MIB));
+    assert!(filled.is_err(), "the disk is full");
+    signal(origin, rustix::process::Signal::CONT);
+    wait_until("the release to fail", || {
+        let state = host.release("app", "2").unwrap()["state"].clone();
+        state.as_str().unwrap().starts_with("failed: no space")
+    });
+    await_counter(host, "fetches_refused", "no_space", 1);
+    assert_eq!(host.counter("peers_blamed", "false_have"), 0, "nobody else is to blame");
+    small.unharmed();
+    fs::remove_file(&fill).unwrap();
+    small.completes("2", &file);
+}
