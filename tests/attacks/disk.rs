@@ -81,8 +81,8 @@ impl Small {
 }
 
 /// A release larger than the free space is refused before a byte is fetched, with a counter and an
-/// error that says how much is needed; the VM keeps its view and the host answers. When the disk has
-/// grown, it is fetched without anybody doing anything.
+/// error that says how much is needed; the VM keeps its view and the host answers. When the disk
+/// has grown, it is fetched without anybody doing anything.
 #[test]
 fn t088_a_release_that_does_not_fit_is_refused_and_comes_later() {
     let Some(small) = Small::new("40M") else { return };

@@ -1,5 +1,5 @@
-//! An operator's mistakes: files, folders, ports and commands. Each is refused with an exit code of its
-//! class and a line that says what to do; a daemon that runs goes on with what it had.
+//! An operator's mistakes: files, folders, ports and commands. Each is refused with an exit code of
+//! its class and a line that says what to do; a daemon that runs goes on with what it had.
 
 use std::fs;
 use std::net::UdpSocket;
@@ -40,9 +40,9 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// `node.toml` and VM files with a misspelt key, a wrong type, broken syntax or a rule that is broken:
-/// the message has file, line and a hint, `check-config` exits with 78, and a daemon that runs keeps
-/// the last good file in force.
+/// `node.toml` and VM files with a misspelt key, a wrong type, broken syntax or a rule that is
+/// broken: the message has file, line and a hint, `check-config` exits with 78, and a daemon that
+/// runs keeps the last good file in force.
 #[test]
 fn bad_configuration_names_file_line_and_remedy() {
     let fleet = Fleet::new(&["web"], 1);
@@ -100,8 +100,8 @@ fn bad_configuration_names_file_line_and_remedy() {
     assert!(host.node(&["check-config"]).status.success());
 }
 
-/// A port in use, a folder that cannot be written, a folder or socket that another daemon uses, a host
-/// that has not joined: each with its exit code, and the daemon that was there first goes on.
+/// A port in use, a folder that cannot be written, a folder or socket that another daemon uses, a
+/// host that has not joined: each with its exit code, and the daemon that was there first goes on.
 #[test]
 fn a_daemon_that_cannot_start_says_why() {
     let mut fleet = Fleet::new(&["web"], 1);

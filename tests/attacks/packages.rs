@@ -1,5 +1,5 @@
-//! Package files that are broken or hostile: refused with the entry's name and a remedy, and nothing
-//! is written or published.
+//! Package files that are broken or hostile: refused with the entry's name and a remedy, and
+//! nothing is written or published.
 
 use std::fs;
 use std::io::Write;
@@ -168,9 +168,9 @@ fn pack(file: &Path, out: &Path) -> Command {
     command
 }
 
-/// A cut `.deb`, paths with `..` and from `/`, files through a symbolic link, hard links out of the tree,
-/// one path twice, and bombs of 1 GiB: `pack` and `push` name the entry and a remedy, and exit with 1;
-/// nothing is written, sent or announced.
+/// A cut `.deb`, paths with `..` and from `/`, files through a symbolic link, hard links out of the
+/// tree, one path twice, and bombs of 1 GiB: `pack` and `push` name the entry and a remedy, and
+/// exit with 1; nothing is written, sent or announced.
 #[test]
 fn t095_t096_hostile_packages_are_not_packed() {
     let fleet = Fleet::new(&["web"], 1);
@@ -204,8 +204,8 @@ fn t095_t096_hostile_packages_are_not_packed() {
     fails(&bare.output().unwrap(), 2, "--name");
 }
 
-/// A `push` to nobody, to a group that the charter lacks, and with words that mean nothing: each has
-/// the exit code of its class.
+/// A `push` to nobody, to a group that the charter lacks, and with words that mean nothing: each
+/// has the exit code of its class.
 #[test]
 fn push_says_by_its_exit_code_what_went_wrong() {
     let fleet = Fleet::new(&["web"], 1);

@@ -153,7 +153,8 @@ impl Driver {
                 self.planner_input(Input::PieceFailed { swarm, piece, from, fault });
             }
             Err(PieceFault::Disk(e)) => {
-                // Ours, and not the sender's: nobody is blamed, and nobody asked, until there is room.
+                // Ours, and not the sender's: nobody is blamed, and nobody asked, until there is
+                // room.
                 self.counters.add("pieces", "disk");
                 if let Some(id) = self.swarms.get(&swarm).map(|s| s.manifest) {
                     self.leave(swarm);
