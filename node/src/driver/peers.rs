@@ -168,7 +168,7 @@ impl Driver {
                 self.dialling.remove(&node);
                 tracing::debug!(peer = %node.short(), %why, "dial failed");
                 self.counters.add("dials", "failed");
-                self.overlay_input(Input::DialFailed { node });
+                self.dial_failed(node);
             }
             NetEvent::Frame { conn, node, frame } => self.on_frame(conn, node, frame),
             NetEvent::Closed { conn, node, why, at_fault } => {
@@ -194,6 +194,16 @@ impl Driver {
             return true;
         }
         old.dialled_by == new_dialled_by || new_dialled_by == self.me.max(node)
+    }
+
+    /// A dial came to nothing. A host that is connected all the same is not dead: it only does not
+    /// give us a link that way.
+    fn dial_failed(&mut self, node: NodeId) {
+        let peer = self.known_host(node).filter(|_| self.connections.contains_key(&node));
+        self.overlay_input(match peer {
+            Some(peer) => Input::Linked { peer, class: LinkClass::Transient, hints: Vec::new() },
+            None => Input::DialFailed { node },
+        });
     }
 
     fn on_answered(&mut self, connected: Connected, ack: &HelloAck) {
