@@ -1,9 +1,9 @@
 //! Postcard with bounds and a canonical form.
 //!
 //! Postcard alone accepts non-minimal varints and trailing bytes, and lets a short message ask for
-//! huge allocations. Here every collection has a bound in its type ([`List`], [`Blob`],
-//! [`crate::text::Text`]) which is checked before memory is taken, and [`decode`] refuses bytes
-//! that are not exactly what [`encode`] would have written (attack A27).
+//! huge allocations. Here every collection has a bound in its type ([`List`], [`Blob`], the types
+//! of [`crate::text`]) which is checked before memory is taken, and [`decode`] refuses bytes that
+//! are not exactly what [`encode`] would have written (attack A27).
 
 use core::fmt;
 use core::marker::PhantomData;
