@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use stork_tests::compare::compare_with_folder;
 use stork_tests::fleet::{Fleet, Host, VmFile, noise};
-use stork_tests::hostile::{Content, Lie, Peer, server};
+use stork_tests::hostile::{Content, Lie, Manners, Peer, server};
 use stork_tests::wait::wait_until;
+use stork_wire::frame::{Frame, LinkClass, TransferFrame};
 
 use crate::check::{await_counter, has_event, untouched};
 
@@ -17,11 +18,27 @@ fn counted(host: &Host, name: &str, expected: &[(&str, u64)]) {
     }
 }
 
+<<<<<<< HEAD
 /// The only honest source is down, and four insiders with real certificates serve a manifest and
 /// then its pieces: with a flipped bit, a byte too many, a byte too few, and another length in the
 /// header. Each lie has its counter, each liar is blamed and asked no more; nothing of it is kept,
 /// shown or passed on to a third host. When the honest source is back, both hosts get the release
 /// from it.
+=======
+/// The same manners, but for the question who has the manifest.
+fn unasked(mut manners: Manners) -> Manners {
+    Box::new(move |frame| match frame {
+        Frame::Transfer(TransferFrame::Interest(_)) => Vec::new(),
+        frame => manners(frame),
+    })
+}
+
+/// The only honest source is down, and four insiders with real certificates serve a manifest and
+/// then its pieces: with a flipped bit, a byte too many, a byte too few, and another length in the
+/// header. Each lie has its counter, each liar is blamed and asked no more; nothing of it is kept,
+/// shown or passed on to a third host. When the honest source is back, both hosts get the release
+/// from it.
+>>>>>>> attacks
 #[test]
 fn t085_t087_tampered_bytes_are_refused_and_blamed() {
     let mut fleet = Fleet::new(&["web"], 3);
@@ -46,8 +63,11 @@ fn t085_t087_tampered_bytes_are_refused_and_blamed() {
     let content = Arc::new(Content::of_folder(&new.file, "app", "2"));
     let manifest = fleet.hosts[1].release("app", "2").unwrap()["manifest"].clone();
     assert_eq!(manifest, content.reference.id.to_string(), "packed as the publisher packs");
-    let peers: Vec<Peer> =
-        (0..=LIES.len()).map(|i| Peer::enlist(&fleet, &format!("liar-{i}"))).collect();
+    let peers: Vec<Peer> = (0..=LIES.len())
+        .map(|i| Peer::enlist(&fleet, &format!("liar-{i}")))
+        .zip([false, true].into_iter().cycle())
+        .map(|(peer, far)| if far { peer.far() } else { peer })
+        .collect();
     let (honest, liars) = peers.split_last().unwrap();
     fleet.hosts[0].kill9();
 
@@ -55,6 +75,10 @@ fn t085_t087_tampered_bytes_are_refused_and_blamed() {
     let lying = |lie: &Lie| server(&content, *lie, *lie);
     let talks: Vec<_> =
         liars.iter().zip(&LIES).map(|(p, lie)| p.dial_with(victim, lying(lie))).collect();
+    let helper = honest.dial_with(victim, unasked(server(&content, Lie::No, Lie::Flipped)));
+    for talk in talks.iter().chain([&helper]) {
+        assert_ne!(talk.class, LinkClass::Transient);
+    }
     for host in &fleet.hosts[1..] {
         host.write_vm("vm", &VmFile::usual(&["web"], &host.target("vm")));
         drop(host.tell(&["reload"]));
@@ -69,7 +93,8 @@ fn t085_t087_tampered_bytes_are_refused_and_blamed() {
     assert_eq!(victim.counter("contents", "whole"), before);
 
     // With the true manifest from a fifth peer the host goes on to the pieces.
-    let helper = honest.dial_with(victim, server(&content, Lie::No, Lie::Flipped));
+    let id = content.reference.id;
+    helper.send(Frame::Transfer(TransferFrame::HasManifest(id)));
     counted(victim, "peers_blamed", &[("bad_piece", 5)]);
     counted(victim, "pieces", &[("bad", 2)]);
     counted(victim, "streams_failed", &by_length.map(|(why, n)| (why, n + 1)));

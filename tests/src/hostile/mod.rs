@@ -60,6 +60,7 @@ pub struct Peer {
     key: Arc<SecretKey>,
     hint: PeerHint,
     fleet: FleetId,
+    class: LinkClass,
 }
 
 /// A host as a peer dials it.
@@ -121,7 +122,14 @@ impl Peer {
     fn with(runtime: Runtime, key: SecretKey, hint: PeerHint, fleet: FleetId) -> Self {
         let bind = async { Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0))) };
         let endpoint = runtime.block_on(bind).unwrap();
-        Self { runtime, endpoint, key: Arc::new(key), hint, fleet }
+        Self { runtime, endpoint, key: Arc::new(key), hint, fleet, class: LinkClass::Near }
+    }
+
+    /// Asks for a far link from now on: a host has room for a few inbound links of each class only.
+    #[must_use]
+    pub const fn far(mut self) -> Self {
+        self.class = LinkClass::Far;
+        self
     }
 
     /// Who it is.
@@ -133,7 +141,7 @@ impl Peer {
     /// What it says first.
     #[must_use]
     pub fn hello(&self) -> Hello {
-        let (peer, fleet, class) = (self.hint.clone(), self.fleet, LinkClass::Near);
+        let (peer, fleet, class) = (self.hint.clone(), self.fleet, self.class);
         Hello { protocol: PROTOCOL_VERSION, fleet, peer, class, starving: true }
     }
 
