@@ -18,13 +18,6 @@ fn counted(host: &Host, name: &str, expected: &[(&str, u64)]) {
     }
 }
 
-<<<<<<< HEAD
-/// The only honest source is down, and four insiders with real certificates serve a manifest and
-/// then its pieces: with a flipped bit, a byte too many, a byte too few, and another length in the
-/// header. Each lie has its counter, each liar is blamed and asked no more; nothing of it is kept,
-/// shown or passed on to a third host. When the honest source is back, both hosts get the release
-/// from it.
-=======
 /// The same manners, but for the question who has the manifest.
 fn unasked(mut manners: Manners) -> Manners {
     Box::new(move |frame| match frame {
@@ -38,7 +31,6 @@ fn unasked(mut manners: Manners) -> Manners {
 /// header. Each lie has its counter, each liar is blamed and asked no more; nothing of it is kept,
 /// shown or passed on to a third host. When the honest source is back, both hosts get the release
 /// from it.
->>>>>>> attacks
 #[test]
 fn t085_t087_tampered_bytes_are_refused_and_blamed() {
     let mut fleet = Fleet::new(&["web"], 3);
@@ -76,9 +68,7 @@ fn t085_t087_tampered_bytes_are_refused_and_blamed() {
     let talks: Vec<_> =
         liars.iter().zip(&LIES).map(|(p, lie)| p.dial_with(victim, lying(lie))).collect();
     let helper = honest.dial_with(victim, unasked(server(&content, Lie::No, Lie::Flipped)));
-    for talk in talks.iter().chain([&helper]) {
-        assert_ne!(talk.class, LinkClass::Transient);
-    }
+    assert!(talks.iter().chain([&helper]).all(|t| t.class != LinkClass::Transient));
     for host in &fleet.hosts[1..] {
         host.write_vm("vm", &VmFile::usual(&["web"], &host.target("vm")));
         drop(host.tell(&["reload"]));
