@@ -330,7 +330,7 @@ pub fn verify(dir: &Path) -> Result<Verification, InspectError> {
     let delta = manifest.packing.packs(Variant::Delta);
     for pack in &delta {
         let bytes = fetch(pack).map_err(|source| UnpackError::Read { pack: pack.id, source })?;
-        check_pack(pack, &bytes, manifest.packing.piece_len)?;
+        check_pack(pack, &bytes)?;
     }
     let contents = unpack(&manifest, Variant::Full, None, &fetch)?;
     Ok(Verification {

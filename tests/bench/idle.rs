@@ -85,7 +85,7 @@ async fn enroll(lab: &Lab, config: &NodeConfig) -> Result<()> {
 }
 
 /// Processor time in hundredths of a second, user and system.
-fn cpu_ticks(pid: u32) -> Result<u64> {
+pub(crate) fn cpu_ticks(pid: u32) -> Result<u64> {
     let stat = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat"))?;
     let rest = stat.rsplit_once(')').context("no name")?.1;
     let fields: Vec<&str> = rest.split_whitespace().collect();

@@ -8,11 +8,12 @@ use anyhow::{Context, Result, anyhow};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{ClientConfig, Endpoint, ServerConfig};
 use serde_json::{Value, json};
-use stork_tests::lab::{Lab, wait_for};
+use stork_tests::lab::{Lab, wait_every};
 use stork_wire::ids::NodeId;
 use stork_wire::sign::SecretKey;
 use stork_wire::tls;
 
+use super::idle::cpu_ticks;
 use super::{noise, percentile};
 
 /// Measures `runs` transfers of `mib` MiB of each kind.
@@ -25,13 +26,18 @@ pub(crate) async fn run(mib: usize, runs: usize) -> Result<Value> {
     std::fs::create_dir(&package)?;
     let (mut ours, mut plain, mut ratios, mut unpack) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut ours_cpu, mut plain_cpu) = (Vec::new(), Vec::new());
     for i in 0..runs {
         let seed = u8::try_from(i % 250)?;
         std::fs::write(package.join("blob"), noise(mib << 20, seed))?;
         let version = format!("{}", i + 1);
         lab.publish(&package, "blob", &version).await?;
-        let (fetch_s, unpack_s) = stork_run(&lab, &version).await?;
-        let plain_s = plain_run(&lab, noise(mib << 20, seed)).await?;
+        let (fetch_s, unpack_s, cpu_s) = stork_run(&lab, &version).await?;
+        ours_cpu.push(cpu_s);
+        let bytes = noise(mib << 20, seed);
+        let before = cpu_ticks(std::process::id())?;
+        let plain_s = plain_run(&lab, bytes).await?;
+        plain_cpu.push(seconds(before, cpu_ticks(std::process::id())?));
         #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
         let rate = |s: f64| mib as f64 / s;
         ours.push(rate(fetch_s));
@@ -40,7 +46,7 @@ pub(crate) async fn run(mib: usize, runs: usize) -> Result<Value> {
         ratios.push(plain_s / fetch_s);
     }
     lab.stop().await?;
-    for all in [&mut ours, &mut plain, &mut ratios, &mut unpack] {
+    for all in [&mut ours, &mut plain, &mut ratios, &mut unpack, &mut ours_cpu, &mut plain_cpu] {
         all.sort_by(f64::total_cmp);
     }
     let three =
@@ -49,21 +55,33 @@ pub(crate) async fn run(mib: usize, runs: usize) -> Result<Value> {
         "schema": "stork.bench.pair/v1", "mib": mib, "runs": runs,
         "stork_mib_s": three(&ours), "plain_quinn_mib_s": three(&plain),
         "ratio": three(&ratios), "unpack_mib_s": three(&unpack),
+        "stork_cpu_s": three(&ours_cpu), "plain_quinn_cpu_s": three(&plain_cpu),
     }))
 }
 
-/// Seconds from the first grant to all pieces durable, and from there to all files durable.
-async fn stork_run(lab: &Lab, version: &str) -> Result<(f64, f64)> {
+/// Hundredths of a second as seconds.
+#[expect(clippy::cast_precision_loss, reason = "a few hundred")]
+fn seconds(from: u64, to: u64) -> f64 {
+    to.saturating_sub(from) as f64 / 100.0
+}
+
+/// Seconds from the first grant to all pieces durable, from there to all files durable, and of
+/// processor time for the first part.
+async fn stork_run(lab: &Lab, version: &str) -> Result<(f64, f64, f64)> {
     let node = lab.nodes.get(1).context("no second node")?;
     let text = format!("blob {version}");
     let limit = Duration::from_secs(300);
-    let at = |kind: &'static str| wait_for(kind, limit, || node.event_ms(kind, &text));
+    // Seldom, since each look costs time; the event itself says when it was.
+    let every = Duration::from_millis(50);
+    let at = |kind: &'static str| wait_every(every, kind, limit, || node.event_ms(kind, &text));
     let begun = at("fetch_begun").await?;
+    let before = cpu_ticks(std::process::id())?;
     let fetched = at("fetched").await?;
+    let cpu = seconds(before, cpu_ticks(std::process::id())?);
     let whole = at("content_whole").await?;
-    let seconds =
+    let apart =
         |from: u64, to: u64| Duration::from_millis(to.saturating_sub(from).max(1)).as_secs_f64();
-    Ok((seconds(begun, fetched), seconds(fetched, whole)))
+    Ok((apart(begun, fetched), apart(fetched, whole), cpu))
 }
 
 /// Seconds from connecting to the bytes being written and fsynced, over one stream of plain QUIC.

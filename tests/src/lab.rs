@@ -57,6 +57,16 @@ pub fn free_addr() -> Result<SocketAddr> {
 pub async fn wait_for<T, F: Future<Output = Option<T>>>(
     what: &str,
     limit: Duration,
+    check: impl FnMut() -> F,
+) -> Result<T> {
+    wait_every(Duration::from_millis(10), what, limit, check).await
+}
+
+/// The same, looking only so often, where looking itself would be measured.
+pub async fn wait_every<T, F: Future<Output = Option<T>>>(
+    every: Duration,
+    what: &str,
+    limit: Duration,
     mut check: impl FnMut() -> F,
 ) -> Result<T> {
     let begun = Instant::now();
@@ -67,7 +77,7 @@ pub async fn wait_for<T, F: Future<Output = Option<T>>>(
         if begun.elapsed() > limit {
             return Err(anyhow!("not within {limit:?}: {what}"));
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::time::sleep(every).await;
     }
 }
 

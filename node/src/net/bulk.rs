@@ -12,7 +12,7 @@ use stork_wire::ids::{ManifestId, NodeId, PieceHash, SwarmId};
 use stork_wire::limits::MANIFEST_PIECE_LEN;
 use stork_wire::sign::SecretKey;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::endpoint::connect;
 
@@ -221,11 +221,13 @@ impl Bulk {
         stream.set_priority(order).map_err(|e| text(&e))?;
         stream.write_all(&piece.header.to_bytes()).await.map_err(|e| text(&e))?;
         stream.write_all(&piece.prefix).await.map_err(|e| text(&e))?;
-        stream.write_all(&piece.bytes).await.map_err(|e| text(&e))?;
+        let len = piece.bytes.len() as u64;
+        // Handed over, not copied: QUIC keeps the piece itself until it is acknowledged.
+        stream.write_chunk(piece.bytes.into()).await.map_err(|e| text(&e))?;
         stream.finish().map_err(|e| text(&e))?;
         match stream.stopped().await {
             Ok(None) => {
-                self.sent.fetch_add(piece.bytes.len() as u64, Ordering::Relaxed);
+                self.sent.fetch_add(len, Ordering::Relaxed);
                 Ok(())
             }
             Ok(Some(_)) => Err("the peer does not want it".to_owned()),
@@ -262,35 +264,17 @@ async fn read_header(stream: &mut RecvStream) -> Option<BulkHeader> {
 
 type Fault = (&'static str, bool);
 
-/// Reads exactly `len` bytes, at a minimum rate; checks a manifest's pieces as they come.
+/// Reads a piece or a manifest of exactly `len` bytes, at a minimum rate.
 async fn read_body(
     stream: &mut RecvStream,
     len: u64,
     pieces: Option<PieceHash>,
 ) -> Result<Vec<u8>, Fault> {
     let len = usize::try_from(len).map_err(|_e| ("too long", true))?;
-    let piece_len = usize::try_from(MANIFEST_PIECE_LEN).map_err(|_e| ("too long", true))?;
-    let mut hashes = Vec::new();
-    if let Some(root) = pieces
-        && len > piece_len
-    {
-        hashes = read_exactly(stream, len.div_ceil(piece_len) * 32).await?;
-        if PieceHash::of(&hashes) != root {
-            return Err(("a list of pieces that is not the announced one", true));
-        }
-    }
-    let mut out = Vec::new();
-    let mut hashes = hashes.chunks_exact(32);
-    while out.len() < len {
-        let step = if pieces.is_some() { piece_len.min(len - out.len()) } else { len - out.len() };
-        let bytes = read_exactly(stream, step).await?;
-        if let Some(want) = hashes.next()
-            && PieceHash::of(&bytes).as_bytes() != want
-        {
-            return Err(("a piece that does not hash to its announced value", true));
-        }
-        out.extend_from_slice(&bytes);
-    }
+    let out = match pieces {
+        Some(root) => read_manifest(stream, len, root).await?,
+        None => read_exactly(stream, len).await?,
+    };
     let mut rest = [0; 1];
     match timeout(STALL_TIMEOUT, stream.read(&mut rest)).await {
         Ok(Ok(None)) => Ok(out),
@@ -299,26 +283,55 @@ async fn read_body(
     }
 }
 
+/// Reads a manifest; of a long one its pieces' hashes first, and then each piece is checked.
+async fn read_manifest(
+    stream: &mut RecvStream,
+    len: usize,
+    root: PieceHash,
+) -> Result<Vec<u8>, Fault> {
+    let piece_len = usize::try_from(MANIFEST_PIECE_LEN).map_err(|_e| ("too long", true))?;
+    let mut hashes = Vec::new();
+    if len > piece_len {
+        hashes = read_exactly(stream, len.div_ceil(piece_len) * 32).await?;
+        if PieceHash::of(&hashes) != root {
+            return Err(("a list of pieces that is not the announced one", true));
+        }
+    }
+    let mut out = Vec::new();
+    let mut hashes = hashes.chunks_exact(32);
+    while out.len() < len {
+        let bytes = read_exactly(stream, piece_len.min(len - out.len())).await?;
+        if let Some(want) = hashes.next()
+            && PieceHash::of(&bytes).as_bytes() != want
+        {
+            return Err(("a piece that does not hash to its announced value", true));
+        }
+        out.extend_from_slice(&bytes);
+    }
+    Ok(out)
+}
+
+/// Reads exactly `len` bytes into fresh memory that is neither cleared nor written twice.
 async fn read_exactly(stream: &mut RecvStream, len: usize) -> Result<Vec<u8>, Fault> {
-    let mut out = vec![0; len];
-    let mut at = 0;
-    while at < len {
-        let window = async {
-            let mut got = 0;
-            while at + got < len && got < BYTES_PER_WINDOW_MIN {
-                let room = out.get_mut(at + got..).unwrap_or_default();
-                match stream.read(room).await {
-                    Ok(Some(n)) => got += n,
-                    Ok(None) => return Err(("fewer bytes than announced", true)),
-                    Err(_) => return Err(("the stream was reset", false)),
-                }
-            }
-            Ok(got)
+    let mut out = Vec::with_capacity(len);
+    let late = sleep(STALL_TIMEOUT);
+    tokio::pin!(late);
+    let mut window = BYTES_PER_WINDOW_MIN;
+    while out.len() < len {
+        let read = tokio::select! {
+            // The bytes first: what is here counts, however late this task is called.
+            biased;
+            read = stream.read_chunk(len - out.len(), true) => read,
+            () = &mut late => return Err(("too slow", false)),
         };
-        match timeout(STALL_TIMEOUT, window).await {
-            Ok(Ok(got)) => at += got,
-            Ok(Err(e)) => return Err(e),
-            Err(_late) => return Err(("too slow", false)),
+        match read {
+            Ok(Some(chunk)) => out.extend_from_slice(&chunk.bytes),
+            Ok(None) => return Err(("fewer bytes than announced", true)),
+            Err(_) => return Err(("the stream was reset", false)),
+        }
+        if out.len() >= window {
+            window = out.len() + BYTES_PER_WINDOW_MIN;
+            late.as_mut().reset(Instant::now() + STALL_TIMEOUT);
         }
     }
     Ok(out)

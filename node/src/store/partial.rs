@@ -3,8 +3,8 @@
 //! A piece is checked against its hash *before* it is written. Which pieces are here is
 //! remembered in a map beside the data (`incoming/<pack>.map`), and written only after the data
 //! is durable; at the next opening every piece that the map claims is hashed again, so that a map
-//! can lie about nothing. When the last piece is here, the whole is checked against the pack's id
-//! and gets its lasting name.
+//! can lie about nothing. The pack's id follows from the hashes of its pieces, which is checked at
+//! the opening: when the last piece is here, the pack is right and gets its lasting name.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, Weak};
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use stork_wire::codec::encode;
 use stork_wire::ids::{PackId, PieceHash};
+use stork_wire::manifest::pack_id;
 
 use super::fresh::Kind;
 use super::packs::PACK_LEN_MAX;
@@ -53,8 +54,6 @@ struct Inner {
     unmapped: usize,
     mapped_at: Instant,
     whole: bool,
-    /// The bytes did not make the pack; its file was removed.
-    dead: bool,
 }
 
 /// A pack that is filled piece by piece, or is whole already. Open once per store, shared by all.
@@ -100,18 +99,15 @@ impl Store {
         piece_len: u32,
         pieces: &[PieceHash],
     ) -> Result<Arc<PartialPack>, StoreError> {
-        let fits = piece_len > 0
-            && (1..=PACK_LEN_MAX).contains(&size)
-            && size.div_ceil(u64::from(piece_len)) == pieces.len() as u64;
+        let fits =
+            (1..=PACK_LEN_MAX).contains(&size) && pack_id(pieces, piece_len, size) == Some(pack);
         if !fits {
-            return Err(StoreError::PackUse { pack, why: "its pieces do not fit its size" });
+            return Err(StoreError::PackUse { pack, why: "its pieces do not make it" });
         }
         self.touch(Kind::Pack, pack.as_bytes());
         let mut partials = lock(&self.partials);
         partials.retain(|_, p| p.strong_count() > 0);
-        if let Some(open) = partials.get(&pack).and_then(Weak::upgrade)
-            && !lock(&open.inner).dead
-        {
+        if let Some(open) = partials.get(&pack).and_then(Weak::upgrade) {
             if open.size != size || open.piece_len != piece_len || open.pieces != pieces {
                 return Err(StoreError::PackUse { pack, why: "it is open with other pieces" });
             }
@@ -155,7 +151,6 @@ impl Store {
                 unmapped: 0,
                 mapped_at: Instant::now(),
                 whole,
-                dead: false,
             }),
             mapping: Mutex::default(),
         };
@@ -201,7 +196,9 @@ impl PartialPack {
             .map(|(i, (claimed, hash))| {
                 *claimed
                     && self.bounds(i).is_some_and(|(at, len)| {
-                        self.file.read_at(at, len).is_ok_and(|b| PieceHash::of(&b) == *hash)
+                        self.file
+                            .read_at(at, len)
+                            .is_ok_and(|b| PieceHash::in_pack(&b, at, self.size) == *hash)
                     })
             })
             .collect();
@@ -229,14 +226,11 @@ impl PartialPack {
         let (Some((at, len)), Some(hash)) = (self.bounds(i), self.pieces.get(i)) else {
             return Err(StoreError::PackUse { pack, why: "it has no piece of that number" });
         };
-        if bytes.len() != len || PieceHash::of(bytes) != *hash {
+        if bytes.len() != len || PieceHash::in_pack(bytes, at, self.size) != *hash {
             return Err(bad);
         }
         let (here, left) = {
             let inner = lock(&self.inner);
-            if inner.dead {
-                return Err(StoreError::Corrupt(pack));
-            }
             (inner.whole || inner.have.get(i).copied().unwrap_or_default(), inner.left)
         };
         if here {
@@ -279,7 +273,7 @@ impl PartialPack {
     /// Makes the pieces that are here durable and writes the map, if anything is new.
     pub fn flush(&self) -> Result<(), StoreError> {
         let inner = lock(&self.inner);
-        let nothing = inner.whole || inner.dead || inner.unmapped == 0;
+        let nothing = inner.whole || inner.unmapped == 0;
         drop(inner);
         if nothing { Ok(()) } else { self.write_map() }
     }
@@ -288,7 +282,7 @@ impl PartialPack {
         let mapping = lock(&self.mapping);
         let have = {
             let mut inner = lock(&self.inner);
-            if inner.whole || inner.dead {
+            if inner.whole {
                 return Ok(());
             }
             inner.unmapped = 0;
@@ -306,18 +300,12 @@ impl PartialPack {
         Ok(())
     }
 
-    /// Checks the whole and gives it its lasting name; true for the one call that did it.
+    /// Makes the whole durable and gives it its lasting name; true for the one call that did it.
+    /// Its pieces were all checked, and make the pack.
     fn finish(&self) -> Result<bool, StoreError> {
         let mapping = lock(&self.mapping);
         if lock(&self.inner).whole {
             return Ok(false);
-        }
-        let len = usize::try_from(self.size).unwrap_or(usize::MAX);
-        let bytes = self.file.read_at(0, len).map_err(|f| self.store.fault(f))?;
-        if PackId::of(&bytes) != self.pack {
-            lock(&self.inner).dead = true;
-            self.remove_files()?;
-            return Err(StoreError::Corrupt(self.pack));
         }
         self.store.touch(Kind::Pack, self.pack.as_bytes());
         let kept = self.file.keep(&self.store.pack_path(self.pack));
@@ -328,13 +316,6 @@ impl PartialPack {
         write::remove_file(&map).map_err(|f| self.store.fault(f))?;
         drop(mapping);
         Ok(true)
-    }
-
-    fn remove_files(&self) -> Result<(), StoreError> {
-        for name in [self.pack.to_string(), format!("{}.map", self.pack)] {
-            write::remove_file(&self.store.incoming(&name)).map_err(|f| self.store.fault(f))?;
-        }
-        Ok(())
     }
 
     /// The bytes of a piece, if it is here.

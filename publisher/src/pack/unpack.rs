@@ -3,7 +3,7 @@
 
 use std::io::{self, Read};
 
-use stork_wire::ids::{ContentId, PackId, PieceHash};
+use stork_wire::ids::{ContentId, PackId};
 use stork_wire::manifest::{Manifest, Pack, Variant};
 
 use super::{Base, zst};
@@ -52,11 +52,9 @@ impl UnpackError {
     }
 }
 
-/// Checks a pack's size, its own hash and the hash of each piece.
-pub fn check_pack(pack: &Pack, bytes: &[u8], piece_len: u32) -> Result<(), UnpackError> {
-    let pieces = bytes.chunks(piece_len as usize).map(PieceHash::of);
-    let whole = bytes.len() as u64 == pack.size && PackId::of(bytes) == pack.id;
-    if whole && pieces.eq(pack.pieces.iter().copied()) {
+/// Checks a pack's size and hash. That its pieces make it was checked with the manifest.
+pub fn check_pack(pack: &Pack, bytes: &[u8]) -> Result<(), UnpackError> {
+    if bytes.len() as u64 == pack.size && PackId::of(bytes) == pack.id {
         Ok(())
     } else {
         Err(UnpackError::Hash(pack.id))
@@ -65,7 +63,6 @@ pub fn check_pack(pack: &Pack, bytes: &[u8], piece_len: u32) -> Result<(), Unpac
 
 /// The payload as one stream over all packs.
 struct Payload<'a> {
-    manifest: &'a Manifest,
     packs: Vec<(&'a Pack, &'a [ContentId])>,
     fetch: &'a dyn Fn(&Pack) -> io::Result<Vec<u8>>,
     base: Option<Base<'a>>,
@@ -79,7 +76,7 @@ impl Payload<'_> {
         let Some(&(pack, prefix)) = self.packs.get(at) else { return Ok(Vec::new()) };
         let source = (self.fetch)(pack);
         let bytes = source.map_err(|source| UnpackError::Read { pack: pack.id, source })?;
-        check_pack(pack, &bytes, self.manifest.packing.piece_len)?;
+        check_pack(pack, &bytes)?;
         let mut old = Vec::new();
         for id in prefix {
             let base = self.base.as_ref().ok_or(UnpackError::NoBase)?;
@@ -126,7 +123,7 @@ pub fn unpack(
         (Variant::Delta, None) => return Err(UnpackError::NoBase),
     };
     let segment = io::Cursor::new(Vec::new());
-    let mut payload = Payload { manifest, packs, fetch, base, next: 0, segment, error: None };
+    let mut payload = Payload { packs, fetch, base, next: 0, segment, error: None };
     let mut spool = Spool::new().map_err(UnpackError::Spool)?;
     for (id, size) in manifest.tree.payload() {
         match spool.add(&mut payload, size) {

@@ -6,9 +6,11 @@
 
 mod check;
 mod packing;
+mod piece;
 
 pub use check::TreeError;
 pub use packing::{Delta, DeltaPack, Pack, Packing, PackingError, Variant, piece_len_for};
+pub use piece::pack_id;
 
 use serde::{Deserialize, Serialize};
 

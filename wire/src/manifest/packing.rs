@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Tree;
+use super::piece::pack_id;
 use crate::codec::List;
 use crate::ids::{ContentId, ManifestId, PackId, PieceHash, SwarmId, TreeId};
 use crate::limits::{
@@ -80,10 +81,13 @@ impl Pack {
     /// # Errors
     /// When it would have more pieces than a pack may have.
     pub fn describe(bytes: &[u8], unpacked: u64, piece_len: u32) -> Result<Self, PackingError> {
-        let pieces = bytes.chunks(piece_len as usize).map(PieceHash::of).collect();
+        let len = bytes.len() as u64;
+        let offsets = (0u64..).step_by(piece_len as usize);
+        let chunks = bytes.chunks(piece_len as usize).zip(offsets);
+        let pieces = chunks.map(|(c, at)| PieceHash::in_pack(c, at, len)).collect();
         Ok(Self {
             id: PackId::of(bytes),
-            size: bytes.len() as u64,
+            size: len,
             unpacked,
             pieces: List::new(pieces).map_err(|_e| PackingError("too many pieces in a pack"))?,
         })
@@ -99,6 +103,9 @@ impl Pack {
         }
         if self.size.div_ceil(u64::from(piece_len)) != self.pieces.len() as u64 {
             return Err(PackingError("the number of pieces does not fit the size of a pack"));
+        }
+        if pack_id(&self.pieces, piece_len, self.size) != Some(self.id) {
+            return Err(PackingError("the pieces of a pack do not make the pack"));
         }
         Ok(())
     }
