@@ -25,6 +25,9 @@ pub enum DecodeError {
     /// Not a message of this kind at all.
     #[error("malformed: {0}")]
     Malformed(String),
+    /// A type of frame that this version does not know. Later versions may send it; it is ignored.
+    #[error("a frame of an unknown type")]
+    UnknownType,
     /// Decodes, but encoding it again gives other bytes.
     #[error("not in canonical form")]
     NotCanonical,

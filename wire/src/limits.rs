@@ -57,6 +57,8 @@ pub const LIVE_RELEASES_MAX: usize = 4_096;
 pub const ITEMS_PER_FRAME_MAX: usize = 100;
 /// Heads in one frame: 46 B each, so that a frame of 64 KiB holds them.
 pub const HEADS_PER_FRAME_MAX: usize = 1_000;
+/// Cells of a sketch in one frame: 24 B each, so that a frame of 64 KiB holds them.
+pub const SKETCH_CELLS_MAX: usize = 2_048;
 /// Logs (feeds and charter documents) of a fleet that a node keeps.
 pub const LOGS_MAX: usize = 32_768;
 /// Addresses in a peer record.

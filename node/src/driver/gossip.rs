@@ -30,6 +30,13 @@ impl Driver {
                 };
                 self.send(to, priority, &Frame::Overlay(frame));
             }
+            Action::Dial { peer, class: LinkClass::Transient, .. }
+                if self.connections.contains_key(&peer.node) =>
+            {
+                // For a question, the connection that carries content does as well.
+                let (class, hints) = (LinkClass::Transient, Vec::new());
+                self.overlay_input(Input::Linked { peer, class, hints });
+            }
             Action::Dial { peer, class, starving } => self.dial(&peer, class, starving),
             Action::Answer { to, class, hints } => self.answer_hello(to, class, hints),
             Action::Close { node, why } => {

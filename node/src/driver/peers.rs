@@ -171,6 +171,10 @@ impl Driver {
                 self.dial_failed(node);
             }
             NetEvent::Frame { conn, node, frame } => self.on_frame(conn, node, frame),
+            NetEvent::UnknownFrame { node } => {
+                tracing::debug!(peer = %node.short(), "a frame of an unknown type");
+                self.counters.add("frames_ignored", "unknown_type");
+            }
             NetEvent::Closed { conn, node, why, at_fault } => {
                 if at_fault {
                     self.counters.add("peers_at_fault", "frame");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::{Connection, RecvStream, SendStream, VarInt};
-use stork_wire::codec::encode;
+use stork_wire::codec::{DecodeError, encode};
 use stork_wire::frame::{Frame, Hello, HelloAck, JoinReply, JoinRequest};
 use stork_wire::ids::NodeId;
 use stork_wire::limits::{FRAME_LEN_MAX, UNADMITTED_FRAME_LEN_MAX};
@@ -101,6 +101,11 @@ pub enum NetEvent {
         node: NodeId,
         /// What.
         frame: Frame,
+    },
+    /// A frame of a type that only a later version knows: read, and not acted on.
+    UnknownFrame {
+        /// Who sent it.
+        node: NodeId,
     },
     /// A connection ended.
     Closed {
@@ -286,13 +291,15 @@ async fn run(
                 Ok(bytes) => Frame::from_bytes(&bytes, FRAME_LEN_MAX).map_err(FrameError::from),
                 Err(e) => Err(e),
             };
-            match frame {
-                Ok(frame) => {
-                    if events.send(NetEvent::Frame { conn: id, node, frame }).await.is_err() {
-                        return FrameError::Ended;
-                    }
+            let event = match frame {
+                Ok(frame) => NetEvent::Frame { conn: id, node, frame },
+                Err(FrameError::Decode(DecodeError::UnknownType)) => {
+                    NetEvent::UnknownFrame { node }
                 }
                 Err(e) => return e,
+            };
+            if events.send(event).await.is_err() {
+                return FrameError::Ended;
             }
         }
     };

@@ -36,7 +36,6 @@ impl<K: Ord + Clone, V> Recent<K, V> {
     }
 
     /// Entries now.
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.map.len()
     }

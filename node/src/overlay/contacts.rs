@@ -192,7 +192,7 @@ impl Overlay {
             Why::Gone | Why::Silent => 0,
         });
         if why == Why::Misbehaved {
-            self.bans.set(peer.node, contact.not_before);
+            self.ban(now, peer.node);
         }
         if let Some(anchor) = self.contacts.anchors.get_mut(&peer.node) {
             let peer = Arc::clone(peer);
@@ -202,6 +202,11 @@ impl Overlay {
         } else {
             self.contacts.put_passive(contact, &mut self.rng);
         }
+    }
+
+    /// Shuts a host out for a while.
+    pub(super) fn ban(&mut self, now: Tick, node: NodeId) {
+        self.bans.set(node, now.after_ms(BAN_MS));
     }
 
     /// Is this host shut out for what it did?

@@ -21,6 +21,15 @@ use super::links::Link;
 pub(super) const PIECE_ITEMS_MAX: u64 = 256;
 /// Neighbours that are fetched from at once (protocol.md §3d).
 pub(super) const PARALLEL_MAX: usize = 4;
+/// Bytes that a piece is expected to have: one frame, so that an outbox of 256 KiB never sheds it.
+const PIECE_BYTES: u64 = 64 * 1024;
+/// Bytes of one item, until some have come: a piece of the largest entries (4 KiB) still fits.
+const ITEM_BYTES: u64 = 1_024;
+/// Bytes of an item beside its body: ids, number, and one signature with its key.
+const ITEM_BYTES_MORE: u64 = 150;
+/// A host of whose piece nothing could be used is left alone so long, doubled each time.
+const BARREN_MS: u64 = 1_000;
+const BARREN_MS_MAX: u64 = 600_000;
 /// A piece without progress is given up after this.
 const PIECE_WAIT_MS: u64 = 5_000;
 /// Logs that are wanted at once: every log that a node may keep.
@@ -45,6 +54,7 @@ struct Piece {
     ranges: BTreeMap<LogId, (u64, u64)>,
     progress: Tick,
     fruitful: bool,
+    refused: bool,
 }
 
 /// All that is wanted and asked for.
@@ -53,6 +63,9 @@ pub(super) struct Fetches {
     wants: BTreeMap<LogId, Want>,
     running: BTreeMap<NodeId, Piece>,
     owned: BTreeMap<NodeId, usize>,
+    /// Bytes of one item, smoothed; 0: none has come yet.
+    item_bytes: u64,
+    /// Something changed, so that an idle neighbour may find something to ask for.
     dirty: bool,
 }
 
@@ -103,25 +116,37 @@ impl Fetches {
         self.dirty = true;
     }
 
-    /// A range of a piece is over; the piece with its last range.
-    fn end_range(&mut self, node: NodeId, log: &LogId) {
-        if let Some(piece) = self.running.get_mut(&node) {
-            piece.ranges.remove(log);
-            if piece.ranges.is_empty() {
-                self.running.remove(&node);
-            }
-        }
+    /// A range of a piece is over; with its last range the piece, which is returned. Only then
+    /// is it worth to look for more: a look goes over all wanted logs.
+    fn end_range(&mut self, node: NodeId, log: &LogId) -> Option<Piece> {
         if let Some(want) = self.wants.get_mut(log) {
             want.busy = None;
         }
+        let piece = self.running.get_mut(&node)?;
+        piece.ranges.remove(log);
+        if !piece.ranges.is_empty() {
+            return None;
+        }
         self.dirty = true;
+        self.running.remove(&node)
+    }
+
+    /// Items that a piece may have now.
+    fn piece_items(&self) -> u64 {
+        let each = if self.item_bytes == 0 { ITEM_BYTES } else { self.item_bytes };
+        (PIECE_BYTES / each.max(1)).clamp(1, PIECE_ITEMS_MAX)
+    }
+
+    fn note_bytes(&mut self, bytes: u64) {
+        let old = if self.item_bytes == 0 { bytes } else { self.item_bytes };
+        self.item_bytes = (old * 7 + bytes) / 8;
     }
 }
 
 impl Overlay {
     /// A neighbour has items of a log up to `to`.
     pub(super) fn want(&mut self, log: LogId, to: u64, from: NodeId) {
-        if !self.links.contains_key(&from) || self.heads.seq(&log) >= to {
+        if self.link(&from).is_none() || self.heads.seq(&log) >= to {
             return;
         }
         let f = &mut self.fetches;
@@ -150,13 +175,15 @@ impl Overlay {
         if !core::mem::take(&mut self.fetches.dirty) || self.fetches.wants.is_empty() {
             return;
         }
-        let idle = self.links.keys().filter(|n| !self.fetches.is_running(n)).copied();
-        let count = self.links.len();
-        for node in self.rng.sample(idle.collect(), count) {
+        let all = self.links.iter().chain(&self.guests);
+        let idle = all.filter(|(n, l)| l.fetch_after <= now && !self.fetches.is_running(n));
+        let idle: Vec<NodeId> = idle.map(|(n, _)| *n).collect();
+        let count = idle.len();
+        for node in self.rng.sample(idle, count) {
             if self.fetches.running.len() >= PARALLEL_MAX {
                 return;
             }
-            let Some(link) = self.links.get(&node) else { continue };
+            let Some(link) = self.link(&node) else { continue };
             let ranges = self.piece(now, node, link);
             if ranges.is_empty() {
                 continue;
@@ -167,7 +194,7 @@ impl Overlay {
                 }
             }
             let map = ranges.iter().map(|r| (r.log, (r.from, r.to))).collect();
-            let piece = Piece { ranges: map, progress: now, fruitful: false };
+            let piece = Piece { ranges: map, progress: now, fruitful: false, refused: false };
             self.fetches.running.insert(node, piece);
             let frame = OverlayFrame::Fetch(List::truncated(ranges));
             self.send(now, node, frame, Class::Control, actions);
@@ -176,7 +203,7 @@ impl Overlay {
 
     /// What to ask a neighbour for.
     fn piece(&self, now: Tick, node: NodeId, link: &Link) -> Vec<ItemRange> {
-        let mut room = PIECE_ITEMS_MAX;
+        let mut room = self.fetches.piece_items();
         let mut ranges = Vec::new();
         for (log, want) in &self.fetches.wants {
             if room == 0 || ranges.len() >= ITEMS_PER_FRAME_MAX {
@@ -213,6 +240,7 @@ impl Overlay {
             if let Some(piece) = self.fetches.running.get_mut(&from) {
                 piece.progress = now;
             }
+            self.fetches.note_bytes(item.envelope.body.len() as u64 + ITEM_BYTES_MORE);
             let via = if grafted { Via::Tree } else { Via::Sync };
             if let Some(flight) = self.flights.get_mut(&key) {
                 flight.add(from, Via::Sync);
@@ -233,9 +261,9 @@ impl Overlay {
             if source == Some(node) {
                 (piece.progress, piece.fruitful) = (now, true);
             }
-            if piece.ranges.get(&log).is_none_or(|(_, to)| *to <= head) {
-                self.fetches.end_range(node, &log);
-            }
+            let over = piece.ranges.get(&log).is_none_or(|(_, to)| *to <= head);
+            let ended = over.then(|| self.fetches.end_range(node, &log)).flatten();
+            self.piece_ended(now, node, ended);
         }
         if done {
             self.fetches.remove_want(&log);
@@ -245,13 +273,30 @@ impl Overlay {
 
     /// An item of this log was refused. Whoever sent an invalid one is no source of the log any
     /// more; one that cannot be judged yet is asked for again after its wait.
-    pub(super) fn fetch_refused(&mut self, from: NodeId, log: LogId, why: Refusal) {
-        if self.fetches.running.get(&from).is_some_and(|p| p.ranges.contains_key(&log)) {
-            self.fetches.end_range(from, &log);
+    pub(super) fn fetch_refused(&mut self, now: Tick, from: NodeId, log: LogId, why: Refusal) {
+        let piece = self.fetches.running.get_mut(&from);
+        if let Some(piece) = piece.filter(|p| p.ranges.contains_key(&log)) {
+            piece.refused = true;
+            let ended = self.fetches.end_range(from, &log);
+            self.piece_ended(now, from, ended);
         }
         if why == Refusal::Invalid {
             self.fetches.drop_source(from, Some(log));
         }
+    }
+
+    /// A piece came to its end. Where nothing of it could be used, the host waits longer each time:
+    /// what is refused of it may be more than is remembered item by item.
+    fn piece_ended(&mut self, now: Tick, node: NodeId, piece: Option<Piece>) {
+        let (Some(piece), Some(link)) = (piece, self.link_mut(&node)) else { return };
+        if piece.fruitful || !piece.refused {
+            link.barren = 0;
+            return;
+        }
+        link.fetch_after = now.after_ms((BARREN_MS << link.barren.min(10)).min(BARREN_MS_MAX));
+        link.barren = link.barren.saturating_add(1);
+        let again = link.fetch_after;
+        self.house_at = self.house_at.min(again);
     }
 
     /// A link ended: what it was asked for is asked elsewhere.
@@ -303,7 +348,7 @@ impl Overlay {
             }
             let last = last.min(from.saturating_add(room - 1));
             let count = last - from + 1;
-            let Some(link) = self.links.get_mut(&to) else { return };
+            let Some(link) = self.link_mut(&to) else { return };
             if !link.read_rate.take(now, count) {
                 self.counters.dropped += 1;
                 break;

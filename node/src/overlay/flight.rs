@@ -9,8 +9,9 @@ use stork_wire::ids::NodeId;
 use stork_wire::item::Item;
 use stork_wire::tick::Tick;
 
+use super::bounded::Recent;
 use super::io::{Action, Refusal, Why};
-use super::links::Shunned;
+use super::links::{Link, Shunned};
 use super::{Key, Overlay};
 
 /// Items in flight. What does not fit is dropped; sync brings it again.
@@ -29,6 +30,17 @@ const UNKNOWN_WAIT_MS: u64 = 1_000;
 const UNKNOWN_WAIT_MS_MAX: u64 = 600_000;
 /// So many invalid items on one link end it (attack G7).
 const INVALID_MAX: u32 = 3;
+
+/// Hosts without a link of which it is remembered what was refused.
+const FORMER_MAX: usize = 8;
+
+/// What was refused of hosts whose links ended: they do not begin anew by coming back.
+pub(super) type Former = Recent<NodeId, Recent<Key, Shunned>>;
+
+/// An empty memory of that.
+pub(super) const fn former() -> Former {
+    Recent::new(FORMER_MAX)
+}
 
 /// By which way an item came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,16 +89,18 @@ impl Overlay {
         actions: &mut Vec<Action>,
     ) {
         let key = (item.log, item.seq);
-        let Some(link) = self.links.get_mut(&from) else { return };
+        let Some(link) = self.link_mut(&from) else { return };
         if link.shuns(&key, now) {
             return;
         }
-        let full = self.flights.len() >= FLIGHTS_MAX || link.flights >= FLIGHTS_PER_PEER_MAX;
-        if full {
+        let mine = link.flights;
+        if self.flights.len() >= FLIGHTS_MAX || mine >= FLIGHTS_PER_PEER_MAX {
             self.counters.dropped += 1;
             return;
         }
-        link.flights += 1;
+        if let Some(link) = self.link_mut(&from) {
+            link.flights += 1;
+        }
         let mut flight = Flight { from, hop, age_ms, at: now, via, others: Vec::new() };
         if let Some(missing) = self.missing.remove(&key) {
             self.release_missing(&missing);
@@ -102,7 +116,7 @@ impl Overlay {
 
     pub(super) fn take_flight(&mut self, key: &Key) -> Option<Flight> {
         let flight = self.flights.remove(key)?;
-        if let Some(link) = self.links.get_mut(&flight.from) {
+        if let Some(link) = self.link_mut(&flight.from) {
             link.flights = link.flights.saturating_sub(1);
         }
         Some(flight)
@@ -128,7 +142,7 @@ impl Overlay {
                 }
             }
             Refusal::Invalid | Refusal::Unknown => {
-                self.fetch_refused(from, key.0, why);
+                self.fetch_refused(now, from, key.0, why);
                 self.shun(now, from, key, why, actions);
                 for (node, _) in others {
                     self.note_missing(now, node, key);
@@ -138,7 +152,7 @@ impl Overlay {
     }
 
     fn shun(&mut self, now: Tick, from: NodeId, key: Key, why: Refusal, actions: &mut Vec<Action>) {
-        let Some(link) = self.links.get_mut(&from) else { return };
+        let Some(link) = self.link_mut(&from) else { return };
         let times = link.refused.get(&key).map_or(0, |s| s.times);
         let (wait, max) = if why == Refusal::Invalid {
             link.invalid += 1;
@@ -147,11 +161,26 @@ impl Overlay {
             (UNKNOWN_WAIT_MS, UNKNOWN_WAIT_MS_MAX)
         };
         let until = now.after_ms((wait << times.min(10)).min(max));
+        link.refused.set(key, Shunned { until, times: times.saturating_add(1) });
+        let enough = link.invalid >= INVALID_MAX;
         // The wait is over without an event: look at what is wanted then.
         self.house_at = self.house_at.min(until);
-        link.refused.set(key, Shunned { until, times: times.saturating_add(1) });
-        if link.invalid >= INVALID_MAX {
+        if enough {
             self.close(now, from, Why::Misbehaved, actions);
+        }
+    }
+
+    /// A link ended: what was refused of it is kept for when it comes back.
+    pub(super) fn remember_refused(&mut self, node: NodeId, refused: Recent<Key, Shunned>) {
+        if refused.len() > 0 {
+            self.former.set(node, refused);
+        }
+    }
+
+    /// A link begins: what was refused of this host is still refused.
+    pub(super) fn recall_refused(&self, link: &mut Link) {
+        if let Some(refused) = self.former.get(&link.peer.node) {
+            link.refused = refused.clone();
         }
     }
 

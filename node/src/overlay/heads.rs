@@ -1,10 +1,17 @@
-//! The heads of all committed logs, with their fingerprint.
+//! The heads of all committed logs, with their fingerprint and their sketch.
 
+use core::ops::Bound;
 use std::collections::BTreeMap;
 
+use stork_wire::frame::ShortLog;
 use stork_wire::ids::{ItemHash, LogId};
 use stork_wire::item::Head;
 use stork_wire::limits::LOGS_MAX;
+
+use super::sketch::{Cell, Sketch, value_of};
+
+/// Logs of one short id that are looked at: two are an attack already, and more help nobody.
+const SAME_SHORT_MAX: usize = 8;
 
 /// The newest committed item of each log. The fingerprint is a wrapping sum, so that one changed
 /// head is exchanged in constant time (protocol.md §3d, invariant I9).
@@ -12,6 +19,7 @@ use stork_wire::limits::LOGS_MAX;
 pub(super) struct Heads {
     map: BTreeMap<LogId, Head>,
     sum: u128,
+    sketch: Sketch,
 }
 
 impl Heads {
@@ -28,6 +36,36 @@ impl Heads {
         self.map.len()
     }
 
+    /// Heads in the order of their logs, from the one after `after` on.
+    pub(super) fn page(&self, after: Option<LogId>, max: usize) -> Vec<Head> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.map.range((from, Bound::Unbounded)).take(max).map(|(_, h)| *h).collect()
+    }
+
+    /// The heads of all logs with this short id: nearly always one or none.
+    pub(super) fn of_short(&self, short: ShortLog) -> Vec<Head> {
+        let [mut first, mut last] = [LogId([0; 32]), LogId([0xff; 32])];
+        for (i, b) in short.0.into_iter().enumerate() {
+            for end in [&mut first, &mut last] {
+                if let Some(slot) = end.0.get_mut(i) {
+                    *slot = b;
+                }
+            }
+        }
+        self.map.range(first..=last).take(SAME_SHORT_MAX).map(|(_, h)| *h).collect()
+    }
+
+    /// The first cells of the sketch of all heads.
+    pub(super) fn cells(&mut self, count: usize) -> &[Cell] {
+        self.sketch.cells(count, self.map.values())
+    }
+
+    /// Cells of the sketch that are kept.
+    pub(super) const fn cells_kept(&self) -> usize {
+        self.sketch.len()
+    }
+
+    #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = &Head> {
         self.map.values()
     }
@@ -51,9 +89,12 @@ impl Heads {
     }
 
     fn set(&mut self, head: Head) {
-        if let Some(old) = self.map.insert(head.log, head) {
+        let old = self.map.insert(head.log, head);
+        if let Some(old) = &old {
             self.sum = self.sum.wrapping_sub(old.fingerprint());
         }
+        let before = old.as_ref().map_or(0, value_of);
+        self.sketch.change(ShortLog::of(&head.log), before, value_of(&head));
         self.sum = self.sum.wrapping_add(head.fingerprint());
     }
 

@@ -6,12 +6,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use stork_wire::codec::List;
 use stork_wire::frame::{LinkClass, OverlayFrame};
 use stork_wire::ids::{LogId, NodeId};
 use stork_wire::tick::Tick;
 
 use super::bounded::{Rate, Recent};
 use super::io::{Action, Class, Event, Peer, Why};
+use super::sketch::CELLS_MAX;
+use super::sync::HeadsOut;
 use super::{Key, Overlay};
 
 /// Near links beyond the target that inbound hosts may take (protocol.md §3a: 5 + 2).
@@ -76,8 +79,14 @@ pub(super) struct Link {
     pub(super) synced: Option<(Tick, Pair)>,
     pub(super) sync_fails: u32,
     pub(super) heads_sent: Option<Tick>,
+    pub(super) heads_out: Option<HeadsOut>,
     pub(super) heads_rate: Rate,
+    pub(super) sketch_rate: Rate,
+    pub(super) short_rate: Rate,
+    pub(super) sketch_failed: bool,
     pub(super) read_rate: Rate,
+    pub(super) barren: u32,
+    pub(super) fetch_after: Tick,
     pub(super) refused: Recent<Key, Shunned>,
     pub(super) invalid: u32,
     // Tree.
@@ -91,7 +100,13 @@ pub(super) struct Link {
 }
 
 impl Link {
-    fn new(peer: Arc<Peer>, class: LinkClass, dialled: Dialled, slot: u8, now: Tick) -> Self {
+    pub(super) fn new(
+        peer: Arc<Peer>,
+        class: LinkClass,
+        dialled: Dialled,
+        slot: u8,
+        now: Tick,
+    ) -> Self {
         Self {
             peer,
             class,
@@ -110,9 +125,16 @@ impl Link {
             synced: None,
             sync_fails: 0,
             heads_sent: None,
+            heads_out: None,
             // A whole set of heads is 33 frames: two sets at once, one every two seconds.
             heads_rate: Rate::new(60, 66),
+            // Two whole sketches at once, then 12 kB a second; and as many short ids.
+            sketch_rate: Rate::new(2, 2 * CELLS_MAX as u64),
+            short_rate: Rate::new(2, 2 * CELLS_MAX as u64),
+            sketch_failed: false,
             read_rate: Rate::new(1, READ_BURST),
+            barren: 0,
+            fetch_after: now,
             refused: Recent::new(REFUSED_MAX),
             invalid: 0,
             ihave: Vec::new(),
@@ -181,13 +203,19 @@ impl Overlay {
         actions: &mut Vec<Action>,
     ) {
         let to = peer.node;
+        self.end_guest(to);
         self.end_link(now, to, Why::Replaced, actions);
         let granted = self.admit(now, &peer, class, starving, actions);
-        let hints = self.hints_for(to);
+        // Who asks for no link needs no other hosts.
+        let asks = class != LinkClass::Transient;
+        let hints = if asks { self.hints_for(to) } else { List::empty() };
         actions.push(Action::Answer { to, class: granted, hints });
         let news = self.take_newcomer(now, &peer);
         if granted == LinkClass::Transient {
             self.learn(now, &peer, None);
+            if !asks {
+                self.begin_guest(now, peer, Dialled::There);
+            }
         } else {
             self.dialling.remove(&to);
             self.begin_link(now, peer, granted, Dialled::There, actions);
@@ -264,6 +292,10 @@ impl Overlay {
         if self.links.contains_key(&node) || node == self.me {
             return;
         }
+        if dial.as_ref().is_some_and(|d| d.class == LinkClass::Transient) {
+            self.visited(now, peer, actions);
+            return;
+        }
         let site_fits = class != LinkClass::Near || peer.site == self.site;
         let wanted = site_fits && dial.as_ref().is_some_and(|d| d.class == class);
         if class == LinkClass::Transient || !wanted {
@@ -308,7 +340,10 @@ impl Overlay {
         let used = self.links.values().fold(0u16, |m, l| m | l.bit());
         let slot = u8::try_from(used.trailing_ones()).unwrap_or(15);
         self.contacts.forget(&node);
-        self.links.insert(node, Link::new(peer, class, dialled, slot, now));
+        self.guests.remove(&node);
+        let mut link = Link::new(peer, class, dialled, slot, now);
+        self.recall_refused(&mut link);
+        self.links.insert(node, link);
         self.trees_link_up(node);
         self.promotion_worked();
         self.touch_saved(now);
@@ -328,6 +363,7 @@ impl Overlay {
         self.missing.drop_peer(&node);
         self.fetch_drop_peer(node);
         self.sessions.remove(&node);
+        self.remember_refused(node, link.refused);
         self.file_former(now, &link.peer, why, link.heard);
         self.refill_soon(now);
         self.touch_saved(now);
@@ -340,8 +376,11 @@ impl Overlay {
         self.end_link(now, node, why, actions);
     }
 
-    /// Ends a link and its connections.
+    /// Ends a link, or what there is without one, and its connections.
     pub(super) fn close(&mut self, now: Tick, node: NodeId, why: Why, actions: &mut Vec<Action>) {
+        if self.end_guest(node) && why == Why::Misbehaved {
+            self.ban(now, node);
+        }
         self.end_link(now, node, why, actions);
         actions.push(Action::Close { node, why });
     }

@@ -63,10 +63,10 @@ impl Overlay {
         }
     }
 
-    fn ping(&mut self, now: Tick, node: NodeId, actions: &mut Vec<Action>) {
+    pub(super) fn ping(&mut self, now: Tick, node: NodeId, actions: &mut Vec<Action>) {
         let nonce = u32::try_from(self.rng.next() >> 32).unwrap_or(0);
         let fingerprint = self.heads.cut();
-        let Some(link) = self.links.get_mut(&node) else { return };
+        let Some(link) = self.link_mut(&node) else { return };
         (link.pinged, link.ping) = (now, Some((nonce, now)));
         let class = link.class;
         let frame = OverlayFrame::Ping { nonce, fingerprint, class };
@@ -86,7 +86,7 @@ impl Overlay {
         let class = self.links.get(&from).map_or(LinkClass::Transient, |l| l.class);
         let frame = OverlayFrame::Pong { nonce, fingerprint, class };
         self.send(now, from, frame, Class::Control, actions);
-        self.compare(now, from, theirs, actions);
+        self.compare(now, from, theirs);
     }
 
     pub(super) fn on_pong(
@@ -97,7 +97,7 @@ impl Overlay {
         actions: &mut Vec<Action>,
     ) {
         let (nonce, theirs, class) = pong;
-        let Some(link) = self.links.get_mut(&from) else { return };
+        let Some(link) = self.link_mut(&from) else { return };
         let Some((_, at)) = link.ping.take_if(|(n, _)| *n == nonce) else {
             self.counters.unsolicited += 1;
             return;
@@ -109,6 +109,7 @@ impl Overlay {
             self.unlink(now, from, Why::Disagreed, actions);
             return;
         }
-        self.compare(now, from, theirs, actions);
+        self.compare(now, from, theirs);
+        self.sync_if_due(now, from, actions);
     }
 }

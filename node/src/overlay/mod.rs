@@ -6,7 +6,8 @@
 //!   probes and rules against insiders;
 //! - **tree** (`tree`, `missing`, `flight`): one broadcast tree per log, after Plumtree
 //!   (Leitão et al., SRDS 2007);
-//! - **sync** (`heads`, `sync`, `fetch`): comparison of heads, which guarantees delivery.
+//! - **sync** (`heads`, `sketch`, `sync`, `reconcile`, `visits`, `fetch`): comparison of heads, which
+//!   guarantees delivery.
 //!
 //! It knows logs and numbers, never what an item says: the driver verifies hosts before they come
 //! in, and items between [`Action::Deliver`] and [`Input::Committed`]. Only committed items are
@@ -24,12 +25,15 @@ mod links;
 mod live;
 mod missing;
 mod promote;
+mod reconcile;
 mod rng;
 mod roster;
 mod shuffle;
+mod sketch;
 mod sync;
 mod tree;
 mod views;
+mod visits;
 
 #[cfg(test)]
 mod sim_tests;
@@ -84,7 +88,10 @@ pub struct Overlay {
     flush_at: Option<Tick>,
     // Sync.
     heads: heads::Heads,
-    sessions: BTreeMap<NodeId, Tick>,
+    sessions: BTreeMap<NodeId, sync::Session>,
+    guests: links::Links,
+    visit: Option<(NodeId, Tick)>,
+    former: flight::Former,
     fetches: fetch::Fetches,
     forks: Recent<Key, ()>,
     random_sync_at: Tick,
@@ -120,6 +127,9 @@ impl Overlay {
             flush_at: None,
             heads: heads::Heads::default(),
             sessions: BTreeMap::new(),
+            guests: BTreeMap::new(),
+            visit: None,
+            former: flight::former(),
             fetches: fetch::Fetches::default(),
             forks: Recent::new(sync::FORKS_MAX),
             random_sync_at: Tick(sync::RANDOM_EVERY_MS),
@@ -141,7 +151,10 @@ impl Overlay {
             Input::Linked { peer, class, hints } => {
                 self.on_linked(now, peer, class, &hints, actions);
             }
-            Input::Down { node } => self.end_link(now, node, Why::Gone, actions),
+            Input::Down { node } => {
+                self.end_guest(node);
+                self.end_link(now, node, Why::Gone, actions);
+            }
             Input::DialFailed { node } => self.on_dial_failed(now, node),
             Input::Frame { from, frame } => {
                 self.hear(now, from);
@@ -179,6 +192,7 @@ impl Overlay {
         let soon = [
             self.live_deadline(),
             self.missing.deadline(),
+            self.heads_deadline(),
             self.fetches.deadline(),
             self.flush_at,
             self.save_at,
@@ -194,6 +208,7 @@ impl Overlay {
         self.missing_due(now, actions);
         self.fetch_due(now);
         self.random_sync_due(now, actions);
+        self.heads_due(now, actions);
         self.flush_due(now, actions);
         if self.save_at.is_some_and(|at| at <= now) {
             self.save(now, actions);
@@ -201,6 +216,7 @@ impl Overlay {
         if now >= self.house_at {
             self.house_at = now.after_ms(HOUSE_EVERY_MS);
             self.flights_due(now);
+            self.guests_due(now);
             self.fetch_again();
         }
     }
@@ -229,6 +245,14 @@ impl Overlay {
             OverlayFrame::Heads { heads, last, answer } => {
                 self.on_heads(now, from, &heads, (last, answer), actions);
             }
+            OverlayFrame::SketchAsk { start, count } => {
+                self.on_sketch_ask(now, from, (start, count), actions);
+            }
+            OverlayFrame::Sketch { fingerprint, logs, start, cells } => {
+                self.on_sketch(now, from, (fingerprint, logs, start), &cells, actions);
+            }
+            OverlayFrame::HeadsAsk(logs) => self.on_heads_ask(now, from, &logs, actions),
+            OverlayFrame::Ahead(logs) => self.on_ahead(now, from, &logs, actions),
             OverlayFrame::Fetch(ranges) => self.on_fetch(now, from, &ranges, actions),
             OverlayFrame::Items(items) => self.on_items(now, from, items.into_vec(), actions),
             // The driver hands these in as `Input::Peers`, with verified hosts.
@@ -239,7 +263,7 @@ impl Overlay {
     }
 
     fn hear(&mut self, now: Tick, from: NodeId) {
-        if let Some(link) = self.links.get_mut(&from) {
+        if let Some(link) = self.link_mut(&from) {
             link.heard = now;
         }
     }

@@ -184,7 +184,7 @@ impl Overlay {
         !busy && !self.banned(now, node)
     }
 
-    fn dial(
+    pub(super) fn dial(
         &mut self,
         now: Tick,
         peer: &Arc<Peer>,

@@ -1,11 +1,13 @@
 //! Sync: comparing heads. This, not the broadcast, guarantees that every item reaches every host.
 //!
-//! Fingerprints in pings show that two neighbours differ; then they exchange all heads, and each
-//! asks for what it lacks (protocol.md §3d).
+//! Fingerprints in pings show that two hosts differ. Then one of them looks where: with a sketch
+//! (`reconcile`), or, where there are few logs or a sketch was of no use, by an exchange of all
+//! heads; and each asks for what it lacks (protocol.md §3d). A sketch only saves bytes: as long as
+//! fingerprints differ, one comparison follows another, and the full heads are always right.
 
 use stork_wire::codec::List;
 use stork_wire::frame::OverlayFrame;
-use stork_wire::ids::NodeId;
+use stork_wire::ids::{LogId, NodeId};
 use stork_wire::item::Head;
 use stork_wire::limits::HEADS_PER_FRAME_MAX;
 use stork_wire::tick::Tick;
@@ -13,6 +15,7 @@ use stork_wire::tick::Tick;
 use super::Overlay;
 use super::io::{Action, Class, Event};
 use super::links::Pair;
+use super::reconcile::Asked;
 
 /// Comparisons at once (protocol.md §3d).
 pub(super) const SESSIONS_MAX: usize = 2;
@@ -20,60 +23,87 @@ pub(super) const SESSIONS_MAX: usize = 2;
 const SESSION_MS: u64 = 10_000;
 /// Fingerprints must differ so long: news on its way make them differ for a moment (§3d).
 const DIFFER_MS: u64 = 2_000;
-/// Heads go to one host at most once in this time.
+/// Heads begin to go to one host at most once in this time.
 const HEADS_EVERY_MS: u64 = 1_000;
+/// One frame of heads (43 kB) leaves in this time, so that all heads of 32 768 logs (1.4 MB) never
+/// fill an outbox of 256 KiB, nor delay other frames.
+const HEADS_PAGE_MS: u64 = 100;
+/// Up to so many logs, full heads (43 B each) are sent at once: a sketch saves little there.
+const FULL_LOGS_MAX: usize = 16;
 /// Wait after a comparison that brought nothing, doubled each time up to the bound below.
 const FRUITLESS_MS: u64 = 2_000;
 const FRUITLESS_MS_MAX: u64 = 600_000;
 /// The longest such wait where a fingerprint has changed since.
 const CHANGED_MS: u64 = 30_000;
-/// A random neighbour that differs is compared with this often, whatever its pings did (G11).
+/// At the latest after this, a random neighbour that differs is compared with, whatever its pings
+/// did, and a random host without a link is asked (G11). Drawn anew each time, down to two thirds.
 pub(super) const RANDOM_EVERY_MS: u64 = 30_000;
 /// Forks that were reported; a fork is reported once.
 pub(super) const FORKS_MAX: usize = 256;
 
+/// One comparison under way: with a sketch, or with full heads.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) since: Tick,
+    pub(super) sketch: Option<Asked>,
+}
+
+/// Full heads that are on their way out, page by page.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HeadsOut {
+    after: Option<LogId>,
+    answer: bool,
+    next: Tick,
+}
+
 impl Overlay {
-    /// A neighbour's fingerprint came in a ping or pong.
-    pub(super) fn compare(
-        &mut self,
-        now: Tick,
-        from: NodeId,
-        theirs: [u8; 8],
-        actions: &mut Vec<Action>,
-    ) {
+    /// A fingerprint came in a ping or pong.
+    pub(super) fn compare(&mut self, now: Tick, from: NodeId, theirs: [u8; 8]) {
         let same = self.heads.cut() == theirs;
-        let Some(link) = self.links.get_mut(&from) else { return };
-        let first = !core::mem::replace(&mut link.compared, true);
+        let Some(link) = self.link_mut(&from) else { return };
         if same {
+            link.compared = true;
             (link.differs, link.sync_fails, link.sync_after) = (None, 0, now);
-            return;
+        } else {
+            let since = link.differs.map_or(now, |(since, _)| since);
+            link.differs = Some((since, theirs));
         }
-        let since = link.differs.map_or(now, |(since, _)| since);
-        link.differs = Some((since, theirs));
+    }
+
+    /// Begins a comparison with a host that differs: at once after its first pong, later when it
+    /// has differed for a while. Only the side that asked begins, or both would at once.
+    pub(super) fn sync_if_due(&mut self, now: Tick, from: NodeId, actions: &mut Vec<Action>) {
+        let Some(link) = self.link_mut(&from) else { return };
+        let Some((since, theirs)) = link.differs else { return };
+        let first = !core::mem::replace(&mut link.compared, true);
         if first || now.since(since) >= DIFFER_MS {
             self.start_sync(now, from, theirs, actions);
         }
     }
 
-    /// Compares with one random neighbour whose fingerprint was different.
+    /// Compares with one random neighbour whose fingerprint was different, and asks a random host
+    /// that is none.
     pub(super) fn random_sync_due(&mut self, now: Tick, actions: &mut Vec<Action>) {
         if now < self.random_sync_at {
             return;
         }
-        self.random_sync_at = now.after_ms(RANDOM_EVERY_MS);
+        let wait = RANDOM_EVERY_MS * 2 / 3 + self.rng.below(RANDOM_EVERY_MS / 3);
+        self.random_sync_at = now.after_ms(wait);
         let differ = self.links.iter().filter_map(|(n, l)| l.differs.map(|(_, print)| (*n, print)));
         let differ: Vec<(NodeId, [u8; 8])> = differ.collect();
         if let Some((node, theirs)) = self.rng.pick(&differ) {
             self.start_sync(now, node, theirs, actions);
         }
+        self.visit_due(now, actions);
     }
 
     fn start_sync(&mut self, now: Tick, node: NodeId, theirs: [u8; 8], actions: &mut Vec<Action>) {
         let pair = (self.heads.cut(), theirs);
-        self.sessions.retain(|_, since| now.since(*since) < SESSION_MS);
+        self.sessions_due(now);
         let busy = self.sessions.len() >= SESSIONS_MAX || self.sessions.contains_key(&node);
         let fetching = self.fetches.is_running(&node);
-        let Some(link) = self.links.get_mut(&node) else { return };
+        let few = self.heads.len() <= FULL_LOGS_MAX;
+        let Some(link) = self.link_mut(&node) else { return };
         if busy || fetching || link.sync_due(pair) > now || !link.may_send_heads(now) {
             return;
         }
@@ -82,29 +112,78 @@ impl Overlay {
         link.sync_after = now.after_ms(wait);
         link.sync_fails = link.sync_fails.saturating_add(1);
         link.synced = Some((now, pair));
-        self.sessions.insert(node, now);
+        let full = core::mem::take(&mut link.sketch_failed) || few;
+        self.sessions.insert(node, Session { since: now, sketch: None });
         self.counters.syncs += 1;
         actions.push(Action::Event(Event::Comparing { node }));
-        self.send_heads(now, node, true, actions);
-    }
-
-    fn send_heads(&mut self, now: Tick, to: NodeId, answer: bool, actions: &mut Vec<Action>) {
-        let Some(link) = self.links.get_mut(&to) else { return };
-        link.heads_sent = Some(now);
-        let all: Vec<Head> = self.heads.iter().copied().collect();
-        let mut chunks: Vec<&[Head]> = all.chunks(HEADS_PER_FRAME_MAX).collect();
-        if chunks.is_empty() {
-            chunks.push(&[]);
-        }
-        let count = chunks.len();
-        for (i, chunk) in chunks.into_iter().enumerate() {
-            let heads = List::truncated(chunk.iter().copied());
-            let frame = OverlayFrame::Heads { heads, last: i + 1 == count, answer };
-            self.send(now, to, frame, Class::Control, actions);
+        if full {
+            self.send_heads(now, node, true, actions);
+        } else {
+            self.begin_sketch(now, node, actions);
         }
     }
 
-    /// A neighbour's heads. Whoever asked for an answer gets one, unless it has just had it.
+    /// Gives up comparisons that take too long. A host that does not answer about sketches gets
+    /// full heads next time: it may be of a version that does not know them.
+    fn sessions_due(&mut self, now: Tick) {
+        let late = |s: &Session| now.since(s.since) >= SESSION_MS;
+        let nodes: Vec<NodeId> =
+            self.sessions.iter().filter(|(_, s)| late(s)).map(|(n, _)| *n).collect();
+        for node in nodes {
+            let session = self.sessions.remove(&node);
+            if session.is_some_and(|s| s.sketch.is_some()) {
+                self.sketch_failed(node);
+            }
+        }
+    }
+
+    /// Sends all heads, the first page now and the others in their time.
+    pub(super) fn send_heads(
+        &mut self,
+        now: Tick,
+        to: NodeId,
+        answer: bool,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(link) = self.link_mut(&to) else { return };
+        if link.heads_out.is_none() {
+            link.heads_sent = Some(now);
+            link.heads_out = Some(HeadsOut { after: None, answer, next: now });
+            self.send_page(now, to, actions);
+        }
+    }
+
+    fn send_page(&mut self, now: Tick, to: NodeId, actions: &mut Vec<Action>) {
+        let Some(link) = self.link_mut(&to) else { return };
+        let Some(out) = link.heads_out.take() else { return };
+        let heads = self.heads.page(out.after, HEADS_PER_FRAME_MAX);
+        let last = heads.len() < HEADS_PER_FRAME_MAX;
+        if !last && let Some(link) = self.link_mut(&to) {
+            let (after, next) = (heads.last().map(|h| h.log), now.after_ms(HEADS_PAGE_MS));
+            link.heads_out = Some(HeadsOut { after, next, ..out });
+        }
+        let heads = List::truncated(heads);
+        let frame = OverlayFrame::Heads { heads, last, answer: out.answer };
+        self.send(now, to, frame, Class::Control, actions);
+    }
+
+    /// When the next page of heads is due.
+    pub(super) fn heads_deadline(&self) -> Option<Tick> {
+        let all = self.links.values().chain(self.guests.values());
+        all.filter_map(|l| l.heads_out.map(|out| out.next)).min()
+    }
+
+    pub(super) fn heads_due(&mut self, now: Tick, actions: &mut Vec<Action>) {
+        let all = self.links.iter().chain(&self.guests);
+        let due = all.filter(|(_, l)| l.heads_out.is_some_and(|out| out.next <= now));
+        let due: Vec<NodeId> = due.map(|(n, _)| *n).collect();
+        for node in due {
+            self.send_page(now, node, actions);
+        }
+    }
+
+    /// Heads of another host: all of them, or those that a sketch showed to differ. Whoever asked
+    /// for an answer gets one, unless it has just had it.
     pub(super) fn on_heads(
         &mut self,
         now: Tick,
@@ -113,7 +192,7 @@ impl Overlay {
         (last, answer): (bool, bool),
         actions: &mut Vec<Action>,
     ) {
-        let Some(link) = self.links.get_mut(&from) else { return };
+        let Some(link) = self.link_mut(&from) else { return };
         if !link.heads_rate.take(now, 1) {
             self.counters.dropped += 1;
             return;
@@ -125,7 +204,7 @@ impl Overlay {
             return;
         }
         self.sessions.remove(&from);
-        let may = self.links.get(&from).is_some_and(|l| l.may_send_heads(now));
+        let may = self.link(&from).is_some_and(|l| l.may_send_heads(now));
         if answer && may {
             self.send_heads(now, from, false, actions);
         }
@@ -158,6 +237,7 @@ impl super::links::Link {
     }
 
     fn may_send_heads(&self, now: Tick) -> bool {
-        self.heads_sent.is_none_or(|t| now.since(t) >= HEADS_EVERY_MS)
+        let waited = self.heads_sent.is_none_or(|t| now.since(t) >= HEADS_EVERY_MS);
+        waited && self.heads_out.is_none()
     }
 }

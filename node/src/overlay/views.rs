@@ -27,6 +27,12 @@ pub struct Counters {
     pub prunes: u64,
     /// Comparisons of heads begun.
     pub syncs: u64,
+    /// Comparisons that a sketch answered.
+    pub sketches: u64,
+    /// Sketches that were of no use: more differences than they hold, garbage, or no answer.
+    pub sketches_failed: u64,
+    /// Hosts without a link that were asked for their fingerprint.
+    pub visits: u64,
     /// Things that were not taken because a bound was reached.
     pub dropped: u64,
     /// Answers to questions that were not asked.
@@ -79,6 +85,10 @@ pub struct Sizes {
     pub pieces: usize,
     /// Comparisons of heads under way.
     pub sessions: usize,
+    /// Hosts without a link that compare heads.
+    pub guests: usize,
+    /// Cells of the sketch that are kept.
+    pub cells: usize,
 }
 
 /// The tree of one log, as this node sees it.
@@ -134,6 +144,8 @@ impl Overlay {
             wants,
             pieces,
             sessions: self.sessions.len(),
+            guests: self.guests.len(),
+            cells: self.heads.cells_kept(),
         }
     }
 

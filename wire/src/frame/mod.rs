@@ -9,7 +9,7 @@ mod push;
 mod transfer;
 
 pub use bulk::{BULK_HEADER_LEN_MAX, BulkHeader};
-pub use overlay::{ItemRange, LinkClass, OverlayFrame, PeerHint};
+pub use overlay::{ItemRange, LinkClass, OverlayFrame, PeerHint, ShortLog, SketchCell};
 pub use push::{PackState, PushReply, PushRequest, Refusal};
 pub use transfer::{Bits, TransferFrame};
 
@@ -103,14 +103,35 @@ pub enum JoinReply {
     Refused(Line),
 }
 
+/// Does the frame name a type that this version does not know?
+fn is_later_type(bytes: &[u8]) -> bool {
+    let Ok((outer, rest)) = postcard::take_from_bytes::<u64>(bytes) else { return false };
+    let known = match outer {
+        Frame::OVERLAY => OverlayFrame::KINDS,
+        Frame::TRANSFER => TransferFrame::KINDS,
+        _ => return outer >= Frame::KINDS,
+    };
+    postcard::take_from_bytes::<u64>(rest).is_ok_and(|(inner, _)| inner >= known)
+}
+
 impl Frame {
+    /// Types of frame that are known here; a number from this on belongs to a later version.
+    const KINDS: u64 = 7;
+    /// The numbers of the two types that hold types of their own.
+    const OVERLAY: u64 = 4;
+    const TRANSFER: u64 = 5;
+
     /// The frame's canonical bytes without the length.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         encode(self)
     }
-    /// Reads a frame of at most `max` bytes.
+    /// Reads a frame of at most `max` bytes. A type of frame that is not known here is told apart
+    /// from bytes that are no frame: a later version may send it (attack T119).
     pub fn from_bytes(bytes: &[u8], max: usize) -> Result<Self, DecodeError> {
+        if bytes.len() <= max && is_later_type(bytes) {
+            return Err(DecodeError::UnknownType);
+        }
         decode(bytes, max)
     }
     /// A name for counters and logs.
@@ -125,5 +146,92 @@ impl Frame {
             Self::Transfer(f) => f.name(),
             Self::Bye(_) => "bye",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{LogId, SwarmId, hex, unhex};
+    use crate::item::Head;
+    use crate::limits::{FRAME_LEN_MAX, HEADS_PER_FRAME_MAX, SKETCH_CELLS_MAX};
+
+    /// The frames of a sketch are these bytes and no others; written by hand from the page.
+    #[test]
+    fn golden_sketch_frames() {
+        let (a, b) = (ShortLog([0xa1; 8]), ShortLog([0xb2; 8]));
+        let mut cell = [0; 24];
+        (cell[0], cell[8], cell[23]) = (1, 2, 3);
+        let frames = [
+            (OverlayFrame::SketchAsk { start: 300, count: 2 }, "040dac0202"),
+            (
+                OverlayFrame::Sketch {
+                    fingerprint: [7; 8],
+                    logs: 10_000,
+                    start: 0,
+                    cells: List::truncated([SketchCell(cell)]),
+                },
+                "040e0707070707070707904e0001\
+                 010000000000000002000000000000000000000000000003",
+            ),
+            (
+                OverlayFrame::HeadsAsk(List::truncated([a, b])),
+                "040f02a1a1a1a1a1a1a1a1b2b2b2b2b2b2b2b2",
+            ),
+            (
+                OverlayFrame::Ahead(List::truncated([(a, 5), (b, 128)])),
+                "041002a1a1a1a1a1a1a1a105b2b2b2b2b2b2b2b28001",
+            ),
+        ];
+        for (frame, text) in frames {
+            let (frame, bytes) = (Frame::Overlay(frame), unhex(text).unwrap());
+            assert_eq!(hex(&frame.to_bytes()), text);
+            assert_eq!(Frame::from_bytes(&bytes, FRAME_LEN_MAX), Ok(frame));
+            let longer: Vec<u8> = bytes.into_iter().chain([0]).collect();
+            assert!(Frame::from_bytes(&longer, FRAME_LEN_MAX).is_err());
+        }
+    }
+
+    /// The longest frames of sync fit into a frame, and one element more is refused.
+    #[test]
+    fn the_longest_frames_of_sync_fit() {
+        let sketch = |n| {
+            let cells = List::<SketchCell, 9_999>::truncated(vec![SketchCell([9; 24]); n]);
+            encode(&(4u8, 14u8, [7u8; 8], u32::MAX, u32::MAX, cells))
+        };
+        let full = sketch(SKETCH_CELLS_MAX);
+        assert!(Frame::from_bytes(&full, FRAME_LEN_MAX).is_ok());
+        assert!(Frame::from_bytes(&sketch(SKETCH_CELLS_MAX + 1), FRAME_LEN_MAX).is_err());
+        let all = vec![(ShortLog([1; 8]), u64::MAX); HEADS_PER_FRAME_MAX];
+        let ahead = Frame::Overlay(OverlayFrame::Ahead(List::truncated(all)));
+        assert!(ahead.to_bytes().len() <= FRAME_LEN_MAX);
+        let head = Head { log: LogId([1; 32]), seq: u64::MAX, hash: [1; 8] };
+        let heads = List::truncated(vec![head; HEADS_PER_FRAME_MAX]);
+        let heads = Frame::Overlay(OverlayFrame::Heads { heads, last: true, answer: true });
+        assert!(heads.to_bytes().len() <= FRAME_LEN_MAX);
+    }
+
+    /// A type that only a later version knows is told apart from nonsense; the counts of known
+    /// types are right, so that no known type is taken for a later one.
+    #[test]
+    fn t119_later_types_are_not_malformed() {
+        let read = |bytes: &[u8]| Frame::from_bytes(bytes, FRAME_LEN_MAX);
+        let bye = Frame::Bye("x".parse().unwrap());
+        let ahead = Frame::Overlay(OverlayFrame::Ahead(List::empty()));
+        let close = Frame::Transfer(TransferFrame::Close(SwarmId([1; 32])));
+        for last in [bye, ahead, close] {
+            let bytes = last.to_bytes();
+            assert_eq!(read(&bytes), Ok(last));
+            let at = usize::from(matches!(bytes[0], 4 | 5));
+            let mut later = bytes;
+            later[at] += 1;
+            assert_eq!(read(&later), Err(DecodeError::UnknownType));
+            later[at] = 0xff;
+            later.splice(at + 1..at + 1, [0x7f]);
+            assert_eq!(read(&later), Err(DecodeError::UnknownType));
+        }
+        assert!(matches!(read(&[]), Err(DecodeError::Malformed(_))));
+        assert!(matches!(read(&[4]), Err(DecodeError::Malformed(_))));
+        assert!(matches!(read(&[4, 1, 9]), Err(DecodeError::Malformed(_))));
     }
 }

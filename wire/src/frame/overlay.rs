@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::codec::List;
 use crate::ids::LogId;
 use crate::item::{Head, Item};
-use crate::limits::{HEADS_PER_FRAME_MAX, HINTS_MAX, ITEMS_PER_FRAME_MAX};
+use crate::limits::{HEADS_PER_FRAME_MAX, HINTS_MAX, ITEMS_PER_FRAME_MAX, SKETCH_CELLS_MAX};
 use crate::sign::Envelope;
 
 /// What a connection is for.
@@ -39,6 +39,26 @@ pub struct ItemRange {
     /// Last number wanted.
     pub to: u64,
 }
+
+/// The first 8 bytes of a log's id. Logs that share them are told apart by their full heads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ShortLog(pub [u8; 8]);
+
+impl ShortLog {
+    /// Of a log.
+    #[must_use]
+    pub fn of(log: &LogId) -> Self {
+        let mut cut = [0; 8];
+        for (slot, b) in cut.iter_mut().zip(log.as_bytes()) {
+            *slot = *b;
+        }
+        Self(cut)
+    }
+}
+
+/// One cell of a sketch: three numbers of 8 bytes, big endian (docs/PROTOCOL.md, "Sketches").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SketchCell(pub [u8; 24]);
 
 /// One message of the overlay.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,9 +135,34 @@ pub enum OverlayFrame {
     Fetch(List<ItemRange, ITEMS_PER_FRAME_MAX>),
     /// Items that were asked for.
     Items(List<Item, ITEMS_PER_FRAME_MAX>),
+    /// Send me these cells of the sketch of your heads.
+    SketchAsk {
+        /// The first cell.
+        start: u32,
+        /// How many; more than [`SKETCH_CELLS_MAX`] are not sent.
+        count: u32,
+    },
+    /// Cells of the sketch of the sender's heads, all made from the same heads.
+    Sketch {
+        /// The fingerprint of those heads, as in a ping.
+        fingerprint: [u8; 8],
+        /// How many heads they are.
+        logs: u32,
+        /// The number of the first cell.
+        start: u32,
+        /// The cells.
+        cells: List<SketchCell, SKETCH_CELLS_MAX>,
+    },
+    /// Send me the full heads of these logs.
+    HeadsAsk(List<ShortLog, HEADS_PER_FRAME_MAX>),
+    /// The newest items of logs in which the receiver is behind, as the sender saw in its sketch.
+    Ahead(List<(ShortLog, u64), HEADS_PER_FRAME_MAX>),
 }
 
 impl OverlayFrame {
+    /// Types of frame that are known here; a number from this on belongs to a later version.
+    pub(super) const KINDS: u64 = 17;
+
     /// A name for counters and logs.
     #[must_use]
     pub const fn name(&self) -> &'static str {
@@ -135,6 +180,10 @@ impl OverlayFrame {
             Self::Heads { .. } => "heads",
             Self::Fetch(_) => "fetch",
             Self::Items(_) => "items",
+            Self::SketchAsk { .. } => "sketch_ask",
+            Self::Sketch { .. } => "sketch",
+            Self::HeadsAsk(_) => "heads_ask",
+            Self::Ahead(_) => "ahead",
         }
     }
 }

@@ -108,6 +108,9 @@ pub enum TransferFrame {
 }
 
 impl TransferFrame {
+    /// Types of frame that are known here; a number from this on belongs to a later version.
+    pub(super) const KINDS: u64 = 13;
+
     /// A name for counters and logs.
     #[must_use]
     pub const fn name(&self) -> &'static str {

@@ -6,7 +6,7 @@ use stork_wire::ids::{LogId, NodeId};
 use stork_wire::tick::Tick;
 
 use super::super::links::{FAR_SLACK, NEAR_SLACK};
-use super::super::{Overlay, contacts, fetch, flight, missing, sync, tree};
+use super::super::{Overlay, contacts, fetch, flight, missing, sketch, sync, tree, visits};
 use super::world::World;
 
 /// Bounds (I1, attack G13) and a next time to act (I3).
@@ -24,6 +24,8 @@ pub(super) fn cheap(o: &Overlay, seed: u64) {
     assert!(s.flights <= flight::FLIGHTS_MAX, "flights {}, seed {seed}", s.flights);
     assert!(s.trees <= tree::TREES_MAX && s.wants <= fetch::WANTS_MAX, "seed {seed}");
     assert!(s.pieces <= fetch::PARALLEL_MAX && s.sessions <= sync::SESSIONS_MAX, "seed {seed}");
+    assert!(s.guests <= visits::GUESTS_MAX && s.cells <= sketch::CELLS_MAX, "seed {seed}");
+    assert!(o.guests.keys().all(|n| !o.links.contains_key(n)), "guest and link, seed {seed}");
     let soon = o.deadline().is_some_and(|at| at <= o.now.after_ms(31_000));
     assert!(soon || s.near + s.far >= target, "nothing planned below the target, seed {seed}");
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use stork_wire::codec::{Blob, List};
-use stork_wire::frame::PeerHint;
+use stork_wire::frame::{OverlayFrame, PeerHint};
 use stork_wire::ids::{LogId, NodeId};
 use stork_wire::item::{Item, ItemKind};
 use stork_wire::sign::Envelope;
@@ -56,4 +56,17 @@ pub(super) fn record_key(hint: &PeerHint) -> (u64, u64) {
         bytes.fold(0, |acc, b| (acc << 8) | u64::from(*b))
     };
     (number(0), number(32))
+}
+
+/// Is this a frame by which items travel, or hosts learn which ones there are?
+pub(super) const fn about_items(frame: &OverlayFrame) -> bool {
+    !matches!(
+        frame,
+        OverlayFrame::Ping { .. }
+            | OverlayFrame::Pong { .. }
+            | OverlayFrame::Records(_)
+            | OverlayFrame::Shuffle { .. }
+            | OverlayFrame::ShuffleReply { .. }
+            | OverlayFrame::Unlink
+    )
 }

@@ -14,7 +14,7 @@ use stork_wire::tick::Tick;
 use super::super::rng::{Rng, mix};
 use super::super::{Action, Config, Event, Input, Overlay, Peer, PeersKind, Refusal};
 use super::check;
-use super::made::{envelope, make_item, make_peer, record_key};
+use super::made::{about_items, envelope, make_item, make_peer, record_key};
 use super::queue::{Ev, Queued};
 
 /// A dial to a dead host fails after this.
@@ -32,6 +32,8 @@ pub(super) struct Host {
     pub(super) logs: BTreeMap<LogId, Vec<Arc<Item>>>,
     pub(super) saved: Vec<PeerHint>,
     pub(super) probes: u64,
+    /// It passes no items on and answers no questions about them, but is a good neighbour otherwise.
+    pub(super) mute: bool,
     life: u64,
     wake: u64,
 }
@@ -111,6 +113,7 @@ impl World {
                 logs: BTreeMap::new(),
                 saved: Vec::new(),
                 probes: 0,
+                mute: false,
                 life: 0,
                 wake: u64::MAX,
             });
@@ -327,9 +330,12 @@ impl World {
             }
             Action::Answer { to, class, hints } => {
                 let Some(j) = self.index.get(&to).copied() else { return };
-                if class != LinkClass::Transient {
-                    self.order += 1;
-                    self.conns.insert((i.min(j), i.max(j)), self.order);
+                self.order += 1;
+                let (pair, order) = ((i.min(j), i.max(j)), self.order);
+                if class == LinkClass::Transient {
+                    self.conns.entry(pair).or_insert(order);
+                } else {
+                    self.conns.insert(pair, order);
                 }
                 let at = self.latency(i, j);
                 self.push(at, j, Ev::Ack { from: i, class, hints: hints.into_vec() });
@@ -368,6 +374,9 @@ impl World {
     fn send(&mut self, i: usize, to: NodeId, frame: OverlayFrame) {
         let Some(j) = self.index.get(&to).copied() else { return };
         let Some(conn) = self.conns.get(&(i.min(j), i.max(j))).copied() else { return };
+        if self.hosts[i].mute && about_items(&frame) {
+            return;
+        }
         if self.drop_percent > 0 && self.rng.percent(self.drop_percent) {
             return;
         }
