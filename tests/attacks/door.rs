@@ -228,3 +228,25 @@ fn t025_t080_an_insider_that_breaks_the_protocol() {
     assert_eq!(untouched(host), before);
     goes_on(&fleet, "2");
 }
+
+/// T119: a host of a later version sends types of frames that this one does not know, between those
+/// that it does. They are counted and ignored, and nobody is blamed or shut out.
+#[test]
+fn t119_frames_of_a_later_version_are_ignored() {
+    let (fleet, _) = small_fleet();
+    let host = &fleet.hosts[1];
+    let newer = Peer::enlist(&fleet, "newer");
+    let talk = newer.dial(host);
+    let blamed = host.counter("peers_at_fault", "frame");
+    for body in [&[200, 1, 1, 2, 3][..], &[4, 99, 7, 7], &[5, 99], &[7]] {
+        let len = u32::try_from(body.len()).unwrap().to_le_bytes();
+        talk.act(Deed::Raw([&len[..], body].concat()));
+    }
+    await_counter(host, "frames_ignored", "unknown_type", 4);
+    let ping = OverlayFrame::Ping { nonce: 77, fingerprint: [0; 8], class: LinkClass::Near };
+    talk.send(Frame::Overlay(ping));
+    talk.wait("the answer to what it knows", |f| {
+        matches!(f, Frame::Overlay(OverlayFrame::Pong { nonce: 77, .. })).then_some(())
+    });
+    assert_eq!((talk.end(), host.counter("peers_at_fault", "frame")), (None, blamed));
+}

@@ -164,8 +164,14 @@ impl Overlay {
         want.to = want.to.max(to);
         if let Some(known) = want.sources.iter_mut().find(|(n, _)| *n == from) {
             known.1 = known.1.max(to);
-        } else if want.sources.len() < SOURCES_MAX {
-            want.sources.push((from, to));
+        } else {
+            // Neighbours that promise and do not deliver must not keep the visited host out.
+            if want.sources.len() >= SOURCES_MAX && self.visit.is_some_and(|(n, _)| n == from) {
+                want.sources.pop();
+            }
+            if want.sources.len() < SOURCES_MAX {
+                want.sources.push((from, to));
+            }
         }
         f.dirty = true;
     }
@@ -179,7 +185,9 @@ impl Overlay {
         let idle = all.filter(|(n, l)| l.fetch_after <= now && !self.fetches.is_running(n));
         let idle: Vec<NodeId> = idle.map(|(n, _)| *n).collect();
         let count = idle.len();
-        for node in self.rng.sample(idle, count) {
+        let mut order = self.rng.sample(idle, count);
+        order.sort_by_key(|n| self.visit.is_none_or(|(visit, _)| visit != *n));
+        for node in order {
             if self.fetches.running.len() >= PARALLEL_MAX {
                 return;
             }

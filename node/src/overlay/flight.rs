@@ -34,8 +34,16 @@ const INVALID_MAX: u32 = 3;
 /// Hosts without a link of which it is remembered what was refused.
 const FORMER_MAX: usize = 8;
 
-/// What was refused of hosts whose links ended: they do not begin anew by coming back.
-pub(super) type Former = Recent<NodeId, Recent<Key, Shunned>>;
+/// What was refused of a host whose link ended: it does not begin anew by coming back.
+#[derive(Debug, Clone)]
+pub(super) struct Refused {
+    items: Recent<Key, Shunned>,
+    barren: u32,
+    fetch_after: Tick,
+}
+
+/// The same of several hosts.
+pub(super) type Former = Recent<NodeId, Refused>;
 
 /// An empty memory of that.
 pub(super) const fn former() -> Former {
@@ -171,16 +179,18 @@ impl Overlay {
     }
 
     /// A link ended: what was refused of it is kept for when it comes back.
-    pub(super) fn remember_refused(&mut self, node: NodeId, refused: Recent<Key, Shunned>) {
-        if refused.len() > 0 {
-            self.former.set(node, refused);
+    pub(super) fn remember_refused(&mut self, link: Link) {
+        let Link { peer, refused: items, barren, fetch_after, .. } = link;
+        if items.len() > 0 {
+            self.former.set(peer.node, Refused { items, barren, fetch_after });
         }
     }
 
     /// A link begins: what was refused of this host is still refused.
     pub(super) fn recall_refused(&self, link: &mut Link) {
-        if let Some(refused) = self.former.get(&link.peer.node) {
-            link.refused = refused.clone();
+        if let Some(known) = self.former.get(&link.peer.node) {
+            link.refused = known.items.clone();
+            (link.barren, link.fetch_after) = (known.barren, known.fetch_after);
         }
     }
 

@@ -363,8 +363,8 @@ impl Overlay {
         self.missing.drop_peer(&node);
         self.fetch_drop_peer(node);
         self.sessions.remove(&node);
-        self.remember_refused(node, link.refused);
         self.file_former(now, &link.peer, why, link.heard);
+        self.remember_refused(link);
         self.refill_soon(now);
         self.touch_saved(now);
         actions.push(Action::Event(Event::LinkDown { node, why }));

@@ -6,8 +6,8 @@
 //!   probes and rules against insiders;
 //! - **tree** (`tree`, `missing`, `flight`): one broadcast tree per log, after Plumtree
 //!   (Leitão et al., SRDS 2007);
-//! - **sync** (`heads`, `sketch`, `sync`, `reconcile`, `visits`, `fetch`): comparison of heads, which
-//!   guarantees delivery.
+//! - **sync** (`heads`, `sketch`, `sync`, `reconcile`, `visits`, `fetch`): comparison of heads,
+//!   which guarantees delivery.
 //!
 //! It knows logs and numbers, never what an item says: the driver verifies hosts before they come
 //! in, and items between [`Action::Deliver`] and [`Input::Committed`]. Only committed items are

@@ -74,7 +74,7 @@ impl Overlay {
     }
 
     /// Somebody asks for cells: they are those of this moment, and bounded by frame and rate. Of
-    /// two that begin at once the smaller id goes on.
+    /// two that begin at once the smaller id goes on, and does not answer.
     pub(super) fn on_sketch_ask(
         &mut self,
         now: Tick,
@@ -90,8 +90,11 @@ impl Overlay {
             self.counters.dropped += 1;
             return;
         }
-        let both = |a: &Asked| start == 0 && a.cells.is_empty() && from < self.me;
+        let both = |a: &Asked| start == 0 && a.cells.is_empty();
         if self.sessions.get(&from).and_then(|s| s.sketch.as_ref()).is_some_and(both) {
+            if self.me < from {
+                return;
+            }
             self.sessions.remove(&from);
         }
         let fingerprint = self.heads.cut();

@@ -6,7 +6,7 @@
 //! fingerprints differ, one comparison follows another, and the full heads are always right.
 
 use stork_wire::codec::List;
-use stork_wire::frame::OverlayFrame;
+use stork_wire::frame::{LinkClass, OverlayFrame};
 use stork_wire::ids::{LogId, NodeId};
 use stork_wire::item::Head;
 use stork_wire::limits::HEADS_PER_FRAME_MAX;
@@ -17,8 +17,10 @@ use super::io::{Action, Class, Event};
 use super::links::Pair;
 use super::reconcile::Asked;
 
-/// Comparisons at once (protocol.md §3d).
-pub(super) const SESSIONS_MAX: usize = 2;
+/// Comparisons with neighbours at once (protocol.md §3d), and one more with the host that is
+/// visited: neighbours that never answer must not keep all places (attack G11).
+const NEIGHBOUR_SESSIONS_MAX: usize = 2;
+pub(super) const SESSIONS_MAX: usize = NEIGHBOUR_SESSIONS_MAX + 1;
 /// A comparison that takes longer is given up.
 const SESSION_MS: u64 = 10_000;
 /// Fingerprints must differ so long: news on its way make them differ for a moment (§3d).
@@ -75,8 +77,10 @@ impl Overlay {
     pub(super) fn sync_if_due(&mut self, now: Tick, from: NodeId, actions: &mut Vec<Action>) {
         let Some(link) = self.link_mut(&from) else { return };
         let Some((since, theirs)) = link.differs else { return };
+        // A guest is asked too seldom to wait for its next pong.
+        let guest = link.class == LinkClass::Transient;
         let first = !core::mem::replace(&mut link.compared, true);
-        if first || now.since(since) >= DIFFER_MS {
+        if first || guest || now.since(since) >= DIFFER_MS {
             self.start_sync(now, from, theirs, actions);
         }
     }
@@ -100,7 +104,9 @@ impl Overlay {
     fn start_sync(&mut self, now: Tick, node: NodeId, theirs: [u8; 8], actions: &mut Vec<Action>) {
         let pair = (self.heads.cut(), theirs);
         self.sessions_due(now);
-        let busy = self.sessions.len() >= SESSIONS_MAX || self.sessions.contains_key(&node);
+        let own = self.visit.is_some_and(|(n, _)| n == node);
+        let most = if own { SESSIONS_MAX } else { NEIGHBOUR_SESSIONS_MAX };
+        let busy = self.sessions.len() >= most || self.sessions.contains_key(&node);
         let fetching = self.fetches.is_running(&node);
         let few = self.heads.len() <= FULL_LOGS_MAX;
         let Some(link) = self.link_mut(&node) else { return };

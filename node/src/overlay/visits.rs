@@ -114,7 +114,7 @@ impl Overlay {
         self.visit = self.visit.filter(|(n, _)| *n != node);
         self.fetch_drop_peer(node);
         self.sessions.remove(&node);
-        self.remember_refused(node, guest.refused);
+        self.remember_refused(guest);
         true
     }
 

@@ -58,15 +58,32 @@ pub(super) fn record_key(hint: &PeerHint) -> (u64, u64) {
     (number(0), number(32))
 }
 
-/// Is this a frame by which items travel, or hosts learn which ones there are?
-pub(super) const fn about_items(frame: &OverlayFrame) -> bool {
-    !matches!(
-        frame,
-        OverlayFrame::Ping { .. }
-            | OverlayFrame::Pong { .. }
-            | OverlayFrame::Records(_)
-            | OverlayFrame::Shuffle { .. }
-            | OverlayFrame::ShuffleReply { .. }
-            | OverlayFrame::Unlink
-    )
+/// What a host keeps to itself, though it is a good neighbour otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mute {
+    Nothing,
+    /// Items. It says that it has them, and does not send them.
+    Items,
+    /// Everything that has to do with items.
+    All,
+}
+
+impl Mute {
+    pub(super) const fn keeps(self, frame: &OverlayFrame) -> bool {
+        let items = matches!(frame, OverlayFrame::Push { .. } | OverlayFrame::Items(_));
+        let member = matches!(
+            frame,
+            OverlayFrame::Ping { .. }
+                | OverlayFrame::Pong { .. }
+                | OverlayFrame::Records(_)
+                | OverlayFrame::Shuffle { .. }
+                | OverlayFrame::ShuffleReply { .. }
+                | OverlayFrame::Unlink
+        );
+        match self {
+            Self::Nothing => false,
+            Self::Items => items,
+            Self::All => !member,
+        }
+    }
 }

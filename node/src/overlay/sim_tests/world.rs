@@ -14,7 +14,7 @@ use stork_wire::tick::Tick;
 use super::super::rng::{Rng, mix};
 use super::super::{Action, Config, Event, Input, Overlay, Peer, PeersKind, Refusal};
 use super::check;
-use super::made::{about_items, envelope, make_item, make_peer, record_key};
+use super::made::{Mute, envelope, make_item, make_peer, record_key};
 use super::queue::{Ev, Queued};
 
 /// A dial to a dead host fails after this.
@@ -32,8 +32,7 @@ pub(super) struct Host {
     pub(super) logs: BTreeMap<LogId, Vec<Arc<Item>>>,
     pub(super) saved: Vec<PeerHint>,
     pub(super) probes: u64,
-    /// It passes no items on and answers no questions about them, but is a good neighbour otherwise.
-    pub(super) mute: bool,
+    pub(super) mute: Mute,
     life: u64,
     wake: u64,
 }
@@ -61,6 +60,8 @@ pub(super) struct World {
     /// The sets are checked after every so many events.
     pub(super) check_every: u64,
     pub(super) events: u64,
+    /// Most items that a host was asked for in one frame.
+    pub(super) max_asked: u64,
     /// Hosts cannot judge any item before they have one of this log.
     pub(super) first: Option<LogId>,
     config: Config,
@@ -92,6 +93,7 @@ impl World {
             trace: 0,
             check_every: 1,
             events: 0,
+            max_asked: 0,
             first: None,
             rng: Rng::new(seed),
             order: 0,
@@ -113,7 +115,7 @@ impl World {
                 logs: BTreeMap::new(),
                 saved: Vec::new(),
                 probes: 0,
-                mute: false,
+                mute: Mute::Nothing,
                 life: 0,
                 wake: u64::MAX,
             });
@@ -355,6 +357,8 @@ impl World {
                 self.push(1, i, Ev::Judge { from, item });
             }
             Action::ReadItems { to, ranges } => {
+                let asked = ranges.iter().map(|r| r.to - r.from + 1).sum();
+                self.max_asked = self.max_asked.max(asked);
                 let logs = &self.hosts[i].logs;
                 let wanted = ranges.iter().flat_map(|r| (r.from..=r.to).map(|s| (r.log, s)));
                 let at = |s: u64| usize::try_from(s - 1).unwrap();
@@ -374,7 +378,7 @@ impl World {
     fn send(&mut self, i: usize, to: NodeId, frame: OverlayFrame) {
         let Some(j) = self.index.get(&to).copied() else { return };
         let Some(conn) = self.conns.get(&(i.min(j), i.max(j))).copied() else { return };
-        if self.hosts[i].mute && about_items(&frame) {
+        if self.hosts[i].mute.keeps(&frame) {
             return;
         }
         if self.drop_percent > 0 && self.rng.percent(self.drop_percent) {

@@ -43,8 +43,8 @@ fn needed(theirs: &Map, ours: &Map) -> usize {
     count
 }
 
-/// Invariant I10: what is decoded is the difference of the maps, for maps of any size that differ in
-/// any way: behind, ahead, unknown on either side, forked; and a prefix that is too short says so
+/// Invariant I10: what is decoded is the difference of the maps, for maps of any size that differ
+/// in any way: behind, ahead, unknown on either side, forked; and a prefix too short says so
 /// instead of giving something else.
 #[test]
 fn i10_decoded_is_the_difference() {
@@ -76,8 +76,8 @@ fn i10_decoded_is_the_difference() {
     }
 }
 
-/// One difference is always found with the first cell; more cost about 1.35 cells each, as the paper
-/// has it for elements.
+/// One difference is always found with the first cell; more cost about 1.35 cells each, as the
+/// paper has it for elements.
 #[test]
 fn cells_per_difference() {
     let all = map((0..3_000).map(|i| head(i, 5)));
@@ -151,8 +151,8 @@ fn ends_of_numbers() {
     assert!(rising.windows(2).all(|w| w[0] < w[1]) && rising[0] == 0);
 }
 
-/// The layout and the places that other implementations must agree with (docs/PROTOCOL.md). Both were
-/// computed by another program from that page.
+/// The layout and the places that other implementations must agree with (docs/PROTOCOL.md). Both
+/// were computed by another program from that page.
 #[test]
 fn golden_places_and_cell() {
     let log = LogId([0x11; 32]);
