@@ -9,8 +9,8 @@
 //! ```
 //!
 //! The loop never waits for a peer, a disk or a subscriber: it hands work out and takes outcomes
-//! in. Only here is the clock read. An item is shown, forwarded and acknowledged only after the
-//! journal reported it durable.
+//! in. Only here is the clock read. An item is shown and acknowledged only after the journal
+//! reported it durable; what a peer brought is passed on as soon as the rules accepted it.
 
 mod admission;
 mod answers;
