@@ -19,7 +19,7 @@ const HEADER: &str = "stork node key v1";
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// A file cannot be read or written.
-    #[error("{path}: {source}")]
+    #[error("cannot use the key {path}")]
     Io {
         /// The file.
         path: PathBuf,

@@ -76,7 +76,7 @@ pub enum FeedError {
     #[error("the feed has {LIVE_RELEASES_MAX} live releases already")]
     TooMany,
     /// More groups or origins than fit.
-    #[error("too many: {0}")]
+    #[error("too many groups or origins for one entry")]
     List(#[from] stork_wire::codec::TooMany),
 }
 

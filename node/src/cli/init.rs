@@ -40,6 +40,6 @@ fn read_charter(path: &Path) -> Result<Vec<stork_wire::item::Item>, ExitCode> {
         failure(&format!("{shown}: {e}"), &[], help, 5)
     })?;
     read_bundle(&bytes).map_err(|e| {
-        failure(&format!("{shown}: {e}"), &[], "is this a charter.bundle, and whole?", 4)
+        failure(&format!("{shown}: {e}"), &causes(&e), "is this a charter.bundle, and whole?", 4)
     })
 }

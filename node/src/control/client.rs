@@ -18,7 +18,7 @@ const ANSWER_MAX: usize = 64 * 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody answers on the socket.
-    #[error("no stork-node answers on {path}: {source}")]
+    #[error("no stork-node answers on {path}")]
     NotRunning {
         /// The socket.
         path: PathBuf,
@@ -144,5 +144,21 @@ impl Client {
         }
         let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or("").to_owned();
         Err(ClientError::Refused { status, message: text("message"), help: text("help") })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Nobody on the socket: the chain that `stork` prints names the system's reason once.
+    #[tokio::test]
+    async fn a_missing_daemon_is_explained_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let client = Client::new(&dir.path().join("sock"), Duration::from_secs(5));
+        let e = client.get("/v1/status").await.unwrap_err();
+        assert_eq!(e.exit_code(), 75);
+        let chain = [vec![e.to_string()], crate::cli::out::causes(&e)].concat().join("\n");
+        assert_eq!(chain.matches("No such file").count(), 1, "{chain}");
     }
 }

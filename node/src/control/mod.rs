@@ -21,7 +21,7 @@ pub enum SocketError {
     #[error("{0}: another stork-node answers on this socket")]
     InUse(PathBuf),
     /// The system refuses.
-    #[error("{path}: {source}")]
+    #[error("cannot make the socket {path}")]
     Io {
         /// The socket.
         path: PathBuf,

@@ -25,7 +25,7 @@ pub(super) enum DemoError {
         said: String,
     },
     /// A node does not answer.
-    #[error("{host}: {source}")]
+    #[error("{host} gives no answer")]
     Control {
         /// Which.
         host: String,

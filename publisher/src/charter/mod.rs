@@ -81,7 +81,7 @@ pub enum CharterError {
     #[error(transparent)]
     Text(#[from] BadText),
     /// More names, groups or homes than a document holds.
-    #[error("too many: {0}")]
+    #[error("too many names, groups or homes for one document")]
     TooMany(#[from] stork_wire::codec::TooMany),
     /// A key cannot be made or read.
     #[error(transparent)]

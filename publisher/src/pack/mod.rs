@@ -52,7 +52,7 @@ pub enum PackError {
     #[error("the manifest needs {0} bytes, 64 MiB are allowed")]
     ManifestTooLong(usize),
     /// More packs than a release may have.
-    #[error("too many packs: {0}")]
+    #[error("too many packs")]
     TooMany(#[from] stork_wire::codec::TooMany),
 }
 
