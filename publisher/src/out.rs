@@ -16,8 +16,23 @@ pub fn chat(line: &str) {
     drop(writeln!(std::io::stderr().lock(), "{line}"));
 }
 
-/// Writes raw bytes to stdout: completion scripts and manual pages.
-pub fn raw(bytes: &[u8]) {
+/// Writes a command's completion script for a shell to stdout.
+pub fn completion(mut command: clap::Command, shell: clap_complete::Shell) {
+    let name = command.get_name().to_owned();
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command, name, &mut script);
+    raw(&script);
+}
+
+/// Writes a command's manual page to stdout.
+pub fn manual(command: clap::Command) -> std::io::Result<()> {
+    let mut page = Vec::new();
+    clap_mangen::Man::new(command).render(&mut page)?;
+    raw(&page);
+    Ok(())
+}
+
+fn raw(bytes: &[u8]) {
     let mut stdout = std::io::stdout().lock();
     drop(stdout.write_all(bytes).and_then(|()| stdout.flush()));
 }

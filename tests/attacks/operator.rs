@@ -210,3 +210,16 @@ fn stork_says_by_its_exit_code_what_went_wrong() {
     drop(host.tell(&["reload"]));
     fails(&host.stork(&["rollback", "vm"]), 7, "");
 }
+
+/// Completion and manual page of all three programs go to standard output and name the program.
+#[test]
+fn every_program_describes_itself() {
+    for name in ["stork", "stork-node", "stork-publish"] {
+        for (args, says) in [(vec!["completion", "bash"], "complete -F"), (vec!["man"], ".TH ")] {
+            let out = Command::new(binary(name)).args(&args).output().unwrap();
+            let page = String::from_utf8(out.stdout).unwrap();
+            assert!(out.status.success() && out.stderr.is_empty(), "{name} {args:?}");
+            assert!(page.contains(says) && page.contains(name), "{name} {args:?}: {page}");
+        }
+    }
+}

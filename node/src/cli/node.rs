@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use stork_wire::charter::JoinToken;
 use stork_wire::text::Label;
 use tokio::sync::watch;
 
-use super::out::{causes, failure, note, result};
+use super::out::{causes, completion, failure, manual, note, result};
 use crate::config::{NodeConfig, VmFolder};
 use crate::{identity, join, run};
 
@@ -133,18 +133,8 @@ pub fn node_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             }
             Err(code) => code,
         },
-        Command::Completion { shell } => {
-            let mut command = <Cli as clap::CommandFactory>::command();
-            clap_complete::generate(shell, &mut command, "stork-node", &mut std::io::stdout());
-            ExitCode::SUCCESS
-        }
-        Command::Man => {
-            let man = clap_mangen::Man::new(<Cli as clap::CommandFactory>::command());
-            match man.render(&mut std::io::stdout()) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(e) => failure(&e.to_string(), &[], "", 1),
-            }
-        }
+        Command::Completion { shell } => completion(Cli::command(), shell),
+        Command::Man => manual(Cli::command()),
     }
 }
 

@@ -9,12 +9,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use serde_json::{Value, json};
 use stork_wire::text::Label;
 
 use super::node::runtime;
-use super::out::{causes, failure, result};
+use super::out::{causes, completion, failure, manual, result};
 use super::show;
 use crate::control::{Client, ClientError};
 
@@ -165,18 +165,8 @@ pub fn stork_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     match cli.command {
-        Command::Completion { shell } => {
-            let mut command = <Cli as clap::CommandFactory>::command();
-            clap_complete::generate(shell, &mut command, "stork", &mut std::io::stdout());
-            ExitCode::SUCCESS
-        }
-        Command::Man => {
-            let man = clap_mangen::Man::new(<Cli as clap::CommandFactory>::command());
-            match man.render(&mut std::io::stdout()) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(e) => failure(&e.to_string(), &[], "", 1),
-            }
-        }
+        Command::Completion { shell } => completion(Cli::command(), shell),
+        Command::Man => manual(Cli::command()),
         Command::Demo(args) => crate::demo::run(args, cli.common.json),
         command => match runtime() {
             Ok(rt) => rt.block_on(ask(&cli.common, command)),

@@ -87,20 +87,14 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Verify(args) => commands::verify(&args),
         Command::Push(args) => commands::push(args),
         Command::Completion { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "stork-publish", &mut script);
-            out::raw(&script);
+            out::completion(Cli::command(), shell);
             Ok(())
         }
         Command::Man { out: Some(dir) } => std::fs::create_dir_all(&dir)
             .and_then(|()| clap_mangen::generate_to(Cli::command(), &dir))
             .map_err(|e| Failure::new(e, "choose a directory that you may write to, by --out")),
         Command::Man { out: None } => {
-            let mut page = Vec::new();
-            let made = clap_mangen::Man::new(Cli::command()).render(&mut page);
-            made.map_err(|e| Failure::new(e, "report this as a bug"))?;
-            out::raw(&page);
-            Ok(())
+            out::manual(Cli::command()).map_err(|e| Failure::new(e, "report this as a bug"))
         }
     }
 }
