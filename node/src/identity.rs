@@ -55,6 +55,17 @@ impl IdentityError {
             Self::Random => "check /dev/urandom",
         }
     }
+
+    /// The exit code (design §11).
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Exposed(_) => 77,
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => 77,
+            Self::Cloned(_) => 78,
+            Self::Io { .. } | Self::Malformed(_) | Self::Random => 1,
+        }
+    }
 }
 
 /// The file that names this machine, as systemd and dbus keep it.

@@ -20,8 +20,8 @@ const EXAMPLES: &str = "Examples:
   stork-node run
   stork-node check-config
 
-Exit codes: 0 ok, 1 failed, 2 usage, 4 refused by trust, 75 try again, 77 no permission,
-78 bad config";
+Exit codes: 0 ok, 1 failed, 2 usage, 4 refused by trust, 5 not found, 75 try again,
+77 no permission, 78 bad config";
 
 /// The stork daemon of a VM host.
 #[derive(Debug, Parser)]
@@ -255,7 +255,7 @@ fn identity_of(config: &NodeConfig) -> Result<String, ExitCode> {
     }
     match identity::open_or_create(&config.state) {
         Ok(key) => Ok(identity::node_id(&key).to_string()),
-        Err(e) => Err(failure(&e.to_string(), &causes(&e), e.help(), 1)),
+        Err(e) => Err(failure(&e.to_string(), &causes(&e), e.help(), e.exit_code())),
     }
 }
 

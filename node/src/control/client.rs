@@ -65,8 +65,13 @@ impl ClientError {
 
     /// The exit code (design §11).
     #[must_use]
-    pub const fn exit_code(&self) -> u8 {
+    pub fn exit_code(&self) -> u8 {
         match self {
+            Self::NotRunning { source, .. }
+                if source.kind() == std::io::ErrorKind::PermissionDenied =>
+            {
+                77
+            }
             Self::NotRunning { .. } => 75,
             Self::Late(_) => 6,
             Self::Refused { status: 404, .. } => 5,

@@ -65,6 +65,15 @@ impl PackError {
             _ => "split the package, or put its files into an image",
         }
     }
+
+    /// The exit code that stands for it.
+    #[must_use]
+    pub fn exit(&self) -> u8 {
+        match self {
+            Self::Io(e) => crate::out::file_exit(e),
+            _ => 1,
+        }
+    }
 }
 
 /// A release that a delta is made against.

@@ -141,7 +141,9 @@ impl PushError {
     pub fn exit(&self) -> u8 {
         match self {
             Self::Source(e) => e.exit(),
-            Self::Pack(_) | Self::Local(_) | Self::Protocol { .. } => 1,
+            Self::Pack(e) => e.exit(),
+            Self::Local(e) => out::file_exit(e),
+            Self::Protocol { .. } => 1,
             Self::Key(e) => e.exit(),
             Self::Charter(e) => e.exit(),
             Self::Feed(e) => e.exit(),
