@@ -76,7 +76,12 @@ fn bad_configuration_names_file_line_and_remedy() {
         (text.replace("groups = [\"web\"]", "groups = 7"), "line 2", "help: "),
         (text.replace("\"hardlink\"", "\"softlink\""), "line", "help: "),
         (text.replace("isolation = \"none\"\n", ""), "shares files", "isolation = "),
-        (text.replace("package = \"*\"", "package = \"no name\""), "subscribe.package", "correct"),
+        (
+            text.replace("package = \"*\"", "package = \"no name\""),
+            "pattern `no name`",
+            "a path is none",
+        ),
+        (text.replace("package = \"*\"", "package = \"../x\""), "column 11", "a path is none"),
         (format!("{text}\n[[[["), "line", "help: "),
     ];
     for (n, (bad, says, hint)) in (1u64..).zip(faults) {
