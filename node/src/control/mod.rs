@@ -5,6 +5,7 @@
 
 mod client;
 mod routes;
+mod verify;
 
 pub use client::{Client, ClientError};
 pub use routes::router;
