@@ -74,13 +74,13 @@ impl JoinError {
 
     /// The exit code (design §11).
     #[must_use]
-    pub const fn exit_code(&self) -> u8 {
+    pub fn exit_code(&self) -> u8 {
         match self {
             Self::Already(_) => 0,
             Self::Unreachable(_) => 75,
             Self::OtherFleet(..) | Self::Refused(_) | Self::Untrusted(_) => 4,
             Self::Store(e) => e.exit_code(),
-            Self::Identity(_) => 1,
+            Self::Identity(e) => e.exit_code(),
         }
     }
 }

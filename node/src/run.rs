@@ -88,13 +88,15 @@ impl RunError {
 
     /// The exit code (design §11).
     #[must_use]
-    pub const fn exit_code(&self) -> u8 {
+    pub fn exit_code(&self) -> u8 {
         match self {
             Self::NotJoined(_) | Self::Bind(_) => 78,
             Self::Socket(SocketError::Io { .. }) => 77,
             Self::Socket(SocketError::InUse(_)) => 75,
             Self::Store(e) => e.exit_code(),
-            Self::Identity(_) | Self::Certificate { .. } | Self::Other(_) => 1,
+            Self::Identity(e) => e.exit_code(),
+            Self::Certificate { .. } => 78,
+            Self::Other(_) => 1,
         }
     }
 }
