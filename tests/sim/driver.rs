@@ -38,7 +38,8 @@ impl World {
         self.schedule(i);
     }
 
-    fn schedule(&mut self, i: u32) {
+    /// Plans a node's next wake-up, if it is before the one that is planned.
+    pub(crate) fn schedule(&mut self, i: u32) {
         let now = self.now;
         let Some(node) = self.node_mut(i) else { return };
         let next = node.overlay.deadline().map_or(u64::MAX, |t| t.0);
@@ -216,8 +217,9 @@ impl World {
             *stored = seq;
         }
         let ready = node.pending.remove(&(feed, seq + 1));
+        let born = node.born;
         if node.is_honest() {
-            self.meter.stored(message, (i, from), now);
+            self.meter.stored(message, (i, from), now, born);
         }
         let source = from.and_then(|s| self.node(s)).map(|n| n.peer.node);
         self.input(i, Input::Committed { log, seq, hash, item, source });
@@ -245,7 +247,7 @@ impl World {
         let Some(i) = at else { return Ok(None) };
         let unix = self.unix(i);
         let seq = self.feeds.publish(feed, unix)?;
-        let alive = self.honest().count();
+        let alive = self.nodes.iter().filter(|n| n.alive).count();
         self.meter.published(self.now, feed, alive, self.nodes.len());
         if let Some((accepted, _)) =
             self.nodes.get_mut(i as usize).and_then(|n| n.logs.get_mut(feed as usize))

@@ -51,7 +51,6 @@ pub(crate) struct Options {
 pub(crate) struct Node {
     pub(crate) overlay: Overlay,
     pub(crate) peer: Arc<Peer>,
-    pub(crate) site: u32,
     pub(crate) alive: bool,
     /// Counts starts; events of an earlier life are void.
     pub(crate) life: u32,
@@ -172,7 +171,6 @@ impl World {
             world.nodes.push(Node {
                 overlay: Overlay::new(config, peer.node, peer.site.clone(), seed),
                 peer,
-                site,
                 alive: false,
                 life: 0,
                 born: 0,
@@ -311,6 +309,11 @@ impl World {
                 return;
             }
             node.wake = u64::MAX;
+            // The deadline may have moved on since.
+            if node.overlay.deadline().is_some_and(|at| at > node.tick(self.now)) {
+                self.schedule(i);
+                return;
+            }
         }
         self.note(i, &ev);
         match ev {
