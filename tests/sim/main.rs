@@ -17,6 +17,8 @@ mod queue;
 mod rng;
 mod soak;
 mod sync_cost;
+#[cfg(test)]
+mod tests;
 mod world;
 
 use std::io::Write;

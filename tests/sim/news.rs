@@ -142,6 +142,7 @@ pub(crate) fn run(news: &News) -> Result<(Value, u64)> {
     let mut value = report(news, &world, &seen);
     if let Some(map) = value.as_object_mut() {
         map.insert("memory_per_node".into(), json!(grown / u64::from(news.nodes.max(1))));
+        map.insert("cpu_s".into(), json!(cpu_seconds()));
         map.insert("wall_s".into(), json!(begun.elapsed().as_secs_f64()));
     }
     Ok((value, world.watch.count))
@@ -382,6 +383,15 @@ fn mean(all: impl Iterator<Item = f64>) -> Option<f64> {
 fn percentile(sorted: &[u32], part: f64) -> f64 {
     let at = portion(sorted.len().saturating_sub(1), part);
     f64::from(sorted.get(at).copied().unwrap_or(0)) / 1_000.0
+}
+
+/// Seconds of processor time: of use where others compute beside.
+fn cpu_seconds() -> f64 {
+    let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let after_name = text.rsplit(") ").next().unwrap_or_default();
+    let ticks: u64 =
+        after_name.split_whitespace().skip(11).take(2).filter_map(|t| t.parse::<u64>().ok()).sum();
+    share(ticks, 100)
 }
 
 /// Bytes of memory that this process holds now.

@@ -223,14 +223,12 @@ fn second(world: &mut World, happened: &mut BTreeMap<&'static str, u64>) -> Resu
 /// No more faults, and everybody comes back: the overlay becomes one (I4) and everything comes
 /// everywhere (I8). The seconds that each took.
 fn recover(world: &mut World) -> (u64, u64) {
-    while !world.all_back() {
-        for i in world.due_back() {
-            world.start(i);
-        }
-        world.run_until(world.now + SECOND);
-        world.check_fleet();
+    for i in world.everybody_back() {
+        world.start(i);
     }
-    let quiet = world.watch.disturbed.max(world.now);
+    world.net.end_cut(world.now);
+    // A process that is stopped goes on when its time has come.
+    let quiet = world.nodes.iter().map(|n| n.paused_until).max().unwrap_or(0).max(world.now);
     world.run_until(quiet);
     let mut one_at = None;
     loop {
@@ -243,11 +241,13 @@ fn recover(world: &mut World) -> (u64, u64) {
             break;
         }
         if one_at.is_none() && world.now > quiet + ONE_WITHIN {
-            world.violation("I4", 0, || format!("{best} of {all} are one"));
+            let who = who(world);
+            world.violation("I4", 0, || format!("{best} of {all} are one:{who}"));
             break;
         }
         if one_at.is_some_and(|at| world.now > at + ALL_WITHIN) {
-            world.violation("I8", 0, || format!("{lacking} items are missing somewhere"));
+            let who = who(world);
+            world.violation("I8", 0, || format!("{lacking} items are missing:{who}"));
             break;
         }
         world.run_until(world.now + SECOND);
@@ -255,6 +255,38 @@ fn recover(world: &mut World) -> (u64, u64) {
     }
     let seconds = |at: u64| (at - quiet) / SECOND;
     (one_at.map_or(u64::MAX, seconds), seconds(world.now))
+}
+
+/// The nodes that lack items or are cut off, in words.
+fn who(world: &World) -> String {
+    let mut out = String::new();
+    let most = |feed: usize| {
+        let has = world.honest().map(|(_, n)| n.logs.get(feed).map_or(0, |l| l.1));
+        has.max().unwrap_or(0)
+    };
+    let most: Vec<u64> = (0..world.feeds.all.len()).map(most).collect();
+    for (i, node) in world.honest() {
+        let lacks: Vec<u64> = node.logs.iter().zip(&most).map(|((_, s), m)| m - s).collect();
+        let s = node.overlay.sizes();
+        let hostile = node.overlay.links().filter(|l| {
+            world.node(super::world::number(&l.peer.node)).is_some_and(|n| !n.is_honest())
+        });
+        let hostile = hostile.count();
+        if lacks.iter().any(|l| *l > 0) || hostile == s.near + s.far {
+            let paused = node.paused_until.saturating_sub(world.now) / SECOND;
+            out += &format!(
+                " [{i} lacks {lacks:?} paused {paused} s hostile links {hostile} born {} s life {} conns {} {s:?} {:?}]",
+                node.born / SECOND,
+                node.life,
+                node.conns.len(),
+                node.overlay.counters()
+            );
+        }
+        if out.len() > 1500 {
+            break;
+        }
+    }
+    out
 }
 
 /// Items that some honest running node has and another lacks.

@@ -301,6 +301,12 @@ impl World {
         }
         if node.paused_until > self.now {
             let at = node.paused_until;
+            if matches!(ev, Ev::Wake) {
+                if node.wake != self.now {
+                    return;
+                }
+                node.wake = at;
+            }
             self.queue.push(at, Entry { node: i, life, ev });
             return;
         }
@@ -334,6 +340,10 @@ impl World {
         let later = self.down.split_off(&(self.now + 1, 0));
         let due = std::mem::replace(&mut self.down, later);
         due.into_iter().map(|(_, i)| i).collect()
+    }
+    /// All nodes that are down, whatever their time.
+    pub(crate) fn everybody_back(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.down).into_iter().map(|(_, i)| i).collect()
     }
     /// Is no node to come back any more?
     pub(crate) fn all_back(&self) -> bool {
