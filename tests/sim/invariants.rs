@@ -124,7 +124,8 @@ impl World {
         for (i, links) in (0u32..).zip(&graph) {
             for j in links {
                 let known = graph.get(*j as usize).is_some_and(|l| l.contains(&i));
-                let cut = self.net.blocked(i, *j, self.now).or(self.net.blocked(*j, i, self.now));
+                let cut = self.net.blocked(i, *j, self.now);
+                let cut = cut.or_else(|| self.net.blocked(*j, i, self.now));
                 if !known && !paused(i) && !paused(*j) && cut.is_none() && self.is_up(*j) {
                     let since = self.watch.one_sided.get(&(i, *j)).copied().unwrap_or(self.now);
                     open.insert((i, *j), since);

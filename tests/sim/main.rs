@@ -14,6 +14,7 @@ mod meter;
 mod network;
 mod news;
 mod queue;
+mod report;
 mod rng;
 mod soak;
 mod sync_cost;

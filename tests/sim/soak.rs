@@ -257,32 +257,22 @@ fn recover(world: &mut World) -> (u64, u64) {
     (one_at.map_or(u64::MAX, seconds), seconds(world.now))
 }
 
-/// The nodes that lack items or are cut off, in words.
+/// The first nodes that lack items or links, in words.
 fn who(world: &World) -> String {
-    let mut out = String::new();
     let most = |feed: usize| {
         let has = world.honest().map(|(_, n)| n.logs.get(feed).map_or(0, |l| l.1));
         has.max().unwrap_or(0)
     };
     let most: Vec<u64> = (0..world.feeds.all.len()).map(most).collect();
+    let mut out = String::new();
     for (i, node) in world.honest() {
         let lacks: Vec<u64> = node.logs.iter().zip(&most).map(|((_, s), m)| m - s).collect();
-        let s = node.overlay.sizes();
-        let hostile = node.overlay.links().filter(|l| {
-            world.node(super::world::number(&l.peer.node)).is_some_and(|n| !n.is_honest())
-        });
-        let hostile = hostile.count();
-        if lacks.iter().any(|l| *l > 0) || hostile == s.near + s.far {
-            let paused = node.paused_until.saturating_sub(world.now) / SECOND;
-            out += &format!(
-                " [{i} lacks {lacks:?} paused {paused} s hostile links {hostile} born {} s life {} conns {} {s:?} {:?}]",
-                node.born / SECOND,
-                node.life,
-                node.conns.len(),
-                node.overlay.counters()
-            );
+        let sizes = node.overlay.sizes();
+        if lacks.iter().any(|l| *l > 0) || sizes.near + sizes.far == 0 {
+            let (life, born) = (node.life, node.born / SECOND);
+            out += &format!("\n      {i} lacks {lacks:?}, life {life} since {born} s, {sizes:?}");
         }
-        if out.len() > 1500 {
+        if out.len() > 1_000 {
             break;
         }
     }
