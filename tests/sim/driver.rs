@@ -8,9 +8,10 @@ use stork_wire::ids::NodeId;
 use stork_wire::item::Item;
 use stork_wire::limits::{CLOCK_SKEW_S, FRAME_LEN_MAX, ITEMS_PER_FRAME_MAX};
 
+use super::feeds::UNIX_START;
 use super::frame_size::{frame_bytes, item_bytes, payload_bytes};
 use super::queue::Ev;
-use super::world::{World, number};
+use super::world::{SECOND, World, number};
 
 /// Reading items from the disk, in microseconds.
 const READ_US: u64 = 500;
@@ -38,7 +39,8 @@ impl World {
         self.schedule(i);
     }
 
-    fn schedule(&mut self, i: u32) {
+    /// Plans a node's next wake-up, if it is before the one that is planned.
+    pub(crate) fn schedule(&mut self, i: u32) {
         let now = self.now;
         let Some(node) = self.node_mut(i) else { return };
         let next = node.overlay.deadline().map_or(u64::MAX, |t| t.0);
@@ -216,8 +218,9 @@ impl World {
             *stored = seq;
         }
         let ready = node.pending.remove(&(feed, seq + 1));
+        let born = node.born;
         if node.is_honest() {
-            self.meter.stored(message, (i, from), now);
+            self.meter.stored(message, (i, from), now, born);
         }
         let source = from.and_then(|s| self.node(s)).map(|n| n.peer.node);
         self.input(i, Input::Committed { log, seq, hash, item, source });
@@ -243,9 +246,10 @@ impl World {
         let mut at = Some(home).filter(|h| fits(*h));
         at = at.or_else(|| tries.into_iter().find(|i| fits(*i)));
         let Some(i) = at else { return Ok(None) };
-        let unix = self.unix(i);
+        // The publisher's own clock is right; a node's may differ by what the rules tolerate.
+        let unix = UNIX_START + self.now / SECOND;
         let seq = self.feeds.publish(feed, unix)?;
-        let alive = self.honest().count();
+        let alive = self.nodes.iter().filter(|n| n.alive).count();
         self.meter.published(self.now, feed, alive, self.nodes.len());
         if let Some((accepted, _)) =
             self.nodes.get_mut(i as usize).and_then(|n| n.logs.get_mut(feed as usize))

@@ -14,7 +14,12 @@ mod meter;
 mod network;
 mod news;
 mod queue;
+mod report;
 mod rng;
+mod soak;
+mod sync_cost;
+#[cfg(test)]
+mod tests;
 mod world;
 
 use std::io::Write;
@@ -35,6 +40,10 @@ struct Cli {
 enum Command {
     /// How announcements reach a fleet, with or without faults.
     News(news::News),
+    /// Random mixes of all faults: each seed is a history of its own.
+    Soak(soak::Soak),
+    /// Bytes that two nodes need to find in which feeds they differ.
+    Sync(sync_cost::Sync),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +52,13 @@ fn main() -> ExitCode {
         Command::News(n) => news::run(&n).map(|(value, violations)| {
             print(&value, n.json);
             violations
+        }),
+        Command::Soak(s) => soak::run(&s, &mut |line| {
+            drop(writeln!(std::io::stdout(), "{line}"));
+        }),
+        Command::Sync(s) => sync_cost::run(&s).map(|value| {
+            print(&value, s.json);
+            0
         }),
     };
     match outcome {

@@ -1,12 +1,11 @@
 //! What a simulation measures: bytes, copies, hops and times.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What is known of one message.
 #[derive(Debug, Default)]
 pub(crate) struct Message {
     pub(crate) at: u64,
-    pub(crate) feed: u32,
     /// Is it the first of its feed?
     pub(crate) first: bool,
     /// Nodes that ran when it was published.
@@ -33,7 +32,7 @@ pub(crate) struct Meter {
     pub(crate) forks: u64,
     pub(crate) shed: u64,
     pub(crate) overflows: u64,
-    feeds_seen: BTreeMap<u32, ()>,
+    feeds_seen: BTreeSet<u32>,
 }
 
 /// A node has not got the message.
@@ -62,10 +61,10 @@ impl Meter {
 
     /// A message begins.
     pub(crate) fn published(&mut self, at: u64, feed: u32, alive: usize, nodes: usize) {
-        let first = self.feeds_seen.insert(feed, ()).is_none();
+        let first = self.feeds_seen.insert(feed);
         let (hops, delays) = (vec![u8::MAX; nodes], vec![NEVER; nodes]);
         let alive = alive as u64;
-        self.messages.push(Message { at, feed, first, alive, copies: 0, wan: 0, hops, delays });
+        self.messages.push(Message { at, first, alive, copies: 0, wan: 0, hops, delays });
     }
 
     /// A copy has arrived.
@@ -76,13 +75,21 @@ impl Meter {
         }
     }
 
-    /// A node has stored a message, for the first time or again after it lost its disk.
-    pub(crate) fn stored(&mut self, message: u32, (i, from): (u32, Option<u32>), now: u64) {
+    /// A node that runs since `born` has stored a message. One that did not run when the message
+    /// was published has no delay that says anything.
+    pub(crate) fn stored(
+        &mut self,
+        message: u32,
+        (i, from): (u32, Option<u32>),
+        now: u64,
+        born: u64,
+    ) {
         let Some(m) = self.messages.get_mut(message as usize) else { return };
         let hop_of = |j: u32| m.hops.get(j as usize).copied().unwrap_or(0);
         let hop = from.map_or(0, |j| hop_of(j).saturating_add(1));
         let delay = u32::try_from(now - m.at).unwrap_or(NEVER - 1);
-        if let Some(slot) = m.delays.get_mut(i as usize).filter(|d| **d == NEVER) {
+        let slot = m.delays.get_mut(i as usize).filter(|d| **d == NEVER && born <= m.at);
+        if let Some(slot) = slot {
             *slot = delay;
             if let Some(slot) = m.hops.get_mut(i as usize) {
                 *slot = hop;

@@ -77,6 +77,13 @@ impl Network {
         BETWEEN_MIN_US + mix2(self.seed ^ 0x1a7, pair) % BETWEEN_SPAN_US
     }
 
+    /// A cut ends before its time. What it held up still comes when it would have come.
+    pub(crate) fn end_cut(&mut self, now: u64) {
+        if let Some(cut) = &mut self.cut {
+            cut.heals = cut.heals.min(now);
+        }
+    }
+
     fn same_site(&self, a: u32, b: u32) -> bool {
         self.sites <= 1 || a % self.sites == b % self.sites
     }

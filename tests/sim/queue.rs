@@ -78,9 +78,4 @@ impl Queue {
         let entry = self.slab.get_mut(slot as usize)?.take()?;
         Some((at, entry))
     }
-
-    /// Events that are planned.
-    pub(crate) fn len(&self) -> usize {
-        self.heap.len()
-    }
 }

@@ -51,7 +51,6 @@ pub(crate) struct Options {
 pub(crate) struct Node {
     pub(crate) overlay: Overlay,
     pub(crate) peer: Arc<Peer>,
-    pub(crate) site: u32,
     pub(crate) alive: bool,
     /// Counts starts; events of an earlier life are void.
     pub(crate) life: u32,
@@ -172,7 +171,6 @@ impl World {
             world.nodes.push(Node {
                 overlay: Overlay::new(config, peer.node, peer.site.clone(), seed),
                 peer,
-                site,
                 alive: false,
                 life: 0,
                 born: 0,
@@ -303,6 +301,12 @@ impl World {
         }
         if node.paused_until > self.now {
             let at = node.paused_until;
+            if matches!(ev, Ev::Wake) {
+                if node.wake != self.now {
+                    return;
+                }
+                node.wake = at;
+            }
             self.queue.push(at, Entry { node: i, life, ev });
             return;
         }
@@ -311,6 +315,11 @@ impl World {
                 return;
             }
             node.wake = u64::MAX;
+            // The deadline may have moved on since.
+            if node.overlay.deadline().is_some_and(|at| at > node.tick(self.now)) {
+                self.schedule(i);
+                return;
+            }
         }
         self.note(i, &ev);
         match ev {
@@ -331,6 +340,10 @@ impl World {
         let later = self.down.split_off(&(self.now + 1, 0));
         let due = std::mem::replace(&mut self.down, later);
         due.into_iter().map(|(_, i)| i).collect()
+    }
+    /// All nodes that are down, whatever their time.
+    pub(crate) fn everybody_back(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.down).into_iter().map(|(_, i)| i).collect()
     }
     /// Is no node to come back any more?
     pub(crate) fn all_back(&self) -> bool {
