@@ -44,9 +44,10 @@ pub enum RunError {
     #[error(transparent)]
     Socket(#[from] SocketError),
     /// The certificate has run out, or is not good for another reason.
-    #[error("{source}")]
+    #[error("this host's certificate does not admit it")]
     Certificate {
         /// Why.
+        #[source]
         source: AdmissionError,
         /// This host admits others.
         admits: bool,

@@ -26,7 +26,7 @@ fn await_links(host: &Host, links: u64) {
 /// The host does not start, and says that its certificate has run out and which command helps.
 fn does_not_start(host: &Host, help: &str) {
     let out = host.node(&["run"]);
-    assert_eq!(out.status.code(), Some(1), "{}", said(&out));
+    assert_eq!(out.status.code(), Some(78), "{}", said(&out));
     assert!(said(&out).contains("the certificate has run out"), "{}", said(&out));
     assert!(said(&out).contains("help: ") && said(&out).contains(help), "{}", said(&out));
 }
