@@ -58,12 +58,16 @@ pub(super) fn status(v: &Value) -> String {
         text(&v["uptime_s"]),
     );
     out += &format!(
-        "listens on {}; {} connections, {} links, {} hosts known\n",
+        "listens on {} (for others: {}); {} connections, {} links, {} hosts known\n",
         text(&v["listen"]),
+        joined(&v["addrs"]),
         text(&v["peers"]),
         text(&v["links"]),
         text(&v["hosts"]),
     );
+    if list(&v["addrs"]).is_empty() {
+        out += "NO ADDRESS that others could dial\n  help: give --advertise ADDR:PORT\n";
+    }
     out += &format!(
         "{} of {} VMs current; {} releases known, {} items wait\n",
         text(&v["vms_current"]),
@@ -82,6 +86,15 @@ pub(super) fn status(v: &Value) -> String {
             text(&v["store"]["read_only_since"]),
             text(&v["store"]["cause"])
         );
+    }
+    let cert = &v["certificate"];
+    if !cert["help"].is_null() {
+        let days = text(&cert["days_left"]);
+        let what = match cert["state"].as_str() {
+            Some("expired") => "HAS RUN OUT: other hosts refuse this one".to_owned(),
+            _ => format!("runs out in {days} days: nobody renewed it"),
+        };
+        out += &format!("\nCERTIFICATE {what}\n  help: {}", text(&cert["help"]));
     }
     for bad in list(&v["bad_vm_files"]) {
         out += &format!(
