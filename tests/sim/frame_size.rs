@@ -62,6 +62,14 @@ pub(crate) fn frame_bytes(frame: &OverlayFrame) -> u64 {
         OverlayFrame::Heads { heads, .. } => list(heads, |h| 32 + varint(h.seq) + 8) + 2,
         OverlayFrame::Fetch(all) => list(all, |r| 32 + varint(r.from) + varint(r.to)),
         OverlayFrame::Items(all) => list(all, item_bytes),
+        OverlayFrame::SketchAsk { start, count } => {
+            varint(u64::from(*start)) + varint(u64::from(*count))
+        }
+        OverlayFrame::Sketch { logs, start, cells, .. } => {
+            8 + varint(u64::from(*logs)) + varint(u64::from(*start)) + list(cells, |_| 24)
+        }
+        OverlayFrame::HeadsAsk(all) => list(all, |_| 8),
+        OverlayFrame::Ahead(all) => list(all, |(_, seq)| 8 + varint(*seq)),
     }
 }
 

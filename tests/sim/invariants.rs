@@ -229,5 +229,5 @@ const fn out_of_bounds(s: &Sizes, near: usize, far: usize, roster: usize) -> boo
         || s.flights > FLIGHTS_MAX
         || s.dialling > 8
         || s.pieces > 4
-        || s.sessions > 2
+        || s.sessions > 3
 }

@@ -107,7 +107,13 @@ impl Two {
         *slot = (slot.0 + 1, slot.1 + bytes);
         let sync = matches!(
             frame,
-            OverlayFrame::Heads { .. } | OverlayFrame::Fetch(_) | OverlayFrame::Items(_)
+            OverlayFrame::Heads { .. }
+                | OverlayFrame::SketchAsk { .. }
+                | OverlayFrame::Sketch { .. }
+                | OverlayFrame::HeadsAsk(_)
+                | OverlayFrame::Ahead(_)
+                | OverlayFrame::Fetch(_)
+                | OverlayFrame::Items(_)
         );
         if sync {
             self.bytes += bytes - payload_bytes(&frame);

@@ -4,7 +4,7 @@ use clap::Parser;
 use stork_node::overlay::Config;
 use stork_wire::charter::{BODY_VERSION, HostCert, PeerRecord};
 use stork_wire::codec::{List, encode};
-use stork_wire::frame::{Frame, LinkClass, OverlayFrame, PeerHint};
+use stork_wire::frame::{Frame, LinkClass, OverlayFrame, PeerHint, ShortLog, SketchCell};
 use stork_wire::ids::{FleetId, LogId, NodeId};
 use stork_wire::item::Head;
 use stork_wire::sign::{Envelope, SecretKey};
@@ -119,6 +119,8 @@ fn sizes_are_the_encoded_ones() {
     let head = Head::of(log, 300, item.envelope.hash());
     let range = stork_wire::frame::ItemRange { log, from: 3, to: 70_000 };
     let class = LinkClass::Near;
+    let (short, cell) = (ShortLog::of(&log), SketchCell([4; 24]));
+    let cells = List::truncated([cell; 130]);
     let frames = [
         OverlayFrame::Ping { nonce: 77_777, fingerprint: [1; 8], class },
         OverlayFrame::Push { hop: 3, age_ms: 200, item: Box::new(item.clone()) },
@@ -129,6 +131,10 @@ fn sizes_are_the_encoded_ones() {
         OverlayFrame::Heads { heads: List::truncated([head; 200]), last: true, answer: false },
         OverlayFrame::Fetch(List::truncated([range])),
         OverlayFrame::Items(List::truncated([item])),
+        OverlayFrame::SketchAsk { start: 300, count: 2 },
+        OverlayFrame::Sketch { fingerprint: [1; 8], logs: 10_000, start: 300, cells },
+        OverlayFrame::HeadsAsk(List::truncated([short; 130])),
+        OverlayFrame::Ahead(List::truncated([(short, 1), (short, 130)])),
     ];
     for frame in frames {
         let real = Frame::Overlay(frame.clone()).to_bytes().len() as u64 + 4;
