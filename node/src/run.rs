@@ -127,6 +127,7 @@ pub async fn run(config: NodeConfig, stop: watch::Receiver<bool>) -> Result<(), 
             catalog.apply(entry.get());
         }
     })?;
+    join::load_aside(&store, &trust, |entry, freeze| catalog.apply_frozen(entry, freeze))?;
     tracing::info!(fleet = %member.fleet.short(), releases = catalog.len(), "state loaded");
     let views = Arc::new(Views::new(Arc::clone(&store)));
 

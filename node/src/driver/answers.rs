@@ -82,6 +82,7 @@ impl Driver {
             "vms": self.vms.len(),
             "vms_current": self.vms.values().filter(|v| self.is_current(v)).count(),
             "bad_vm_files": bad,
+            "frozen": self.frozen_json(),
             "releases": self.catalog.len(),
             "documents": self.trust.charter().document_count(),
             "pending_items": self.trust.pending_len(),
@@ -209,7 +210,9 @@ impl Driver {
                     .collect();
                 json!({
                     "package": r.package, "version": r.version, "arch": r.arch,
-                    "release": r.release, "seq": k.seq, "signed_at": k.signed_at,
+                    "release": r.release, "epoch": k.epoch, "seq": k.seq,
+                    "signed_at": k.signed_at,
+                    "frozen": k.frozen.map(|f| f.to_string()),
                     "publisher": charter.publisher_name(k.publisher),
                     "groups": r.groups.iter().map(group_name).collect::<Vec<_>>(),
                     "tree": r.tree, "manifest": r.manifest.id,

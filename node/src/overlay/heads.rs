@@ -50,6 +50,16 @@ impl Heads {
         true
     }
 
+    /// Takes a head back to one before it, or away: items of the log are void.
+    pub(super) fn cut_back(&mut self, log: LogId, head: Option<Head>) {
+        if let Some(old) = self.map.remove(&log) {
+            self.sum = self.sum.wrapping_sub(old.fingerprint());
+        }
+        if let Some(head) = head {
+            self.set(head);
+        }
+    }
+
     fn set(&mut self, head: Head) {
         if let Some(old) = self.map.insert(head.log, head) {
             self.sum = self.sum.wrapping_sub(old.fingerprint());
@@ -86,6 +96,10 @@ mod tests {
         assert!(h.advance(a, 2, ItemHash([3; 32])));
         assert!(!h.advance(a, 2, ItemHash([9; 32])));
         assert!(!h.advance(a, 1, ItemHash([9; 32])));
+        h.cut_back(b, None);
+        assert_eq!(h.seq(&b), 0);
+        h.cut_back(a, Some(Head::of(a, 1, ItemHash([1; 32]))));
+        assert!(h.advance(a, 2, ItemHash([3; 32])) && h.advance(b, 4, ItemHash([2; 32])));
         let mut fresh = Heads::default();
         let mut all: Vec<Head> = h.iter().copied().collect();
         all.reverse();

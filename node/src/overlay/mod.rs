@@ -24,6 +24,7 @@ mod links;
 mod live;
 mod missing;
 mod promote;
+mod rivals;
 mod rng;
 mod roster;
 mod shuffle;
@@ -87,6 +88,7 @@ pub struct Overlay {
     sessions: BTreeMap<NodeId, Tick>,
     fetches: fetch::Fetches,
     forks: Recent<Key, ()>,
+    rivals: Recent<(Key, NodeId), bool>,
     random_sync_at: Tick,
     house_at: Tick,
     counters: Counters,
@@ -122,6 +124,7 @@ impl Overlay {
             sessions: BTreeMap::new(),
             fetches: fetch::Fetches::default(),
             forks: Recent::new(sync::FORKS_MAX),
+            rivals: Recent::new(rivals::RIVALS_MAX),
             random_sync_at: Tick(sync::RANDOM_EVERY_MS),
             house_at: Tick(0),
             counters: Counters::default(),
@@ -166,6 +169,7 @@ impl Overlay {
             Input::Refused { from, log, seq, why } => {
                 self.on_refused(now, from, (log, seq), why, actions);
             }
+            Input::Cut { log, head } => self.on_cut(log, head),
             Input::Deadline => self.on_deadline(now, actions),
         }
         self.plan_fetches(now, actions);
