@@ -83,6 +83,9 @@ pub(super) fn status(v: &Value) -> String {
             text(&v["store"]["cause"])
         );
     }
+    for feed in list(&v["frozen"]) {
+        out += &format!("\nFEED {} {}", text(&feed["publisher"]), text(&feed["text"]));
+    }
     for bad in list(&v["bad_vm_files"]) {
         out += &format!(
             "\nBAD FILE {}: {}\n  help: {}",
@@ -177,7 +180,7 @@ pub(super) fn releases(v: &Value) -> String {
             joined(&r["groups"]),
             size(&r["full_bytes"]),
             size(&r["delta_bytes"]),
-            text(&r["state"]),
+            if r["frozen"].is_null() { text(&r["state"]) } else { "frozen".to_owned() },
         ]);
     }
     if rows.len() == 1 {
@@ -207,6 +210,9 @@ pub(super) fn release(v: &Value) -> String {
             size(&r["full_bytes"]),
             size(&r["delta_bytes"]),
         ));
+        if !r["frozen"].is_null() {
+            out.push(format!("  {}", text(&r["frozen"])));
+        }
         for s in list(&r["swarms"]) {
             let side = |key: &str| {
                 let all: Vec<String> = list(&s[key])
@@ -274,6 +280,9 @@ pub(super) fn why(v: &Value) -> String {
         if scripts != "-" {
             out += &format!("\n    maintainer scripts that this view does not run: {scripts}");
         }
+    }
+    for feed in list(&v["frozen"]) {
+        out += &format!("\n  {}", text(&feed));
     }
     if !v["error"].is_null() {
         out += &format!("\n  the last switch failed: {}", text(&v["error"]));

@@ -307,7 +307,7 @@ impl Driver {
         };
         Ok(json!({
             "schema": "stork.why/v1", "vm": name, "package": package, "answer": answer,
-            "subscribed": subscribed, "considered": considered,
+            "subscribed": subscribed, "considered": considered, "frozen": self.frozen_of(&all),
             "error": vm.failed.as_ref().map(|(why, _, _)| why),
         }))
     }

@@ -1,6 +1,7 @@
 //! Forks of a feed on this host: the proof is made of both entries, and what it makes void, or a
 //! new epoch does, is taken out of catalog and heads.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -11,6 +12,7 @@ use stork_wire::proof::Proof;
 
 use super::Driver;
 use super::workers::Done;
+use crate::catalog::Considered;
 use crate::overlay::Input;
 use crate::trust::Turn;
 
@@ -75,6 +77,14 @@ impl Driver {
                 self.event("epoch_begun", format!("{name}: epoch {epoch}"));
             }
         }
+    }
+
+    /// Whose feeds are frozen of those that were considered, for `stork why`.
+    pub(super) fn frozen_of(&self, considered: &[Considered<'_>]) -> Vec<String> {
+        let publishers: BTreeSet<_> = considered.iter().map(|c| c.known.publisher).collect();
+        let name = |id| self.trust.charter().publisher_name(id);
+        let frozen = publishers.into_iter().filter_map(|id| Some((id, self.trust.frozen(id)?)));
+        frozen.map(|(id, freeze)| format!("{} {freeze}", name(id))).collect()
     }
 
     /// All frozen feeds, for `stork status`.

@@ -191,8 +191,12 @@ impl Driver {
         if let Some(freeze) = self.trust.frozen(publisher).filter(|f| f.at <= at) {
             return Err(CommitError::Refused(Refusal::Frozen(freeze)));
         }
-        let first = Position { epoch: 1, seq: 1 };
-        if feed.map_or(first, crate::trust::FeedState::next) != at {
+        let next = feed.map_or(Position { epoch: 1, seq: 1 }, crate::trust::FeedState::next);
+        if at.epoch < next.epoch {
+            return Err(CommitError::Refused(Refusal::Closed(at)));
+        }
+        // Of a later epoch the rules speak, which know the documents.
+        if at.epoch == next.epoch && at != next {
             return Err(CommitError::HeadMoved);
         }
         if let Kind::Release(r) = &entry.kind {
