@@ -45,9 +45,9 @@ fn check_words(host: &Host, kept: &str) {
 }
 
 /// While no host could speak with another, a key signed two entries 2: `app` 2 at the first host,
-/// `app` 3 at the others. When they meet, each host gets the proof; the feed is frozen for all, each
-/// VM keeps what it shows, also after restarts, and nothing new is taken. The owner begins a new
-/// epoch after one of the two: all VMs go there, and a new release reaches all.
+/// `app` 3 at the others. When they meet, each host gets the proof; the feed is frozen for all,
+/// each VM keeps what it shows, also after restarts, and nothing new is taken. The owner begins a
+/// new epoch after one of the two: all VMs go there, and a new release reaches all.
 #[test]
 fn t020_t023_t024_a_key_signs_two_entries_with_one_number() {
     let mut fleet = Fleet::new(&["web"], 3);
@@ -84,7 +84,9 @@ fn t020_t023_t024_a_key_signs_two_entries_with_one_number() {
             let out = fleet.push_command(0, &package(&fleet, "4"), &["web"]).output().unwrap();
             fails(&out, 4, "frozen: two entries with number 2");
         }
-        fleet.hosts.iter_mut().for_each(|h| drop(h.restart()));
+        fleet.hosts.iter_mut().for_each(|h| {
+            h.restart();
+        });
         await_frozen(&fleet, 1);
     }
 
@@ -102,7 +104,9 @@ fn t020_t023_t024_a_key_signs_two_entries_with_one_number() {
     }
     fleet.push(&package(&fleet, "5"), &["web"]);
     fleet.hosts.iter().for_each(|h| h.await_vm("vm", &[("app", "5")]));
-    fleet.hosts.iter_mut().for_each(|h| drop(h.restart()));
+    fleet.hosts.iter_mut().for_each(|h| {
+        h.restart();
+    });
     fleet.push(&package(&fleet, "6"), &["web"]);
     fleet.hosts.iter().for_each(|h| h.await_vm("vm", &[("app", "6")]));
     for host in &fleet.hosts {

@@ -172,8 +172,8 @@ impl Trust {
         verdict
     }
 
-    /// Takes waiting items whose turn may have come: the next of this log, and the first of a feed's
-    /// epoch that began with it. Call after each accepted item until there is none.
+    /// Takes waiting items whose turn may have come: the next one of this log, and the first one of
+    /// an epoch that has begun. Call after each accepted item until there is none.
     pub fn take_ready(&mut self, after: LogId, seq: u64) -> Vec<Item> {
         let first = core::mem::take(&mut self.begun).into_iter().map(|log| (log, 1));
         let keys: Vec<(LogId, u64)> =
