@@ -19,7 +19,7 @@ const HEADER: &str = "stork node key v1";
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// A file cannot be read or written.
-    #[error("{path}: {source}")]
+    #[error("cannot use the key {path}")]
     Io {
         /// The file.
         path: PathBuf,
@@ -53,6 +53,17 @@ impl IdentityError {
                 "remove node.key and state.redb in this folder and join again with a new token"
             }
             Self::Random => "check /dev/urandom",
+        }
+    }
+
+    /// The exit code (design §11).
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Exposed(_) => 77,
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => 77,
+            Self::Cloned(_) => 78,
+            Self::Io { .. } | Self::Malformed(_) | Self::Random => 1,
         }
     }
 }

@@ -31,6 +31,9 @@ pub enum JoinError {
     /// The host has joined before.
     #[error("this host belongs to the fleet {} already", .0.short())]
     Already(FleetId),
+    /// It has joined another fleet than the token's.
+    #[error("this host belongs to the fleet {}, and cannot join {}", .0.short(), .1.short())]
+    OtherFleet(FleetId, FleetId),
     /// The admitting node cannot be reached.
     #[error("the admitting node cannot be reached: {0}")]
     Unreachable(String),
@@ -53,8 +56,10 @@ impl JoinError {
     #[must_use]
     pub fn help(&self) -> String {
         match self {
-            Self::Already(_) => {
-                "start it with `stork-node run`; for another fleet, use another --state".into()
+            Self::Already(_) => "start it with `stork-node run`".into(),
+            Self::OtherFleet(..) => {
+                "check where the token came from; to leave a fleet, begin with another --state"
+                    .into()
             }
             Self::Unreachable(_) => {
                 "check address and port in the token, and any firewall for UDP".into()
@@ -70,13 +75,13 @@ impl JoinError {
 
     /// The exit code (design §11).
     #[must_use]
-    pub const fn exit_code(&self) -> u8 {
+    pub fn exit_code(&self) -> u8 {
         match self {
             Self::Already(_) => 0,
             Self::Unreachable(_) => 75,
-            Self::Refused(_) | Self::Untrusted(_) => 4,
+            Self::OtherFleet(..) | Self::Refused(_) | Self::Untrusted(_) => 4,
             Self::Store(e) => e.exit_code(),
-            Self::Identity(_) => 1,
+            Self::Identity(e) => e.exit_code(),
         }
     }
 }
@@ -97,14 +102,16 @@ pub fn fleet_of(store: &Store) -> Result<Option<FleetId>, crate::store::StoreErr
 }
 
 /// May this host join the fleet? Not where it is a member: of another fleet at all, or of this one
-/// with a certificate that is still good. One that was off until its certificate ran out joins
-/// again.
+/// with a certificate that is still good. One whose certificate ran out joins again.
 fn check_new(store: &Store, fleet: FleetId) -> Result<(), JoinError> {
     let Some(before) = fleet_of(store)? else { return Ok(()) };
+    if before != fleet {
+        return Err(JoinError::OtherFleet(before, fleet));
+    }
     let cert: Option<Envelope> = store.get_state("cert")?.and_then(|b| decode(&b, 16_384).ok());
     let cert: Option<HostCert> = cert.and_then(|e| e.claimed().ok());
     let good = cert.is_some_and(|c| c.expires > crate::driver::Clock::start().unix());
-    if before == fleet && !good { Ok(()) } else { Err(JoinError::Already(before)) }
+    if good { Err(JoinError::Already(before)) } else { Ok(()) }
 }
 
 /// Joins by token.

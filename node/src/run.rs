@@ -21,7 +21,7 @@ use crate::driver::{Clock, Driver, Inbox, Parts, RESTART_STEP};
 use crate::identity::{self, IdentityError};
 use crate::net::{BindError, Net};
 use crate::store::{Store, StoreError, StoreOptions};
-use crate::trust::Fact;
+use crate::trust::{AdmissionError, Fact};
 use crate::view::Views;
 use crate::{join, push};
 
@@ -43,7 +43,16 @@ pub enum RunError {
     /// The control socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
-    /// The certificate or something else that start-up needs.
+    /// The certificate has run out, or is not good for another reason.
+    #[error("this host's certificate does not admit it")]
+    Certificate {
+        /// Why.
+        #[source]
+        source: AdmissionError,
+        /// This host admits others.
+        admits: bool,
+    },
+    /// Something else that start-up needs.
     #[error("{0}")]
     Other(String),
 }
@@ -64,19 +73,31 @@ impl RunError {
                 "another process may have the port: `ss -ulpn`; choose another with --listen".into()
             }
             Self::Socket(e) => e.help().to_owned(),
+            Self::Certificate { admits: true, .. } => {
+                "check the clock; otherwise the same `stork-node init` as at first, then start it: \
+                 key, content and views stay"
+                    .to_owned()
+            }
+            Self::Certificate { .. } => {
+                "check the clock; otherwise `stork-node join` with a new token from `stork token \
+                 create`, then start it: key, content and views stay"
+                    .to_owned()
+            }
             Self::Other(_) => "join again with a new token, or restore the state folder".to_owned(),
         }
     }
 
     /// The exit code (design §11).
     #[must_use]
-    pub const fn exit_code(&self) -> u8 {
+    pub fn exit_code(&self) -> u8 {
         match self {
             Self::NotJoined(_) | Self::Bind(_) => 78,
             Self::Socket(SocketError::Io { .. }) => 77,
             Self::Socket(SocketError::InUse(_)) => 75,
             Self::Store(e) => e.exit_code(),
-            Self::Identity(_) | Self::Other(_) => 1,
+            Self::Identity(e) => e.exit_code(),
+            Self::Certificate { .. } => 78,
+            Self::Other(_) => 1,
         }
     }
 }
@@ -102,7 +123,7 @@ pub fn open_store(config: &NodeConfig) -> Result<Arc<Store>, StoreError> {
     Ok(store)
 }
 
-fn membership(store: &Store, state: &Path) -> Result<Membership, RunError> {
+fn membership(store: &Store, state: &Path, clock: &Clock) -> Result<Membership, RunError> {
     let fleet = join::fleet_of(store)?.ok_or_else(|| RunError::NotJoined(state.to_owned()))?;
     let cert = store.get_state("cert")?.unwrap_or_default();
     let cert = decode(&cert, RECORD_LEN_MAX).map_err(|e| RunError::Other(format!("cert: {e}")))?;
@@ -111,16 +132,25 @@ fn membership(store: &Store, state: &Path) -> Result<Membership, RunError> {
     // A restart must beat the record of the run before, whatever the clock says.
     let before = store.get_state("incarnation")?.and_then(|b| <[u8; 8]>::try_from(b).ok());
     let before = before.map_or(0, u64::from_le_bytes);
-    let incarnation = Clock::start().unix_ms().max(before.saturating_add(RESTART_STEP));
+    let incarnation = clock.unix_ms().max(before.saturating_add(RESTART_STEP));
     store.put_state("incarnation", &incarnation.to_le_bytes())?;
     Ok(Membership { fleet, cert, key, admission, incarnation })
 }
 
 /// Runs the node until `stop` says so.
 pub async fn run(config: NodeConfig, stop: watch::Receiver<bool>) -> Result<(), RunError> {
+    run_by(config, Clock::start(), stop).await
+}
+
+/// The same by another clock: time is passed in.
+pub async fn run_by(
+    config: NodeConfig,
+    clock: Clock,
+    stop: watch::Receiver<bool>,
+) -> Result<(), RunError> {
     // Disk: the store, who we are, what was accepted before.
     let store = open_store(&config)?;
-    let member = membership(&store, &config.state)?;
+    let member = membership(&store, &config.state, &clock)?;
     let mut catalog = Catalog::default();
     let trust = join::load_trust(&store, member.fleet, |fact| {
         if let Fact::Entry(entry) = fact {
@@ -128,6 +158,10 @@ pub async fn run(config: NodeConfig, stop: watch::Receiver<bool>) -> Result<(), 
         }
     })?;
     join::load_aside(&store, &trust, |entry, freeze| catalog.apply_frozen(entry, freeze))?;
+    let admits = member.admission.is_some();
+    trust
+        .check_cert(&member.cert, clock.unix())
+        .map_err(|source| RunError::Certificate { source, admits })?;
     tracing::info!(fleet = %member.fleet.short(), releases = catalog.len(), "state loaded");
     let views = Arc::new(Views::new(Arc::clone(&store)));
 
@@ -144,7 +178,6 @@ pub async fn run(config: NodeConfig, stop: watch::Receiver<bool>) -> Result<(), 
     }
 
     // The driver and those that ask it.
-    let clock = Clock::start();
     let (calls, control_inbox) = mpsc::channel(64);
     let (push_calls, push_calls_inbox) = mpsc::channel(64);
     let socket = config.socket.clone();
@@ -158,7 +191,7 @@ pub async fn run(config: NodeConfig, stop: watch::Receiver<bool>) -> Result<(), 
         trust,
         catalog,
         net: Arc::clone(&net),
-        clock,
+        clock: clock.clone(),
         seed: u64::from_le_bytes(identity::random::<8>()?),
         incarnation: member.incarnation,
     };

@@ -19,10 +19,10 @@ pub enum BundleError {
     #[error("this is no charter bundle")]
     Magic,
     /// What follows is not canonical.
-    #[error("the charter bundle is {0}")]
+    #[error("the charter bundle cannot be read")]
     Decode(#[from] DecodeError),
     /// More documents than a bundle may hold.
-    #[error("too many documents: {0}")]
+    #[error("too many documents for one bundle")]
     TooMany(#[from] TooMany),
 }
 

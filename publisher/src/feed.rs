@@ -88,7 +88,7 @@ pub enum FeedError {
     #[error("the feed has {LIVE_RELEASES_MAX} live releases already")]
     TooMany,
     /// More groups or origins than fit.
-    #[error("too many: {0}")]
+    #[error("too many groups or origins for one entry")]
     List(#[from] stork_wire::codec::TooMany),
 }
 
@@ -147,6 +147,15 @@ pub struct Standing {
     pub live: Vec<ReleaseHash>,
 }
 
+/// A release that is announced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// The number of its entry.
+    pub seq: u64,
+    /// What was announced.
+    pub release: Release,
+}
+
 impl Author<'_> {
     fn fleet(&self) -> FleetId {
         self.charter.fleet
@@ -195,9 +204,12 @@ impl Author<'_> {
     }
 
     /// Checks the newest release of a package that a node shows.
-    pub fn latest(&self, standing: &Standing, shown: &Envelope) -> Result<Release, FeedError> {
-        match self.entry(shown, "a release")?.kind {
-            Kind::Release(r) if standing.live.contains(&r.hash()) => Ok(*r),
+    pub fn latest(&self, standing: &Standing, shown: &Envelope) -> Result<Published, FeedError> {
+        let entry = self.entry(shown, "a release")?;
+        match entry.kind {
+            Kind::Release(r) if standing.live.contains(&r.hash()) => {
+                Ok(Published { seq: entry.seq, release: *r })
+            }
             _ => Err(FeedError::NotLive),
         }
     }

@@ -61,11 +61,11 @@ impl InspectError {
     /// The exit code that stands for it.
     #[must_use]
     pub fn exit(&self) -> u8 {
-        let missing = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
         match self {
             Self::Source(e) => e.exit(),
-            Self::Read { source, .. } if missing(source) => 5,
-            Self::Unpack(UnpackError::Read { source, .. }) if missing(source) => 5,
+            Self::Read { source, .. } | Self::Unpack(UnpackError::Read { source, .. }) => {
+                out::file_exit(source)
+            }
             Self::Manifest { .. } => 4,
             Self::Unpack(e) if e.is_mismatch() => 4,
             _ => 1,

@@ -16,8 +16,23 @@ pub fn chat(line: &str) {
     drop(writeln!(std::io::stderr().lock(), "{line}"));
 }
 
-/// Writes raw bytes to stdout: completion scripts and manual pages.
-pub fn raw(bytes: &[u8]) {
+/// Writes a command's completion script for a shell to stdout.
+pub fn completion(mut command: clap::Command, shell: clap_complete::Shell) {
+    let name = command.get_name().to_owned();
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command, name, &mut script);
+    raw(&script);
+}
+
+/// Writes a command's manual page to stdout.
+pub fn manual(command: clap::Command) -> std::io::Result<()> {
+    let mut page = Vec::new();
+    clap_mangen::Man::new(command).render(&mut page)?;
+    raw(&page);
+    Ok(())
+}
+
+fn raw(bytes: &[u8]) {
     let mut stdout = std::io::stdout().lock();
     drop(stdout.write_all(bytes).and_then(|()| stdout.flush()));
 }
@@ -33,6 +48,18 @@ pub fn error(error: &dyn std::error::Error, help: &str) {
     }
     chat(&text);
     chat(&format!("help: {help}"));
+}
+
+/// The exit code of a file that cannot be used (design §11): 5 where it is not there, 77 where we
+/// may not touch it, 1 where its disk fails or anything else is wrong.
+#[must_use]
+pub fn file_exit(e: &std::io::Error) -> u8 {
+    use std::io::ErrorKind;
+    match e.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory => 5,
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => 77,
+        _ => 1,
+    }
 }
 
 /// Bytes for people: `1.4 MiB`.
@@ -78,6 +105,22 @@ mod tests {
         assert_eq!(super::day(951_868_800), "2000-03-01");
         assert_eq!(super::day(1_767_225_599), "2025-12-31");
         assert_eq!(super::day(4_107_542_400), "2100-03-01");
+    }
+
+    /// What the system says of a file has one exit code everywhere.
+    #[test]
+    fn files_have_exit_codes() {
+        use std::io::{Error, ErrorKind};
+        let cases = [
+            (ErrorKind::NotFound, 5),
+            (ErrorKind::NotADirectory, 5),
+            (ErrorKind::PermissionDenied, 77),
+            (ErrorKind::ReadOnlyFilesystem, 77),
+            (ErrorKind::StorageFull, 1),
+        ];
+        for (kind, code) in cases {
+            assert_eq!(super::file_exit(&Error::from(kind)), code, "{kind}");
+        }
     }
 
     /// Sizes are short and keep one digit after the point.

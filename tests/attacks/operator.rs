@@ -76,7 +76,12 @@ fn bad_configuration_names_file_line_and_remedy() {
         (text.replace("groups = [\"web\"]", "groups = 7"), "line 2", "help: "),
         (text.replace("\"hardlink\"", "\"softlink\""), "line", "help: "),
         (text.replace("isolation = \"none\"\n", ""), "shares files", "isolation = "),
-        (text.replace("package = \"*\"", "package = \"no name\""), "subscribe.package", "correct"),
+        (
+            text.replace("package = \"*\"", "package = \"no name\""),
+            "pattern `no name`",
+            "a path is none",
+        ),
+        (text.replace("package = \"*\"", "package = \"../x\""), "column 11", "a path is none"),
         (format!("{text}\n[[[["), "line", "help: "),
     ];
     for (n, (bad, says, hint)) in (1u64..).zip(faults) {
@@ -163,25 +168,30 @@ fn t111_t120_state_that_must_not_be_used() {
     fleet.enlist();
     let host = &fleet.hosts[1];
     let at = |name: &str| host.dir.join("state").join(name);
-    let check = |name: &str, bytes: &[u8], says: &str| {
+    let check = |name: &str, bytes: &[u8], code: i32, says: &str| {
         let old = fs::read(at(name)).unwrap();
         fs::write(at(name), bytes).unwrap();
-        fails(&run(host, &[]), 1, says);
+        fails(&run(host, &[]), code, says);
         assert_eq!(fs::read(at(name)).unwrap(), bytes, "{name} was touched");
         fs::write(at(name), old).unwrap();
     };
-    check("format", b"99\n", "has format 99, and this stork knows formats up to");
-    check("format", b"x\n", "is damaged");
+    check("format", b"99\n", 78, "has format 99, and this stork knows formats up to");
+    check("format", b"x\n", 1, "is damaged");
     let key = fs::read_to_string(at("node.key")).unwrap();
     let (head, _) = key.split_once("machine ").unwrap();
     let cloned = format!("{head}machine {}\n", "0".repeat(64));
-    check("node.key", cloned.as_bytes(), "was the disk cloned?");
-    check("node.key", b"nonsense", "this is no node key");
-    check("state.redb", &[7; 4_096], "is damaged");
+    check("node.key", cloned.as_bytes(), 78, "was the disk cloned?");
+    check("node.key", b"nonsense", 1, "this is no node key");
+    check("state.redb", &[7; 4_096], 1, "is damaged");
     let mode = |m| fs::set_permissions(at("node.key"), fs::Permissions::from_mode(m)).unwrap();
     mode(0o644);
-    fails(&run(host, &[]), 1, "others than its owner may read this key");
+    fails(&run(host, &[]), 77, "others than its owner may read this key");
+    fails(&node(&["--state", text(&host.dir.join("state")), "id"]), 77, "others than its owner");
     mode(0o600);
+    let open = fleet.folder("open");
+    fs::write(open.join("x"), "").unwrap();
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o755)).unwrap();
+    fails(&run(host, &["--state", text(&open)]), 77, "so that others can enter it");
     fleet.hosts[1].start();
 }
 
@@ -209,4 +219,41 @@ fn stork_says_by_its_exit_code_what_went_wrong() {
     host.write_vm("vm", &VmFile::usual(&["web"], &host.target("vm")));
     drop(host.tell(&["reload"]));
     fails(&host.stork(&["rollback", "vm"]), 7, "");
+}
+
+/// Files that are not there, given to each of the programs that reads them.
+#[test]
+fn missing_files_are_not_found() {
+    let dir = Fleet::charter_only(&["web"], None);
+    let nothing = dir.folder("empty").join("nothing");
+    let (state, nothing) = (dir.folder("state"), text(&nothing));
+    let key = dir.charter.join("keys/admission");
+    let init = |charter: &str, key: &str| {
+        node(&["--state", text(&state), "init", "--charter", charter, "--admission-key", key])
+    };
+    fails(&init(nothing, text(&key)), 5, "nothing");
+    fails(&init(text(&dir.charter.join("charter.bundle")), nothing), 5, "nothing");
+    fails(&init(text(&key), text(&key)), 78, "charter");
+    let mut pack = Command::new(binary("stork-publish"));
+    fails(&pack.args(["pack", nothing, "--out", nothing]).output().unwrap(), 5, "nothing");
+    let mut demo = Command::new(binary("stork"));
+    demo.args(["demo", "--package", nothing]).env("TMPDIR", dir.folder("demo"));
+    let out = demo.output().unwrap();
+    // After the help it says where the logs are.
+    let error = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(5), "{error}");
+    assert!(error.contains("nothing`: No such file") && error.contains("help: "), "{error}");
+}
+
+/// Completion and manual page of all three programs go to standard output and name the program.
+#[test]
+fn every_program_describes_itself() {
+    for name in ["stork", "stork-node", "stork-publish"] {
+        for (args, says) in [(vec!["completion", "bash"], "complete -F"), (vec!["man"], ".TH ")] {
+            let out = Command::new(binary(name)).args(&args).output().unwrap();
+            let page = String::from_utf8(out.stdout).unwrap();
+            assert!(out.status.success() && out.stderr.is_empty(), "{name} {args:?}");
+            assert!(page.contains(says) && page.contains(name), "{name} {args:?}: {page}");
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Garbage: what no VM needs goes, what a VM is shown or others may ask for stays.
 
 use stork_tests::compare::{compare_with_folder, disk_usage};
-use stork_tests::fleet::{Fleet, Package, VmFile, noise};
+use stork_tests::fleet::{Fleet, Package, VmFile, binary, noise};
 
 const MIB: usize = 1 << 20;
 
@@ -57,4 +57,34 @@ fn an_origin_keeps_what_was_pushed_to_it() {
     host.write_vm("vm", &VmFile::usual(&["web"], &host.target("vm")));
     host.await_vm("vm", &[("a", "1")]);
     compare_with_folder(&host.target("vm"), &package.file);
+}
+
+/// `stork store verify` on a terminal shows a bar on standard error, without colours where NO_COLOR
+/// is set, and its result at the end; with `--json`, or where there is no terminal, no bar.
+#[test]
+fn verification_shows_a_bar_on_a_terminal_only() {
+    let fleet = Fleet::new(&["web"], 1);
+    let host = &fleet.hosts[0];
+    fleet.push(&fleet.package("a", "1", &[("a", &noise("a", 8 << 20))]), &["web"]);
+    let quiet = host.stork(&["store", "verify"]);
+    assert!(quiet.status.success() && quiet.stderr.is_empty(), "{quiet:?}");
+    let stork =
+        format!("{} --socket {}", binary("stork").display(), host.dir.join("sock").display());
+    // Without colours, `script` is a terminal like any other.
+    let on_a_terminal = |args: &str| {
+        let mut script = std::process::Command::new("script");
+        script.args(["-qec", &format!("{stork} {args} store verify"), "/dev/null"]);
+        let out = script.env("NO_COLOR", "1").env("TERM", "xterm").output().unwrap();
+        assert!(out.status.success(), "{out:?}");
+        String::from_utf8(out.stdout).unwrap()
+    };
+    let shown = on_a_terminal("");
+    assert!(shown.contains("hashing the store [") && shown.contains("0 damaged"), "{shown:?}");
+    // A colour is `ESC [ … m`; a bar needs other letters only, to move and to erase.
+    let letters = shown.split("\u{1b}[").skip(1);
+    let mut letters = letters.filter_map(|s| s.chars().find(|c| c.is_alphabetic()));
+    assert!(letters.all(|c| c != 'm'), "{shown:?}");
+    let json = on_a_terminal("--json");
+    let value: serde_json::Value = serde_json::from_str(json.trim()).unwrap();
+    assert_eq!(value["damaged"], serde_json::json!([]), "{json:?}");
 }

@@ -8,6 +8,7 @@
     reason = "helpers of tests, outside of functions marked as tests"
 )]
 
+mod addresses;
 mod crashes;
 mod deltas;
 mod everything;
@@ -17,4 +18,6 @@ mod joining;
 mod late;
 mod publishers;
 mod pushes;
+mod rejoining;
+mod renewal;
 mod views;

@@ -4,7 +4,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 
 use stork_tests::compare::{compare_with_folder, disk_usage};
-use stork_tests::fleet::{Fleet, VmFile, noise, report};
+use stork_tests::fleet::{Fleet, Package, VmFile, noise, report};
 use stork_tests::wait::wait_until;
 
 /// Bytes of content that a push takes some time for.
@@ -35,7 +35,7 @@ fn pushes_at_the_same_time_and_twice() {
 
     let again = fleet.push(&packages[0], &["web"]);
     assert_eq!(again["outcome"], "already_published", "{again}");
-    assert_eq!(again["seq"], serde_json::Value::Null, "no entry was made: {again}");
+    assert_eq!(again["seq"], reports[0]["seq"], "no entry was made: {again}");
 }
 
 /// A push of 64 MiB is killed when a part of it has arrived. The same command again sends only what
@@ -84,4 +84,36 @@ fn a_lower_version_needs_a_word() {
     let mut command = fleet.push_command(0, &old, &["web"]);
     let done = report(&command.arg("--allow-lower").output().unwrap());
     assert_eq!((&done["outcome"], &done["seq"]), (&"published".into(), &2.into()), "{done}");
+}
+
+/// The same version with another content is refused: by the publisher's program for the newest
+/// version, and by the node for any other, counted and with nothing announced. The same content
+/// again is done already, and for a further group it is a release of its own.
+#[test]
+fn a_version_stands_for_one_content() {
+    let fleet = Fleet::new(&["web", "db"], 1);
+    let host = &fleet.hosts[0];
+    let [one, two] = ["1", "2"].map(|v| fleet.package("a", v, &[("a", v.as_bytes())]));
+    fleet.push(&one, &["web"]);
+    fleet.push(&two, &["web"]);
+    let again = fleet.push(&two, &["web"]);
+    assert_eq!((&again["outcome"], &again["seq"]), (&"already_published".into(), &2.into()));
+    assert_eq!(fleet.push(&two, &["db"])["seq"], 3);
+
+    let change = |package: &Package| std::fs::write(package.file.join("a"), b"changed").unwrap();
+    change(&two);
+    let refused = fleet.push_command(0, &two, &["web"]).output().unwrap();
+    let error = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(7), "{error}");
+    assert!(error.contains("a 2 (all) is published already, as entry 3"), "{error}");
+    change(&one);
+    let mut command = fleet.push_command(0, &one, &["web"]);
+    let refused = command.arg("--allow-lower").output().unwrap();
+    let error = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(7), "{error}");
+    assert!(error.contains("refuses: a 1 (all) is published already, as entry 1"), "{error}");
+    assert!(error.contains("help: give what changed a new version"), "{error}");
+    assert_eq!(host.counter("pushes_refused", "version_taken"), 1);
+    let three = fleet.package("a", "3", &[("a", b"changed")]);
+    assert_eq!(fleet.push(&three, &["web"])["seq"], 4, "the feed goes on");
 }

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use stork_node::config::NodeConfig;
+use stork_node::run::open_store;
 use stork_publisher::bundle::write_bundle;
 use stork_publisher::charter::{Charter, GroupName, Profile, read_file};
 use stork_publisher::keys::{Passphrase, generate, read_secret, write_key};
@@ -11,11 +13,14 @@ use stork_wire::charter::{
     BODY_VERSION, GroupDoc, HostCert, JoinToken, PeerRecord, PublisherDoc, PublisherGrant,
     ReleaseKey, Role,
 };
-use stork_wire::codec::List;
+use stork_wire::codec::{List, decode, encode};
 use stork_wire::frame::PeerHint;
 use stork_wire::ids::{FleetId, LogId, NodeId};
 use stork_wire::item::{Item, ItemKind};
+use stork_wire::limits::RECORD_LEN_MAX;
 use stork_wire::sign::{Body, Envelope, SecretKey};
+
+use crate::fleet::Host;
 
 /// Seconds since 1970.
 #[must_use]
@@ -116,6 +121,19 @@ pub fn token(charter: &Path, fleet: FleetId, admitter: &str, addr: &str, expires
         expires,
     };
     JoinToken::to_text(&Envelope::sign(&token, fleet, &key(charter, "admission")).unwrap())
+}
+
+/// Makes the certificate of a host that does not run so many days older.
+pub fn age_certificate(charter: &Path, host: &Host, days: u64) {
+    let config = NodeConfig { state: host.dir.join("state"), ..NodeConfig::default() };
+    let store = open_store(&config).unwrap();
+    let cert: Envelope =
+        decode(&store.get_state("cert").unwrap().unwrap(), RECORD_LEN_MAX).unwrap();
+    let cert: HostCert = cert.claimed().unwrap();
+    let ago = days * 24 * 3_600;
+    let cert = HostCert { issued: cert.issued - ago, expires: cert.expires - ago, ..cert };
+    let signed = Envelope::sign(&cert, fleet_of(charter), &key(charter, "admission")).unwrap();
+    store.put_state("cert", &encode(&signed)).unwrap();
 }
 
 /// Certificate and record of a host with this key, as the fleet of a charter would sign them.

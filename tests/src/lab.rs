@@ -2,12 +2,15 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use serde_json::{Value, json};
 use stork_node::config::NodeConfig;
 use stork_node::control::Client;
+use stork_node::driver::Clock;
 use stork_node::{identity, join, run};
 use stork_publisher::charter::{InitOptions, init};
 use stork_publisher::keys::{Passphrase, read_secret};
@@ -33,6 +36,7 @@ pub struct LabNode {
     pub addr: SocketAddr,
     /// Its settings.
     pub config: NodeConfig,
+    ahead_s: Arc<AtomicU64>,
     stop: Option<watch::Sender<bool>>,
     task: Option<JoinHandle<Result<(), run::RunError>>>,
 }
@@ -46,6 +50,8 @@ pub struct Lab {
     pub charter: PathBuf,
     /// The nodes; the first one admits.
     pub nodes: Vec<LabNode>,
+    /// Seconds by which the calendars of all nodes are ahead.
+    ahead_s: Arc<AtomicU64>,
 }
 
 /// A UDP port of loopback that was free a moment ago.
@@ -90,21 +96,27 @@ impl LabNode {
 
     /// Starts it and waits until it answers.
     pub async fn start(&mut self) -> Result<()> {
+        // The node before may hold the port for a moment: tasks of it end after it.
+        let free = || async { std::net::UdpSocket::bind(self.addr).ok() };
+        drop(wait_for("the port", Duration::from_secs(20), free).await?);
         let (stop, stopped) = watch::channel(false);
         self.stop = Some(stop);
-        self.task = Some(tokio::spawn(run::run(self.config.clone(), stopped)));
+        let clock = Clock::ahead_by(Arc::clone(&self.ahead_s));
+        let mut task = tokio::spawn(run::run_by(self.config.clone(), clock, stopped));
         let client = self.client();
         let status = wait_for("status", Duration::from_secs(20), || async {
             client.get("/v1/status").await.ok()
         });
-        if let Err(e) = status.await {
-            let ended = self.task.take().context("no task")?;
-            if ended.is_finished() {
-                ended.await?.context("the node ended")?;
+        tokio::select! {
+            status = status => {
+                self.task = Some(task);
+                status.map(drop)
             }
-            return Err(e);
+            ended = &mut task => {
+                ended?.context("the node ended")?;
+                Err(anyhow!("the node ended"))
+            }
         }
-        Ok(())
     }
 
     /// Stops it and waits for its end.
@@ -148,11 +160,16 @@ impl Lab {
         let dir = tempfile::tempdir()?;
         let charter = dir.path().join("charter");
         found_charter(&charter)?;
-        let mut lab = Self { dir, charter, nodes: Vec::new() };
+        let mut lab = Self { dir, charter, nodes: Vec::new(), ahead_s: Arc::default() };
         for i in 0..count {
             lab.add_node(i).await?;
         }
         Ok(lab)
+    }
+
+    /// Lets time pass for all nodes: on the calendar, while connections live on.
+    pub fn pass(&self, time: Duration) {
+        self.ahead_s.fetch_add(time.as_secs(), Ordering::Relaxed);
     }
 
     /// Adds a node: the first founds the fleet, the others join by token.
@@ -170,7 +187,8 @@ impl Lab {
             ..NodeConfig::default()
         };
         let id = self.enroll(&config, &name).await?;
-        let mut node = LabNode { name, id, addr, config, stop: None, task: None };
+        let ahead_s = Arc::clone(&self.ahead_s);
+        let mut node = LabNode { name, id, addr, config, ahead_s, stop: None, task: None };
         node.start().await?;
         self.nodes.push(node);
         Ok(())

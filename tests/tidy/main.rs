@@ -57,6 +57,12 @@ fn file_names_say_something() {
     over_rust("a file name says nothing", shape::name);
 }
 
+/// An error's text leaves its cause to whoever prints the chain.
+#[test]
+fn errors_say_their_cause_once() {
+    over_rust("an error says its cause twice", shape::causes);
+}
+
 /// Rooms know only the rooms that they may know.
 #[test]
 fn directions_are_kept() {

@@ -63,11 +63,27 @@ pub(crate) fn name(file: &File) -> Vec<String> {
     }
 }
 
+/// Whoever prints an error prints its causes after it, so that a text with its own cause in it says
+/// the same twice.
+pub(crate) fn causes(file: &File) -> Vec<String> {
+    let lines: Vec<&str> = file.text.lines().map(str::trim).collect();
+    let mut out = Vec::new();
+    for (i, line) in lines.iter().enumerate().filter(|(_, l)| l.starts_with("#[error(")) {
+        // The variant's name, or the name with its one value.
+        let next = lines.get(i + 1).copied().unwrap_or_default();
+        let one = next.contains("(#[from]") || next.contains("(#[source]");
+        if line.contains("{source}") || one && line.contains("{0}") {
+            out.push(file.at(i) + "the cause is in the text, and follows it too. Leave it out.");
+        }
+    }
+    out
+}
+
 /// Each rule finds its bad example, and is content with a good one.
 #[test]
 fn rules_find_bad_examples() {
     let good = File::new("node/src/tree.rs", "//! Trees.\n\nfn plant() {}\n");
-    for rule in [length, columns, purpose, leftovers, name] {
+    for rule in [length, columns, purpose, leftovers, name, causes] {
         assert_eq!(rule(&good), Vec::<String>::new());
     }
     let long = File::new("a.rs", &"x\n".repeat(401));
@@ -80,6 +96,13 @@ fn rules_find_bad_examples() {
     assert_eq!(purpose(&File::new("a.rs", "use x;\n")).len(), 1);
     let left = format!("// {} later\nlet x = {}1);\n", LEFTOVERS[0], LEFTOVERS[3]);
     assert_eq!(leftovers(&File::new("a.rs", &left)).len(), 2);
+    let error = |text: &str, next: &str| {
+        causes(&File::new("a.rs", &format!("#[error(\"{text}\")]\n{next}\n"))).len()
+    };
+    assert_eq!(error("{path}: {source}", "Io {"), 1);
+    assert_eq!(error("too many: {0}", "TooMany(#[from] TooMany),"), 1);
+    assert_eq!(error("{0} is gone", "Gone(PathBuf),"), 0);
+    assert_eq!(error("too many", "TooMany(#[from] TooMany),"), 0);
     assert_eq!(name(&File::new("node/src/util.rs", "")).len(), 1);
     assert_eq!(name(&File::new("node/src/utilities.rs", "")).len(), 0);
 }

@@ -62,7 +62,7 @@ pub struct Envelope {
 pub enum VerifyError {
     /// The body does not decode, or not to the same bytes.
     #[error("the signed body is {0}")]
-    Decode(#[from] DecodeError),
+    Decode(DecodeError),
     /// The body decodes, but contradicts itself.
     #[error("the signed body is invalid: {0}")]
     Invalid(String),
@@ -83,6 +83,12 @@ pub enum VerifyError {
         /// The threshold.
         needed: usize,
     },
+}
+
+impl From<DecodeError> for VerifyError {
+    fn from(e: DecodeError) -> Self {
+        Self::Decode(e)
+    }
 }
 
 /// A body whose signatures were checked against the keys of one role.

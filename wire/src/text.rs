@@ -142,6 +142,11 @@ fn check_pattern(s: &str) -> Result<(), BadText> {
     if !s.chars().all(|c| c.is_ascii_alphanumeric() || "+._-/*".contains(c)) {
         return Err(bad(kind, s, "may hold what a name may hold, and `*`"));
     }
+    // What no name can match is a mistake, and looks like a path: `../x`, `/x`, `x//y`, `.x`.
+    let begins = |part: &str| part.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '*');
+    if !s.split('/').all(begins) {
+        return Err(bad(kind, s, "each part must begin with a letter, a digit or `*`"));
+    }
     if s.matches('*').count() > 8 {
         return Err(bad(kind, s, "may hold at most 8 `*`"));
     }
@@ -319,6 +324,12 @@ mod tests {
         }
         for s in ["", "/etc", "a/../b", "a//b", "./a", "a\nb", &"a/".repeat(65), &"b".repeat(256)] {
             assert!(s.parse::<TreePath>().is_err(), "{s:?}");
+        }
+        for s in ["", "../x", "/etc", "/*", "a//b", "a/", "a/../*", "./a", "-x", "a\nb", "a\0"] {
+            assert!(s.parse::<Pattern>().is_err(), "{s:?}");
+        }
+        for s in ["*", "acme/*", "*/*", "lib*3", "*-dev", "acme/base-image"] {
+            assert!(s.parse::<Pattern>().is_ok(), "{s:?}");
         }
         assert!("\u{202e}x".parse::<Line>().is_err());
         let shown = "a\u{1b}[31m".parse::<PackageName>().unwrap_err().to_string();

@@ -4,6 +4,8 @@ use core::cmp::Ordering;
 use core::fmt;
 use core::str::FromStr;
 
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 use stork_wire::text::Version;
 
 /// Compares two versions by the rules of Debian policy §5.6.12 (crate `debversion`); what does not
@@ -48,8 +50,14 @@ pub struct Constraint(Vec<(Op, Version)>);
 
 /// A text that is no constraint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no version constraint: write for example `>= 1.0, < 2` or `= 1.2-3`")]
+#[error("`{0}` is no version constraint")]
 pub struct ConstraintError(String);
+
+impl<'de> Deserialize<'de> for Constraint {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        String::deserialize(d)?.parse().map_err(D::Error::custom)
+    }
+}
 
 impl FromStr for Constraint {
     type Err = ConstraintError;

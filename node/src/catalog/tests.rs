@@ -98,9 +98,40 @@ fn wrong_files() {
     let e = parse("[vm]\ngroups = [\"web\"]\n[view]\nbackend = \"tree\"\ntarget = \"x\"\n");
     assert!(e.message.contains("absolute"), "{e:?}");
     let e = parse("[vm]\ngroups = [\"../x\"]\n[view]\nbackend = \"tree\"\ntarget = \"/x\"\n");
-    assert!(e.message.contains("vm.groups"), "{e:?}");
+    assert!(e.message.contains("line 2, column") && e.help.contains("a group"), "{e:?}");
     let e = parse("[vm]\ngroups = []\n");
     assert_eq!(e.help, "add the key `view`");
+    let e =
+        VmFile::parse("../x", "[vm]\ngroups = []\n[view]\nbackend = \"tree\"\ntarget = \"/x\"\n");
+    assert!(e.unwrap_err().help.contains("rename the file"));
+}
+
+/// A pattern or name that no package can have, wherever it stands: refused with line, column, the
+/// rule that it breaks, and what to write instead.
+#[test]
+fn what_no_package_can_be_called() {
+    let parse = |lines: &str| {
+        let rest = "[view]\nbackend = \"tree\"\ntarget = \"/x\"\n";
+        let text = format!("[vm]\ngroups = [\"web\"]\n{lines}\n{rest}");
+        VmFile::parse("x", &text).unwrap_err()
+    };
+    for bad in ["../x", "/etc/passwd", "", "a//b", "a/../*", ".x", "a b", "a\\u0007", "a\\n"] {
+        let e = parse(&format!("[[subscribe]]\npackage = \"{bad}\""));
+        assert!(e.message.contains("line 4, column 11"), "{bad}: {e:?}");
+        assert!(e.message.contains("pattern `") && e.help.contains("a path is none"), "{e:?}");
+        assert!(!e.message.contains('\u{7}'), "{e:?}");
+        for lines in [
+            format!("[[trust]]\nallow = \"*\"\npackages = [\"{bad}\"]"),
+            format!("[[pin]]\npackage = \"{bad}\"\nversion = \"1\""),
+            format!("[[hold]]\npackage = \"{bad}\""),
+            format!("[[subscribe]]\npackage = \"x\"\ngroup = \"{bad}\""),
+        ] {
+            let e = parse(&lines);
+            assert!(e.message.contains("line ") && !e.help.contains("examples"), "{bad}: {e:?}");
+        }
+    }
+    let e = parse("[[subscribe]]\npackage = \"x\"\nversion = \">= a b\"");
+    assert!(e.message.contains("line 5, column 11") && e.help.contains(">= 1.0"), "{e:?}");
 }
 
 /// T014: the newest release has expired. An older one that has not is no substitute: neither is

@@ -125,26 +125,25 @@ struct RawFile {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawVm {
-    name: Option<String>,
-    #[serde(default = "default_arch")]
-    arch: String,
-    groups: Vec<String>,
+    name: Option<Label>,
+    arch: Option<Arch>,
+    groups: Vec<GroupName>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawSubscribe {
-    package: String,
-    group: Option<String>,
+    package: Pattern,
+    group: Option<GroupName>,
     #[serde(default)]
-    version: String,
+    version: Constraint,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawPin {
-    package: String,
-    version: String,
+    package: PackageName,
+    version: Constraint,
     #[serde(default)]
     reason: String,
 }
@@ -152,7 +151,7 @@ struct RawPin {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawHold {
-    package: String,
+    package: PackageName,
     #[serde(default)]
     reason: String,
 }
@@ -163,7 +162,7 @@ struct RawTrust {
     allow: Option<String>,
     deny: Option<String>,
     #[serde(default)]
-    packages: Vec<String>,
+    packages: Vec<Pattern>,
 }
 
 #[derive(Deserialize)]
@@ -173,7 +172,7 @@ struct RawView {
     target: PathBuf,
     isolation: Option<String>,
     #[serde(default)]
-    privileged: Vec<String>,
+    privileged: Vec<Pattern>,
     #[serde(default = "default_generations")]
     keep_generations: usize,
 }
@@ -188,12 +187,6 @@ struct RawHook {
     on_failure: OnFailure,
 }
 
-fn default_arch() -> String {
-    match core::cfg!(target_arch = "aarch64") {
-        true => "arm64".into(),
-        false => "amd64".into(),
-    }
-}
 const fn default_generations() -> usize {
     5
 }
@@ -201,19 +194,21 @@ const fn default_timeout() -> u64 {
     60
 }
 
-/// Reads each text of a list, and names the key where one is wrong.
-fn each<T: core::str::FromStr>(key: &str, texts: &[String]) -> Result<Vec<T>, FileError>
-where
-    T::Err: core::fmt::Display,
-{
-    texts.iter().map(|t| one(key, t)).collect()
+fn this_arch() -> Result<Arch, FileError> {
+    let name = if core::cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+    name.parse().map_err(|e| wrong(format!("{e}"), "write `arch` into [vm]"))
 }
 
-fn one<T: core::str::FromStr>(key: &str, text: &str) -> Result<T, FileError>
-where
-    T::Err: core::fmt::Display,
-{
-    text.parse().map_err(|e| wrong(format!("{key}: {e}"), format!("correct `{key}` in this file")))
+/// The VM's name where its file does not say one: the file's own, without `.toml`.
+fn name_of(stem: &str) -> Result<Label, FileError> {
+    let help = "rename the file, or write `name` into [vm]";
+    stem.parse().map_err(|e| wrong(format!("the file's own name: {e}"), help))
+}
+
+impl From<RawSubscribe> for Subscription {
+    fn from(raw: RawSubscribe) -> Self {
+        Self { package: raw.package, group: raw.group, version: raw.version }
+    }
 }
 
 impl VmFile {
@@ -223,53 +218,30 @@ impl VmFile {
             let e = e.to_string();
             wrong(e.trim_end(), crate::config::hint_for(&e))
         })?;
-        let name = one("vm.name", raw.vm.name.as_deref().unwrap_or(stem))?;
-        let groups: Vec<GroupName> = each("vm.groups", &raw.vm.groups)?;
-        let mut file = Self {
-            name,
-            arch: one("vm.arch", &raw.vm.arch)?,
-            subscriptions: Vec::new(),
-            pins: BTreeMap::new(),
-            holds: BTreeMap::new(),
-            rules: Vec::new(),
+        let pins = raw.pin.into_iter();
+        let file = Self {
+            name: raw.vm.name.map_or_else(|| name_of(stem), Ok)?,
+            arch: raw.vm.arch.map_or_else(this_arch, Ok)?,
+            groups: raw.vm.groups,
+            subscriptions: raw.subscribe.into_iter().map(Into::into).collect(),
+            pins: pins
+                .map(|p| (p.package, VmPin { version: p.version, reason: p.reason }))
+                .collect(),
+            holds: raw.hold.into_iter().map(|h| (h.package, h.reason)).collect(),
+            rules: raw.trust.into_iter().map(rule).collect::<Result<_, _>>()?,
             backend: raw.view.backend,
             target: raw.view.target,
             isolation_none: isolation(raw.view.isolation.as_deref())?,
-            privileged: each("view.privileged", &raw.view.privileged)?,
+            privileged: raw.view.privileged,
             keep_generations: raw.view.keep_generations.clamp(2, 100),
             hook: raw.hook.map(|h| HookRule {
                 command: h.command,
                 timeout_s: h.timeout_s.clamp(1, 3_600),
                 on_failure: h.on_failure,
             }),
-            groups,
         };
-        file.take_wishes(raw.subscribe, raw.pin, raw.hold)?;
-        file.rules = raw.trust.iter().map(rule).collect::<Result<_, _>>()?;
         file.check()?;
         Ok(file)
-    }
-
-    fn take_wishes(
-        &mut self,
-        subscribe: Vec<RawSubscribe>,
-        pin: Vec<RawPin>,
-        hold: Vec<RawHold>,
-    ) -> Result<(), FileError> {
-        for s in subscribe {
-            let group = s.group.as_deref().map(|g| one("subscribe.group", g)).transpose()?;
-            let package = one("subscribe.package", &s.package)?;
-            let version = one("subscribe.version", &s.version)?;
-            self.subscriptions.push(Subscription { package, group, version });
-        }
-        for p in pin {
-            let version = one("pin.version", &p.version)?;
-            self.pins.insert(one("pin.package", &p.package)?, VmPin { version, reason: p.reason });
-        }
-        for h in hold {
-            self.holds.insert(one("hold.package", &h.package)?, h.reason);
-        }
-        Ok(())
     }
 
     fn check(&self) -> Result<(), FileError> {
@@ -317,7 +289,7 @@ fn isolation(text: Option<&str>) -> Result<bool, FileError> {
     }
 }
 
-fn rule(raw: &RawTrust) -> Result<Rule, FileError> {
+fn rule(raw: RawTrust) -> Result<Rule, FileError> {
     let (effect, who) = match (&raw.allow, &raw.deny) {
         (Some(who), None) => (Effect::Allow, who),
         (None, Some(who)) => (Effect::Deny, who),
@@ -330,5 +302,5 @@ fn rule(raw: &RawTrust) -> Result<Rule, FileError> {
     };
     let subject = Subject::parse(who)
         .map_err(|e| wrong(format!("trust: {e}"), "name a publisher, its id, or `*`"))?;
-    Ok(Rule { effect, subject, packages: each("trust.packages", &raw.packages)? })
+    Ok(Rule { effect, subject, packages: raw.packages })
 }

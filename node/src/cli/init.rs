@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use stork_publisher::bundle::read_bundle;
 use stork_publisher::keys::{Passphrase, read_secret};
+use stork_publisher::out::file_exit;
 use stork_wire::text::Label;
 
 use super::node::report;
@@ -37,9 +38,9 @@ fn read_charter(path: &Path) -> Result<Vec<stork_wire::item::Item>, ExitCode> {
     let shown = path.display();
     let bytes = std::fs::read(path).map_err(|e| {
         let help = "give the charter.bundle that `stork-publish charter init` made";
-        failure(&format!("{shown}: {e}"), &[], help, 5)
+        failure(&format!("{shown}: {e}"), &[], help, file_exit(&e))
     })?;
     read_bundle(&bytes).map_err(|e| {
-        failure(&format!("{shown}: {e}"), &[], "is this a charter.bundle, and whole?", 4)
+        failure(&format!("{shown}: {e}"), &causes(&e), "is this a charter.bundle, and whole?", 78)
     })
 }

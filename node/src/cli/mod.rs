@@ -5,6 +5,7 @@ mod node;
 pub mod out;
 mod show;
 mod stork;
+mod verify;
 
 pub use node::node_main;
 pub use stork::stork_main;

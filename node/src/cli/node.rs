@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use stork_wire::charter::JoinToken;
 use stork_wire::text::Label;
 use tokio::sync::watch;
 
-use super::out::{causes, failure, note, result};
+use super::out::{causes, completion, failure, manual, note, result};
 use crate::config::{NodeConfig, VmFolder};
 use crate::{identity, join, run};
 
@@ -20,8 +20,8 @@ const EXAMPLES: &str = "Examples:
   stork-node run
   stork-node check-config
 
-Exit codes: 0 ok, 1 failed, 2 usage, 4 refused by trust, 75 try again, 77 no permission,
-78 bad config";
+Exit codes: 0 ok, 1 failed, 2 usage, 4 refused by trust, 5 not found, 75 try again,
+77 no permission, 78 bad config";
 
 /// The stork daemon of a VM host.
 #[derive(Debug, Parser)]
@@ -133,18 +133,8 @@ pub fn node_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             }
             Err(code) => code,
         },
-        Command::Completion { shell } => {
-            let mut command = <Cli as clap::CommandFactory>::command();
-            clap_complete::generate(shell, &mut command, "stork-node", &mut std::io::stdout());
-            ExitCode::SUCCESS
-        }
-        Command::Man => {
-            let man = clap_mangen::Man::new(<Cli as clap::CommandFactory>::command());
-            match man.render(&mut std::io::stdout()) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(e) => failure(&e.to_string(), &[], "", 1),
-            }
-        }
+        Command::Completion { shell } => completion(Cli::command(), shell),
+        Command::Man => manual(Cli::command()),
     }
 }
 
@@ -265,7 +255,7 @@ fn identity_of(config: &NodeConfig) -> Result<String, ExitCode> {
     }
     match identity::open_or_create(&config.state) {
         Ok(key) => Ok(identity::node_id(&key).to_string()),
-        Err(e) => Err(failure(&e.to_string(), &causes(&e), e.help(), 1)),
+        Err(e) => Err(failure(&e.to_string(), &causes(&e), e.help(), e.exit_code())),
     }
 }
 

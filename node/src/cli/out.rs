@@ -42,6 +42,20 @@ pub fn causes(e: &dyn std::error::Error) -> Vec<String> {
     out
 }
 
+/// Prints a command's completion script, as `stork-publish` does.
+pub(super) fn completion(command: clap::Command, shell: clap_complete::Shell) -> ExitCode {
+    stork_publisher::out::completion(command, shell);
+    ExitCode::SUCCESS
+}
+
+/// Prints a command's manual page, as `stork-publish` does.
+pub(super) fn manual(command: clap::Command) -> ExitCode {
+    match stork_publisher::out::manual(command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => failure(&e.to_string(), &[], "report this as a bug", 1),
+    }
+}
+
 /// Rows with aligned columns; the first row is the head.
 #[must_use]
 pub fn table(rows: &[Vec<String>]) -> String {

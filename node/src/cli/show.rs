@@ -46,6 +46,12 @@ fn versions(v: &Value) -> String {
     if all.is_empty() { "nothing".to_owned() } else { all.join(", ") }
 }
 
+/// Feeds that are frozen, one line each.
+fn frozen(v: &Value) -> String {
+    let line = |f: &Value| format!("\nFEED {} {}", text(&f["publisher"]), text(&f["text"]));
+    list(&v["frozen"]).iter().map(line).collect()
+}
+
 /// `stork status`.
 pub(super) fn status(v: &Value) -> String {
     let mut out = format!(
@@ -58,12 +64,16 @@ pub(super) fn status(v: &Value) -> String {
         text(&v["uptime_s"]),
     );
     out += &format!(
-        "listens on {}; {} connections, {} links, {} hosts known\n",
+        "listens on {} (for others: {}); {} connections, {} links, {} hosts known\n",
         text(&v["listen"]),
+        joined(&v["addrs"]),
         text(&v["peers"]),
         text(&v["links"]),
         text(&v["hosts"]),
     );
+    if list(&v["addrs"]).is_empty() {
+        out += "NO ADDRESS that others could dial\n  help: give --advertise ADDR:PORT\n";
+    }
     out += &format!(
         "{} of {} VMs current; {} releases known, {} items wait\n",
         text(&v["vms_current"]),
@@ -83,8 +93,15 @@ pub(super) fn status(v: &Value) -> String {
             text(&v["store"]["cause"])
         );
     }
-    for feed in list(&v["frozen"]) {
-        out += &format!("\nFEED {} {}", text(&feed["publisher"]), text(&feed["text"]));
+    out += &frozen(v);
+    let cert = &v["certificate"];
+    if !cert["help"].is_null() {
+        let days = text(&cert["days_left"]);
+        let what = match cert["state"].as_str() {
+            Some("expired") => "HAS RUN OUT: other hosts refuse this one".to_owned(),
+            _ => format!("runs out in {days} days: nobody renewed it"),
+        };
+        out += &format!("\nCERTIFICATE {what}\n  help: {}", text(&cert["help"]));
     }
     for bad in list(&v["bad_vm_files"]) {
         out += &format!(

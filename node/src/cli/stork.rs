@@ -9,12 +9,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use serde_json::{Value, json};
 use stork_wire::text::Label;
 
 use super::node::runtime;
-use super::out::{causes, failure, result};
+use super::out::{causes, completion, failure, manual, result};
 use super::show;
 use crate::control::{Client, ClientError};
 
@@ -47,7 +47,7 @@ struct Common {
     /// Print one JSON object with a versioned schema.
     #[arg(long, global = true)]
     json: bool,
-    /// Seconds to wait for the daemon.
+    /// Seconds to wait for the daemon; for `store verify`: for its next sign of life.
     #[arg(long, global = true, env = "STORK_TIMEOUT", default_value_t = 60)]
     timeout: u64,
 }
@@ -119,7 +119,8 @@ enum Command {
 enum StoreCommand {
     /// Objects, packs and free space.
     Stat,
-    /// Hash everything again; what is damaged is taken out and fetched again.
+    /// Hash everything again; what is damaged is taken out and fetched again. On a terminal a bar
+    /// shows how far it is.
     Verify,
     /// Remove what no VM and no seed budget needs.
     Gc {
@@ -165,18 +166,8 @@ pub fn stork_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     match cli.command {
-        Command::Completion { shell } => {
-            let mut command = <Cli as clap::CommandFactory>::command();
-            clap_complete::generate(shell, &mut command, "stork", &mut std::io::stdout());
-            ExitCode::SUCCESS
-        }
-        Command::Man => {
-            let man = clap_mangen::Man::new(<Cli as clap::CommandFactory>::command());
-            match man.render(&mut std::io::stdout()) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(e) => failure(&e.to_string(), &[], "", 1),
-            }
-        }
+        Command::Completion { shell } => completion(Cli::command(), shell),
+        Command::Man => manual(Cli::command()),
         Command::Demo(args) => crate::demo::run(args, cli.common.json),
         command => match runtime() {
             Ok(rt) => rt.block_on(ask(&cli.common, command)),
@@ -192,7 +183,7 @@ fn skip_second(args: &[OsString]) -> Vec<OsString> {
 
 async fn ask(common: &Common, command: Command) -> ExitCode {
     let client = Client::new(&common.socket, Duration::from_secs(common.timeout.max(1)));
-    match answer(&client, command).await {
+    match answer(&client, command, common.json).await {
         Ok((value, text, code)) => {
             let shown = if common.json { value.to_string() } else { text };
             result(&shown);
@@ -204,7 +195,7 @@ async fn ask(common: &Common, command: Command) -> ExitCode {
 
 type Answered = Result<(Value, String, u8), ClientError>;
 
-async fn answer(client: &Client, command: Command) -> Answered {
+async fn answer(client: &Client, command: Command, json: bool) -> Answered {
     let (value, text) = match command {
         Command::Status => show_with(client.get("/v1/status").await?, show::status),
         Command::Vm { name } => {
@@ -230,7 +221,7 @@ async fn answer(client: &Client, command: Command) -> Answered {
             let path = format!("/v1/vms/{vm}/rollback");
             show_with(client.post(&path, &body).await?, show::rollback)
         }
-        Command::Store { command } => return store(client, command).await,
+        Command::Store { command } => return store(client, command, json).await,
         Command::Token { command: TokenCommand::Create { name, site, ttl } } => {
             let body = json!({ "name": name, "site": site, "ttl_s": ttl });
             show_with(client.post("/v1/tokens", &body).await?, show::token)
@@ -246,14 +237,14 @@ async fn answer(client: &Client, command: Command) -> Answered {
     Ok((value, text, 0))
 }
 
-async fn store(client: &Client, command: StoreCommand) -> Answered {
+async fn store(client: &Client, command: StoreCommand, json: bool) -> Answered {
     match command {
         StoreCommand::Stat => {
             let (value, text) = show_with(client.get("/v1/store").await?, show::store_stat);
             Ok((value, text, 0))
         }
         StoreCommand::Verify => {
-            let value = client.post("/v1/store/verify", &json!({})).await?;
+            let value = super::verify::verify(client, json).await?;
             let damaged = value["damaged"].as_array().is_some_and(|d| !d.is_empty());
             let (value, text) = show_with(value, show::store_verify);
             Ok((value, text, if damaged { 3 } else { 0 }))

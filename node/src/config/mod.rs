@@ -25,6 +25,17 @@ pub fn hint_for(error: &str) -> String {
     {
         return format!("add the key `{key}`");
     }
+    // A value of the right type that breaks a rule of names: the message has the rule itself.
+    let rules = [
+        ("\npattern `", "name packages, such as `nginx`, `lib*` or `acme/*`; a path is none"),
+        ("\npackage name `", "name one package, such as `nginx` or `acme/site`"),
+        ("\ngroup name `", "name a group of the charter: `stork-publish charter show DIR`"),
+        ("\narchitecture `", "write it as Debian does: `amd64`, `arm64`"),
+        ("is no version constraint", "write for example `>= 1.0, < 2` or `= 1.2-3`"),
+    ];
+    if let Some((_, help)) = rules.iter().find(|(begins, _)| error.contains(begins)) {
+        return (*help).to_owned();
+    }
     "see the examples in deploy/examples".to_owned()
 }
 

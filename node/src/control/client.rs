@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::Request;
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
+use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::UnixStream;
@@ -18,7 +18,7 @@ const ANSWER_MAX: usize = 64 * 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody answers on the socket.
-    #[error("no stork-node answers on {path}: {source}")]
+    #[error("no stork-node answers on {path}")]
     NotRunning {
         /// The socket.
         path: PathBuf,
@@ -65,8 +65,13 @@ impl ClientError {
 
     /// The exit code (design §11).
     #[must_use]
-    pub const fn exit_code(&self) -> u8 {
+    pub fn exit_code(&self) -> u8 {
         match self {
+            Self::NotRunning { source, .. }
+                if source.kind() == std::io::ErrorKind::PermissionDenied =>
+            {
+                77
+            }
             Self::NotRunning { .. } => 75,
             Self::Late(_) => 6,
             Self::Refused { status: 404, .. } => 5,
@@ -101,30 +106,69 @@ impl Client {
         self.call("POST", path, Some(body)).await
     }
 
+    /// Orders something that takes long: `progress` is told each step, and the answer is the last
+    /// line. The time-out is for the next line, not for all of them.
+    pub async fn post_lines(
+        &self,
+        path: &str,
+        progress: &mut dyn FnMut(&Value),
+    ) -> Result<Value, ClientError> {
+        let late = |_elapsed| ClientError::Late(self.timeout);
+        let started = timeout(self.timeout, self.send("POST", path, Some(&Value::Null)));
+        let (response, _driving) = started.await.map_err(late)??;
+        if !response.status().is_success() {
+            return timeout(self.timeout, answer(response)).await.map_err(late)?;
+        }
+        let mut body = response.into_body();
+        let mut text = Vec::new();
+        while let Some(frame) = timeout(self.timeout, body.frame()).await.map_err(late)? {
+            text.extend(frame.map_err(|e| malformed(&e))?.into_data().unwrap_or_default());
+            if text.len() > ANSWER_MAX {
+                return Err(malformed(&"a line that does not end"));
+            }
+            while let Some(end) = text.iter().position(|b| *b == b'\n') {
+                let line: Vec<u8> = text.drain(..=end).collect();
+                let mut line: Value = serde_json::from_slice(&line).map_err(|e| malformed(&e))?;
+                if let Some(step) = line.get("progress") {
+                    progress(step);
+                } else if let Some(failed) = line.get("failed") {
+                    let status = failed.get("status").and_then(Value::as_u64);
+                    return Err(refused(status.and_then(|s| s.try_into().ok()), failed));
+                } else if let Some(done) = line.get_mut("done") {
+                    return Ok(done.take());
+                }
+            }
+        }
+        Err(malformed(&"it ends too early: did the daemon stop?"))
+    }
+
     async fn call(
         &self,
         method: &str,
         path: &str,
         body: Option<&Value>,
     ) -> Result<Value, ClientError> {
-        let all = timeout(self.timeout, self.exchange(method, path, body));
+        let all = timeout(self.timeout, async {
+            let (response, _driving) = self.send(method, path, body).await?;
+            answer(response).await
+        });
         all.await.map_err(|_late| ClientError::Late(self.timeout))?
     }
 
-    async fn exchange(
+    /// Sends a request; the connection lives as long as the second value.
+    async fn send(
         &self,
         method: &str,
         path: &str,
         body: Option<&Value>,
-    ) -> Result<Value, ClientError> {
-        let bad = |e: &dyn std::fmt::Display| ClientError::Malformed(e.to_string());
+    ) -> Result<(Response<Incoming>, Driving), ClientError> {
         let stream = UnixStream::connect(&self.socket)
             .await
             .map_err(|source| ClientError::NotRunning { path: self.socket.clone(), source })?;
         let io = TokioIo::new(stream);
         let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(io).await.map_err(|e| bad(&e))?;
-        let driving = tokio::spawn(connection);
+            hyper::client::conn::http1::handshake(io).await.map_err(|e| malformed(&e))?;
+        let driving = Driving(tokio::spawn(async move { drop(connection.await) }));
         let bytes = body.map(ToString::to_string).unwrap_or_default();
         let request = Request::builder()
             .method(method)
@@ -132,17 +176,52 @@ impl Client {
             .header("host", "stork")
             .header("content-type", "application/json")
             .body(Full::new(Bytes::from(bytes)))
-            .map_err(|e| bad(&e))?;
-        let response = sender.send_request(request).await.map_err(|e| bad(&e))?;
-        let status = response.status().as_u16();
-        let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
-        let body = body.map_err(|e| bad(&e))?.to_bytes();
-        driving.abort();
-        let value: Value = serde_json::from_slice(&body).map_err(|e| bad(&e))?;
-        if status < 300 {
-            return Ok(value);
-        }
-        let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or("").to_owned();
-        Err(ClientError::Refused { status, message: text("message"), help: text("help") })
+            .map_err(|e| malformed(&e))?;
+        let response = sender.send_request(request).await.map_err(|e| malformed(&e))?;
+        Ok((response, driving))
+    }
+}
+
+/// The task that moves a connection's bytes; it ends with this.
+struct Driving(tokio::task::JoinHandle<()>);
+
+impl Drop for Driving {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn malformed(e: &dyn std::fmt::Display) -> ClientError {
+    ClientError::Malformed(e.to_string())
+}
+
+fn refused(status: Option<u16>, value: &Value) -> ClientError {
+    let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or("").to_owned();
+    let status = status.unwrap_or(500);
+    ClientError::Refused { status, message: text("message"), help: text("help") }
+}
+
+/// A whole answer: one JSON value.
+async fn answer(response: Response<Incoming>) -> Result<Value, ClientError> {
+    let status = response.status();
+    let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
+    let body = body.map_err(|e| malformed(&e))?.to_bytes();
+    let value: Value = serde_json::from_slice(&body).map_err(|e| malformed(&e))?;
+    if status.is_success() { Ok(value) } else { Err(refused(Some(status.as_u16()), &value)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Nobody on the socket: the chain that `stork` prints names the system's reason once.
+    #[tokio::test]
+    async fn a_missing_daemon_is_explained_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let client = Client::new(&dir.path().join("sock"), Duration::from_secs(5));
+        let e = client.get("/v1/status").await.unwrap_err();
+        assert_eq!(e.exit_code(), 75);
+        let chain = [vec![e.to_string()], crate::cli::out::causes(&e)].concat().join("\n");
+        assert_eq!(chain.matches("No such file").count(), 1, "{chain}");
     }
 }

@@ -5,6 +5,7 @@
 
 mod client;
 mod routes;
+mod verify;
 
 pub use client::{Client, ClientError};
 pub use routes::router;
@@ -21,7 +22,7 @@ pub enum SocketError {
     #[error("{0}: another stork-node answers on this socket")]
     InUse(PathBuf),
     /// The system refuses.
-    #[error("{path}: {source}")]
+    #[error("cannot make the socket {path}")]
     Io {
         /// The socket.
         path: PathBuf,

@@ -11,17 +11,18 @@ use serde_json::{Value, json};
 use stork_wire::text::Label;
 use tokio::sync::{mpsc, oneshot};
 
+use super::verify::store_verify;
 use crate::driver::{Answer, CallError, ControlCall};
-use crate::store::{Damage, Store};
+use crate::store::Store;
 
 /// What the routes share.
 #[derive(Debug, Clone)]
-struct Shared {
+pub(super) struct Shared {
     driver: mpsc::Sender<ControlCall>,
     store: Arc<Store>,
 }
 
-type Reply = (StatusCode, Json<Value>);
+pub(super) type Reply = (StatusCode, Json<Value>);
 
 /// All routes.
 pub fn router(driver: mpsc::Sender<ControlCall>, store: Arc<Store>) -> Router {
@@ -46,7 +47,7 @@ fn failed(status: StatusCode, code: &str, message: &str, help: &str) -> Reply {
 }
 
 /// Asks the driver.
-async fn ask(shared: &Shared, call: impl FnOnce(Answer) -> ControlCall) -> Reply {
+pub(super) async fn ask(shared: &Shared, call: impl FnOnce(Answer) -> ControlCall) -> Reply {
     let (answer, outcome) = oneshot::channel();
     let gone = || {
         let status = StatusCode::SERVICE_UNAVAILABLE;
@@ -130,7 +131,7 @@ async fn token(State(s): State<Shared>, Json(body): Json<TokenBody>) -> Reply {
 }
 
 /// Runs work of the store off the async threads.
-async fn blocking(
+pub(super) async fn blocking(
     shared: Shared,
     work: impl FnOnce(&Store) -> Result<Value, crate::store::StoreError> + Send + 'static,
 ) -> Reply {
@@ -159,33 +160,6 @@ fn stat_json(s: &crate::store::StoreStat) -> Value {
         "packs": s.packs, "pack_bytes": s.pack_bytes,
         "sets": s.sets, "trees": s.trees, "free_bytes": s.free_bytes,
     })
-}
-
-/// One damaged thing in words.
-fn damage_text(d: &Damage) -> String {
-    match d {
-        Damage::Object { content, why } => format!("content {content}: {why}"),
-        Damage::Pack(id) => format!("pack {id}: other bytes"),
-        Damage::Manifest(id) => format!("manifest {id}: other bytes, or gone"),
-        Damage::Tree(id) => format!("tree {id}: no longer complete"),
-        Damage::Set(id) => format!("set {id}: built from damaged files"),
-    }
-}
-
-async fn store_verify(State(s): State<Shared>) -> Reply {
-    let reply = blocking(s.clone(), |store| {
-        let report = store.verify(&|_bytes| {})?;
-        let damaged: Vec<String> = report.damaged.iter().map(damage_text).collect();
-        Ok(json!({
-            "schema": "stork.store-verify/v1",
-            "objects": report.objects, "packs": report.packs, "manifests": report.manifests,
-            "bytes": report.bytes, "damaged": damaged, "quarantine": report.quarantine,
-        }))
-    })
-    .await;
-    // What was damaged is fetched again: the driver looks at every VM anew.
-    let _again = ask(&s, ControlCall::Reload).await;
-    reply
 }
 
 #[derive(Deserialize)]

@@ -21,11 +21,13 @@ pub(super) enum DemoError {
     Child {
         /// The command.
         command: String,
+        /// Its exit code.
+        code: u8,
         /// The end of its standard error.
         said: String,
     },
     /// A node does not answer.
-    #[error("{host}: {source}")]
+    #[error("{host} gives no answer")]
     Control {
         /// Which.
         host: String,
@@ -55,6 +57,14 @@ impl DemoError {
             Self::Late(..) => "is this machine very busy? try again, or read the nodes' logs",
             Self::Child { .. } => "for --package, check the file with `stork-publish inspect FILE`",
             _ => "read the nodes' logs",
+        }
+    }
+
+    /// The exit code: where a process of ours failed, that process knows best.
+    pub(super) const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Child { code, .. } => *code,
+            _ => 1,
         }
     }
 }

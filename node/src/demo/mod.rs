@@ -89,7 +89,7 @@ async fn interrupted() {
 }
 
 fn complain(e: &DemoError) -> ExitCode {
-    out::failure(&e.to_string(), &out::causes(e), e.help(), 1)
+    out::failure(&e.to_string(), &out::causes(e), e.help(), e.exit_code())
 }
 
 /// From the empty folder to the exit code.

@@ -75,7 +75,9 @@ impl Binary {
         let last = lines.get(lines.len().saturating_sub(SAID_LINES)..).unwrap_or_default();
         let program = role.replace("__node", "stork-node").replace("__publish", "stork-publish");
         let first = args.first().map_or_else(String::new, |a| a.as_ref().to_string_lossy().into());
-        Err(DemoError::Child { command: format!("{program} {first}"), said: last.join("; ") })
+        let command = format!("{program} {first}");
+        let code = output.status.code().and_then(|c| u8::try_from(c).ok()).unwrap_or(1);
+        Err(DemoError::Child { command, code, said: last.join("; ") })
     }
 
     /// The same, where it prints JSON.

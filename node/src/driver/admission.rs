@@ -1,12 +1,11 @@
-//! Admission: who may connect, who may join, and the certificates of both.
+//! Admission: who may connect, who may join, and the certificate that comes of it.
 
 use std::sync::Arc;
 
 use stork_wire::charter::{BODY_VERSION, HostCert, JoinToken};
-use stork_wire::codec::{List, encode};
+use stork_wire::codec::List;
 use stork_wire::frame::{
-    Frame, Hello, HelloAck, ItemRange, JoinReply, JoinRequest, LinkClass, PROTOCOL_VERSION,
-    PeerHint,
+    Hello, HelloAck, ItemRange, JoinReply, JoinRequest, LinkClass, PROTOCOL_VERSION, PeerHint,
 };
 use stork_wire::ids::{LogId, NodeId};
 use stork_wire::limits::HINTS_MAX;
@@ -15,14 +14,12 @@ use stork_wire::text::Line;
 use tokio::sync::oneshot;
 
 use super::Driver;
+use super::renewal::CERT_VALID_S;
 use super::workers::Done;
-use crate::net::{Admission, Connected, Priority};
+use crate::net::{Admission, Connected};
 use crate::overlay::{Input, Peer};
 use crate::store::StoreError;
 use crate::trust;
-
-/// Seconds that a host certificate is good for (design §4: 30 days, renewed at half).
-const CERT_VALID_S: u64 = 30 * 24 * 3_600;
 
 /// A host that waits for the overlay's answer to its hello.
 #[derive(Debug)]
@@ -78,55 +75,6 @@ impl Driver {
         // The overlay answers each hello at once; what it did not answer is not kept.
         if let Some(w) = self.waiting.remove(&node) {
             drop(w.answer.send(Admission::Refused("not now".to_owned())));
-        }
-    }
-
-    /// Takes a fresh certificate for this node from a node that admits.
-    pub(super) fn on_renewed(&mut self, reply: JoinReply) {
-        let JoinReply::Admitted { cert, .. } = reply else { return };
-        let now = self.clock.unix();
-        let Ok(new) = self.trust.check_cert(&cert, now) else { return };
-        let old = self.trust.check_cert(&self.cert, now).map_or(0, |c| c.expires);
-        let same = new.node == self.me && new.name == self.name && new.site == self.site;
-        if same && new.expires > old && self.store.put_state("cert", &encode(&cert)).is_ok() {
-            self.cert = cert;
-            self.record.current = None;
-            self.event("certificate_renewed", "the host certificate was renewed");
-        }
-    }
-
-    /// Renews the certificate of a connected host that is past its half, if we admit.
-    pub(super) fn renew_for(&self, peer: &Peer) {
-        let Some(key) = &self.admission else { return };
-        let now = self.clock.unix();
-        let Ok(old) = self.trust.check_cert(&peer.hint.cert, now) else { return };
-        if old.expires > now + CERT_VALID_S / 2 {
-            return;
-        }
-        let new = HostCert { issued: now, expires: now + CERT_VALID_S, ..old };
-        let Ok(cert) = Envelope::sign(&new, self.trust.fleet(), key) else { return };
-        let (roots, peers) = (List::empty(), List::empty());
-        let reply = JoinReply::Admitted { cert, roots, peers };
-        self.send(peer.node, Priority::Control, &Frame::Joined(Box::new(reply)));
-    }
-
-    /// A host that admits renews its own certificate, and those of the hosts it is connected with.
-    pub(super) fn renew_certificates(&mut self) {
-        let (now, Some(key)) = (self.clock.unix(), &self.admission) else { return };
-        if let Ok(own) = self.trust.check_cert(&self.cert, now)
-            && own.expires <= now + CERT_VALID_S / 2
-        {
-            let new = HostCert { issued: now, expires: now + CERT_VALID_S, ..own };
-            if let Ok(cert) = Envelope::sign(&new, self.trust.fleet(), key) {
-                let (roots, peers) = (List::empty(), List::empty());
-                self.on_renewed(JoinReply::Admitted { cert, roots, peers });
-            }
-        }
-        let connected: Vec<NodeId> = self.connections.keys().copied().collect();
-        for node in connected {
-            if let Some(peer) = self.known_host(node) {
-                self.renew_for(&peer);
-            }
         }
     }
 
@@ -202,7 +150,7 @@ impl Driver {
         let ack = HelloAck { peer: own, class, hints };
         if answer.send(Admission::Welcome(Box::new(ack))).is_ok() {
             self.connect(connected, &peer, to, class);
-            self.renew_for(&peer);
+            self.renew_for(to);
         }
     }
 }

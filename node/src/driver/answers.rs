@@ -75,6 +75,7 @@ impl Driver {
             "node": self.me, "name": self.name, "site": self.site,
             "fleet": self.trust.fleet(),
             "listen": self.net.local_addr().ok().map(|a| a.to_string()),
+            "addrs": self.own_addrs(), "certificate": self.certificate_json(),
             "uptime_s": self.clock.unix().saturating_sub(self.started_unix),
             "peers": self.connections.len(),
             "links": self.overlay.links().count(),
@@ -244,7 +245,7 @@ impl Driver {
                 let (queued, shed) = c.connected.outbox.level();
                 json!({
                     "node": node, "name": names.get(node),
-                    "addr": c.connected.addr.to_string(),
+                    "addr": c.connected.addr.to_string(), "certificate_expires": c.cert_expires,
                     "class": link.map_or(LinkClass::Transient, |l| l.class),
                     "dialled": c.dialled_by == self.me,
                     "rtt_ms": link.map(|l| l.rtt_ms),

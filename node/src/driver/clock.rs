@@ -1,21 +1,31 @@
 //! The only clock: everything else is told the time.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use stork_wire::charter::UnixSeconds;
 use stork_wire::tick::Tick;
 
 /// Time since the process began, and calendar time.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Clock {
     start: Instant,
+    /// Seconds by which the calendar is ahead of the system's: none outside of tests.
+    ahead_s: Arc<AtomicU64>,
 }
 
 impl Clock {
     /// Begins now.
     #[must_use]
     pub fn start() -> Self {
-        Self { start: Instant::now() }
+        Self::ahead_by(Arc::default())
+    }
+    /// The same with a calendar so many seconds ahead, which may grow at any time: a test waits for
+    /// the end of a certificate without waiting.
+    #[must_use]
+    pub fn ahead_by(ahead_s: Arc<AtomicU64>) -> Self {
+        Self { start: Instant::now(), ahead_s }
     }
     /// Milliseconds since the process began.
     #[must_use]
@@ -31,12 +41,16 @@ impl Clock {
     /// Calendar time in seconds.
     #[must_use]
     pub fn unix(&self) -> UnixSeconds {
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+        self.calendar().as_secs()
     }
     /// Calendar time in milliseconds.
     #[must_use]
     pub fn unix_ms(&self) -> u64 {
-        let ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis());
-        u64::try_from(ms).unwrap_or(u64::MAX)
+        u64::try_from(self.calendar().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn calendar(&self) -> Duration {
+        let system = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        system.saturating_add(Duration::from_secs(self.ahead_s.load(Ordering::Relaxed)))
     }
 }

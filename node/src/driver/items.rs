@@ -1,4 +1,9 @@
-//! Items: from whoever they came, through the rules, onto the disk, and only then onward.
+//! Items: from whoever they came, through the rules, onto the disk, and only then into effect.
+//!
+//! What a peer brought travels on as soon as the rules accepted it: the wait for the disk would add
+//! up over the hops, and a host that loses an item in a crash gets it again by sync. What a
+//! publisher brought to this host first is on this disk before anybody hears of it, so that no
+//! entry is known to the fleet whose publisher was not told that it stands.
 
 use std::sync::Arc;
 
@@ -27,8 +32,13 @@ impl Driver {
         let verdict = self.trust.judge(&item, self.clock.unix());
         let refused = match verdict {
             Verdict::Accepted { hash, fact } => {
+                let item = Arc::new(item);
+                if source.is_some() {
+                    let item = Arc::clone(&item);
+                    self.overlay_input(Input::Committed { log, seq, hash, item, source });
+                }
                 let kept = Vec::new();
-                let job = JournalJob { item: Arc::new(item), hash, fact, source, reply, kept };
+                let job = JournalJob { item, hash, fact, source, reply, kept };
                 if let Err(job) = self.workers.commit(job) {
                     // The rules have taken it already; the store did not. Only a restart brings
                     // them together again, so say it loudly. Sync bounds what is in flight far
@@ -77,7 +87,7 @@ impl Driver {
         }
     }
 
-    /// Items are on disk: now they take effect and travel on.
+    /// Items are on disk: now they take effect.
     pub(super) fn on_journal(&mut self, jobs: Vec<JournalJob>, result: Result<(), StoreError>) {
         if let Err(e) = result {
             self.counters.add("journal", "failed");
@@ -100,7 +110,9 @@ impl Driver {
         let (log, seq) = (item.log, item.seq);
         self.counters.add("items_committed", item_kind(&item));
         let before = self.overlay.links().count();
-        self.overlay_input(Input::Committed { log, seq, hash, item, source });
+        if source.is_none() {
+            self.overlay_input(Input::Committed { log, seq, hash, item, source });
+        }
         answer(reply, Ok((seq, u32::try_from(before).unwrap_or(u32::MAX))));
         let ready = match fact {
             Fact::Charter(_) => {

@@ -9,9 +9,10 @@
 //! ```
 //!
 //! The loop never waits for a peer, a disk or a subscriber: it hands work out and takes outcomes
-//! in. Only here is the clock read. An item is shown, forwarded and acknowledged only after the
-//! journal reported it durable.
+//! in. Only here is the clock read. An item is shown and acknowledged only after the journal
+//! reported it durable; what a peer brought is passed on as soon as the rules accepted it.
 
+mod addrs;
 mod admission;
 mod answers;
 mod bulk_io;
@@ -25,6 +26,7 @@ mod items;
 mod leases;
 mod peers;
 mod pushes;
+mod renewal;
 mod switch;
 mod vms;
 mod workers;
@@ -63,8 +65,6 @@ pub(crate) type Reply = oneshot::Sender<Result<(u64, u32), CommitError>>;
 
 /// Outcomes of work that wait for the driver; workers wait beyond that.
 const OUTCOMES_MAX: usize = 1_024;
-/// Milliseconds between two looks at certificates: an hour, of half their life of 30 days.
-const RENEW_EVERY_MS: u64 = 3_600 * 1_000;
 /// How often slow matters are looked at: VM files, idle connections, own record.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
@@ -209,7 +209,7 @@ pub struct Driver {
     connections: BTreeMap<NodeId, peers::Link>,
     waiting: BTreeMap<NodeId, admission::Waiting>,
     dialling: BTreeSet<NodeId>,
-    checked: BTreeMap<[u8; 32], Arc<overlay::Peer>>,
+    checked: BTreeMap<[u8; 32], (u64, Arc<overlay::Peer>)>,
     folder: VmFolder,
     vms: BTreeMap<Label, Vm>,
     contents: BTreeMap<ManifestId, Content>,
@@ -221,8 +221,7 @@ pub struct Driver {
     collect_at: Tick,
     /// When what switches left behind is looked at next.
     tidy_at: Tick,
-    /// When certificates are looked at next.
-    renew_at: Tick,
+    renewal: renewal::Renewal,
     started_unix: u64,
     outcomes: Option<mpsc::Receiver<Done>>,
 }
@@ -273,7 +272,7 @@ impl Driver {
             replan_at: None,
             collect_at: Tick(leases::COLLECT_EVERY_MS),
             tidy_at: Tick(0),
-            renew_at: Tick(0),
+            renewal: renewal::Renewal::new(now),
             started_unix: now,
             outcomes: Some(outcomes),
         };
@@ -351,10 +350,7 @@ impl Driver {
         self.retry_contents();
         self.retry_switches();
         self.tidy_views();
-        if self.clock.tick() >= self.renew_at {
-            self.renew_at = self.clock.tick().after_ms(RENEW_EVERY_MS);
-            self.renew_certificates();
-        }
+        self.watch_certificates();
         if self.clock.tick() >= self.collect_at {
             self.collect(false, None);
         }

@@ -1,11 +1,10 @@
 //! Peers: who is admitted, which connection counts, and the way of overlay frames in and out.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use stork_wire::charter::{BODY_VERSION, PeerRecord};
+use stork_wire::charter::{BODY_VERSION, HostCert, PeerRecord, UnixSeconds};
 use stork_wire::codec::{List, encode};
 use stork_wire::frame::{Frame, HelloAck, LinkClass, OverlayFrame, PeerHint};
 use stork_wire::ids::{GroupId, NodeId};
@@ -38,6 +37,9 @@ pub(super) struct Link {
     pub(super) class: LinkClass,
     /// Of the host's record when the connection was made.
     incarnation: u64,
+    /// The newest certificate of the host that was seen, and when it runs out.
+    pub(super) cert: Envelope,
+    pub(super) cert_expires: UnixSeconds,
 }
 
 /// This node's own record, signed anew when something in it changes.
@@ -86,17 +88,6 @@ impl Driver {
         }
     }
 
-    pub(super) fn own_addrs(&self) -> Vec<SocketAddr> {
-        if !self.config.advertise.is_empty() {
-            return self.config.advertise.clone();
-        }
-        let Ok(listen) = self.net.local_addr() else { return Vec::new() };
-        if listen.ip().is_unspecified() {
-            return routed_addrs(listen);
-        }
-        vec![listen]
-    }
-
     fn wanted_groups(&self) -> Vec<GroupId> {
         let names = self.vms.values().flat_map(|v| v.file.groups.iter());
         let charter = self.trust.charter();
@@ -112,19 +103,20 @@ impl Driver {
     /// Checks a host's certificate and record, or finds that they were checked before.
     pub(super) fn check_hint(&mut self, hint: &PeerHint) -> Option<Arc<Peer>> {
         let key = *blake3::hash(&encode(hint)).as_bytes();
-        if let Some(peer) = self.checked.get(&key) {
+        let now = self.clock.unix();
+        if let Some((until, peer)) = self.checked.get(&key)
+            && *until > now
+        {
             return Some(Arc::clone(peer));
         }
-        let now = self.clock.unix();
         match self.trust.check_peer(hint, now) {
             Ok(checked) => {
-                let left = checked.cert.expires.min(checked.record.expires).saturating_sub(now);
-                let expires = self.clock.tick().after_ms(left.saturating_mul(1_000));
-                let peer = Arc::new(to_peer(&checked, expires));
+                self.note_cert(hint, &checked.cert);
+                let (until, peer) = self.peer_of(&checked, now);
                 if self.checked.len() >= CHECKED_MAX {
                     self.checked.clear();
                 }
-                self.checked.insert(key, Arc::clone(&peer));
+                self.checked.insert(key, (until, Arc::clone(&peer)));
                 Some(peer)
             }
             Err(e) => {
@@ -132,6 +124,25 @@ impl Driver {
                 None
             }
         }
+    }
+
+    /// A host, and until when its certificate and record are good.
+    fn peer_of(&self, checked: &trust::CheckedPeer, now: UnixSeconds) -> (UnixSeconds, Arc<Peer>) {
+        let until = checked.cert.expires.min(checked.record.expires);
+        let left = until.saturating_sub(now);
+        let expires = self.clock.tick().after_ms(left.saturating_mul(1_000));
+        (until, Arc::new(to_peer(checked, expires)))
+    }
+
+    /// Checks what this host itself wrote down, by the time when that was good: for want of better
+    /// ones, old addresses may do for a dial. Whoever answers must show something newer.
+    fn check_old(&self, hint: &PeerHint) -> Option<Arc<Peer>> {
+        let cert: HostCert = hint.cert.claimed().ok()?;
+        let record: PeerRecord = hint.record.claimed().ok()?;
+        let now = self.clock.unix();
+        let then = now.min(cert.expires.min(record.expires).saturating_sub(1));
+        let checked = self.trust.check_peer(hint, then).ok()?;
+        Some(self.peer_of(&checked, now).1).filter(|p| p.node != self.me)
     }
 
     fn check_hints(&mut self, hints: &[PeerHint]) -> Vec<Arc<Peer>> {
@@ -146,9 +157,11 @@ impl Driver {
             let Some(bytes) = self.store.get_state(name)? else { continue };
             let hints: List<PeerHint, 1_024> =
                 stork_wire::codec::decode(&bytes, 16 * 1024 * 1024).unwrap_or_default();
-            *out = self.check_hints(&hints);
+            *out = hints.iter().filter_map(|h| self.check_old(h)).collect();
         }
         let [known, anchors] = lists;
+        // The answer to a join begins with the host that gave it.
+        self.renewal.admitter = anchors.first().map(Arc::clone);
         self.overlay_input(Input::Bootstrap { known, anchors });
         Ok(())
     }
@@ -220,6 +233,7 @@ impl Driver {
         };
         let hints = self.check_hints(&ack.hints);
         self.connect(connected, &peer, self.me, ack.class);
+        self.renew_for(node);
         self.overlay_input(Input::Linked { peer, class: ack.class, hints });
     }
 
@@ -233,7 +247,19 @@ impl Driver {
         let node = connected.node;
         let now = self.clock.tick();
         let incarnation = peer.incarnation;
-        let link = Link { connected, dialled_by, since: now, content_at: now, class, incarnation };
+        let cert = peer.hint.cert.clone();
+        let cert_expires = cert.claimed::<HostCert>().map_or(0, |c| c.expires);
+        let (since, content_at) = (now, now);
+        let link = Link {
+            connected,
+            dialled_by,
+            since,
+            content_at,
+            class,
+            incarnation,
+            cert,
+            cert_expires,
+        };
         let same_site = peer.site == self.site;
         let old = self.connections.insert(node, link);
         // A host that dials again, or after that time, has lost the old connection: it was
@@ -343,22 +369,6 @@ impl Driver {
         }
         names
     }
-}
-
-/// The addresses from which this host would reach others, where it listens on all of them. Nothing
-/// is sent: connecting a UDP socket only asks the routing table. The targets are documentation
-/// addresses (RFC 5737, RFC 3849).
-fn routed_addrs(listen: SocketAddr) -> Vec<SocketAddr> {
-    let asks = [("0.0.0.0:0", "192.0.2.1:9"), ("[::]:0", "[2001:db8::1]:9")];
-    let found = asks.iter().filter(|(from, _)| listen.is_ipv6() || from.starts_with('0'));
-    found
-        .filter_map(|(from, to)| {
-            let socket = std::net::UdpSocket::bind(from).ok()?;
-            socket.connect(to).ok()?;
-            let ip = socket.local_addr().ok()?.ip();
-            (!ip.is_unspecified()).then(|| SocketAddr::new(ip, listen.port()))
-        })
-        .collect()
 }
 
 fn to_peer(checked: &trust::CheckedPeer, expires: Tick) -> Peer {

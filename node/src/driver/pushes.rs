@@ -26,6 +26,14 @@ pub enum CommitError {
     /// This node does not take entries of this feed.
     #[error("this feed's entries are taken by its home nodes only")]
     NotHome,
+    /// The version stands for another tree already.
+    #[error("{what} is published already, as entry {at}, with another content")]
+    VersionTaken {
+        /// Package, version and architecture.
+        what: String,
+        /// The entry that published it.
+        at: Position,
+    },
     /// Its content is not on this node.
     #[error("the content is not here: {0}")]
     ContentMissing(String),
@@ -200,9 +208,23 @@ impl Driver {
             return Err(CommitError::HeadMoved);
         }
         if let Kind::Release(r) = &entry.kind {
+            self.check_version(publisher, r)?;
             self.check_content(r)?;
         }
         Ok(item)
+    }
+
+    /// One version is one content for ever: two hosts that name it must mean the same bytes. The
+    /// same content again is no harm; it may be for further groups, or for longer.
+    fn check_version(&self, publisher: PublisherId, r: &Release) -> Result<(), CommitError> {
+        let known = self.trust.feed(publisher).and_then(|f| f.version(r));
+        match known {
+            Some((at, tree)) if tree != r.tree => {
+                let what = format!("{} {} ({})", r.package, r.version, r.arch);
+                Err(CommitError::VersionTaken { what, at })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// An announcement without content would send the whole fleet looking for nothing.
@@ -231,6 +253,7 @@ const fn commit_code(e: &CommitError) -> &'static str {
         CommitError::Refused(r) => r.code(),
         CommitError::HeadMoved => "head_moved",
         CommitError::NotHome => "not_home",
+        CommitError::VersionTaken { .. } => "version_taken",
         CommitError::ContentMissing(_) => "content_missing",
         CommitError::Busy => "busy",
         CommitError::Disk => "disk",

@@ -79,10 +79,10 @@ impl Driver {
         }
     }
 
-    /// Begins a switch of a VM to these releases.
-    pub(super) fn switch(&mut self, name: &Label, target: Vec<KnownRelease>) {
+    /// Marks a VM as switching, and takes what the work needs; `None` where there is no such VM.
+    fn begin_switch(&mut self, name: &Label) -> Option<(Job, VmFile)> {
         let now = self.clock.unix();
-        let Some(vm) = self.vms.get_mut(name) else { return };
+        let vm = self.vms.get_mut(name)?;
         vm.switching = true;
         let job = Job {
             store: Arc::clone(&self.store),
@@ -91,7 +91,13 @@ impl Driver {
             hook: vm.file.hook.clone(),
             now,
         };
-        let (file, name) = (vm.file.clone(), name.clone());
+        Some((job, vm.file.clone()))
+    }
+
+    /// Begins a switch of a VM to these releases.
+    pub(super) fn switch(&mut self, name: &Label, target: Vec<KnownRelease>) {
+        let Some((job, file)) = self.begin_switch(name) else { return };
+        let name = name.clone();
         self.workers.slow(move || {
             let tried = target.iter().map(|k| k.hash).collect();
             let result = show(&job, &file, &target);
@@ -102,16 +108,7 @@ impl Driver {
 
     /// Shows an earlier generation again.
     pub(super) fn roll_back(&mut self, name: &Label, to: Generation) {
-        let now = self.clock.unix();
-        let Some(vm) = self.vms.get_mut(name) else { return };
-        vm.switching = true;
-        let job = Job {
-            store: Arc::clone(&self.store),
-            views: Arc::clone(&self.views),
-            spec: vm.spec.clone(),
-            hook: vm.file.hook.clone(),
-            now,
-        };
+        let Some((job, _)) = self.begin_switch(name) else { return };
         let name = name.clone();
         self.workers.slow(move || {
             let result = show_again(&job, &to).map(|mut shown| {
@@ -271,30 +268,18 @@ fn show(job: &Job, file: &VmFile, target: &[KnownRelease]) -> Result<Shown, Stri
     let begun = Instant::now();
     let generation = job.views.show(&job.spec, &set, label, job.now).map_err(|e| explain(&e))?;
     let switch_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let Some((ok, said)) = hook(job, &generation) else {
-        return Ok(Shown {
-            generation,
-            hook: None,
-            rolled_back: false,
-            switch_ms,
-            by_rollback: false,
-        });
-    };
+    let (ok, said) = hook(job, &generation).unzip();
     let goes_back = job.hook.as_ref().is_some_and(|h| h.on_failure == OnFailure::Rollback);
     match before {
-        Some(before) if !ok && goes_back => {
+        Some(before) if ok == Some(false) && goes_back => {
             let mut shown = show_again(job, &before)?;
             shown.rolled_back = true;
-            shown.hook = Some(said);
+            shown.hook = said;
             Ok(shown)
         }
-        _ => Ok(Shown {
-            generation,
-            hook: Some(said),
-            rolled_back: false,
-            switch_ms,
-            by_rollback: false,
-        }),
+        _ => {
+            Ok(Shown { generation, hook: said, rolled_back: false, switch_ms, by_rollback: false })
+        }
     }
 }
 

@@ -1,11 +1,11 @@
 //! Threads that may block: the journal, disk work on pieces, and slow work on whole releases.
 //!
 //! The driver hands out work and goes on; what came of it returns as [`Done`]. The journal has one
-//! thread, which commits what has gathered in one transaction (group commit, design §4).
+//! thread, which commits in one transaction what has gathered while it wrote the one before (group
+//! commit, design §4): an item that comes alone waits for nobody.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::time::Duration;
 
 use stork_wire::ids::{ItemHash, ManifestId, NodeId, SwarmId};
 use stork_wire::item::Item;
@@ -22,8 +22,6 @@ use crate::trust::Fact;
 const JOURNAL_MAX: usize = 8_192;
 /// Items of one transaction.
 const BATCH_MAX: usize = 256;
-/// How long the journal gathers after the first item (design §4: group-commit within 5 ms).
-const GATHER: Duration = Duration::from_millis(2);
 /// Disk operations on pieces at once.
 const DISK_JOBS: usize = 4;
 
@@ -142,7 +140,7 @@ fn run_journal(store: &Store, jobs: &Receiver<JournalJob>, done: &mpsc::Sender<D
     while let Ok(first) = jobs.recv() {
         let mut batch = vec![first];
         while batch.len() < BATCH_MAX
-            && let Ok(next) = jobs.recv_timeout(GATHER)
+            && let Ok(next) = jobs.try_recv()
         {
             batch.push(next);
         }

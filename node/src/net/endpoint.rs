@@ -32,7 +32,7 @@ const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// The address is taken or not ours.
-    #[error("cannot listen on {addr}: {source}")]
+    #[error("cannot listen on {addr}")]
     Address {
         /// The address.
         addr: SocketAddr,

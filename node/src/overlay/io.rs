@@ -142,7 +142,8 @@ pub enum Input {
     },
     /// What is committed, at the start.
     Heads(Vec<Head>),
-    /// An item was verified and is durably committed, after all items before it.
+    /// An item was verified and accepted, after all items before it. Whether it must be durable
+    /// before it is passed on is the driver's to decide.
     Committed {
         /// Its log.
         log: LogId,

@@ -109,6 +109,11 @@ impl Overlay {
         self.roster.live(self.now)
     }
 
+    /// Hosts in the passive view and in the graveyard (invariant I1).
+    pub fn contacts(&self) -> impl Iterator<Item = &NodeId> {
+        self.contacts.passive.keys().chain(self.contacts.graveyard.keys())
+    }
+
     /// Counts since the start.
     #[must_use]
     pub const fn counters(&self) -> Counters {

@@ -32,6 +32,7 @@ impl Refused {
             Refusal::NoSpace => "no_space",
             Refusal::Busy => "busy",
             Refusal::Internal => "internal",
+            Refusal::VersionTaken => "version_taken",
         }
     }
 }
@@ -61,6 +62,7 @@ impl From<CommitError> for Refused {
             CommitError::Refused(_) => Refusal::Trust,
             CommitError::HeadMoved => Refusal::HeadMoved,
             CommitError::NotHome => Refusal::NotHome,
+            CommitError::VersionTaken { .. } => Refusal::VersionTaken,
             CommitError::ContentMissing(_) => Refusal::NotFound,
             CommitError::Busy => Refusal::Busy,
             CommitError::Disk => Refusal::Internal,

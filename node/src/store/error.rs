@@ -200,7 +200,8 @@ impl StoreError {
     #[must_use]
     pub const fn exit_code(&self) -> u8 {
         match self {
-            Self::Unwritable { .. } => 77,
+            Self::Unwritable { .. } | Self::Exposed { .. } => 77,
+            Self::Newer { .. } => 78,
             Self::NoSpace { .. }
             | Self::NoInodes { .. }
             | Self::DiskFull { .. }

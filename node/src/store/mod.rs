@@ -58,7 +58,7 @@ pub use sets::SetInfo;
 pub use space::{Health, Reservation, StoreStat};
 pub use unpack::{UnpackError, UnpackReport};
 pub use upload::UploadState;
-pub use verify::{Damage, VerifyReport};
+pub use verify::{Damage, VerifyReport, Verifying};
 
 use stork_wire::ids::PackId;
 

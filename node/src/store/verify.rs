@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -36,6 +37,18 @@ pub enum Damage {
     Set(SetId),
 }
 
+/// Bytes that are read before they are hashed.
+const CHUNK: usize = 1 << 20;
+
+/// How far a verification is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verifying {
+    /// Bytes looked at.
+    pub bytes: u64,
+    /// Bytes that there were when it began.
+    pub total: u64,
+}
+
 /// What a verification found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct VerifyReport {
@@ -53,32 +66,49 @@ pub struct VerifyReport {
     pub quarantine: PathBuf,
 }
 
-fn hash_file(path: &Path) -> Option<[u8; 32]> {
-    let file = File::open(path).ok()?;
+/// Hashes a file, and tells after each chunk how many of its bytes are done.
+fn hash_file(path: &Path, done: &dyn Fn(u64)) -> Option<[u8; 32]> {
+    let mut file = File::open(path).ok()?;
     let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(file).ok()?;
-    Some(*hasher.finalize().as_bytes())
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Some(*hasher.finalize().as_bytes()),
+            Ok(n) => hasher.update(buffer.get(..n)?),
+            Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+            Err(_) => return None,
+        };
+        done(hasher.count());
+    }
 }
 
 impl Store {
     /// Hashes every object, pack and manifest again and removes what is damaged. `progress` is
-    /// told the bytes hashed so far.
-    pub fn verify(&self, progress: &dyn Fn(u64)) -> Result<VerifyReport, StoreError> {
+    /// told how far it is: at once, within large files, and at the end.
+    pub fn verify(&self, progress: &dyn Fn(Verifying)) -> Result<VerifyReport, StoreError> {
         let _one = lock(&self.sweeping);
         self.check_latch()?;
         let quarantine = self.dir.join("quarantine");
         let mut report = VerifyReport { quarantine, ..VerifyReport::default() };
-        self.verify_objects(&mut report, progress)?;
-        for file in self.files_of("packs")? {
+        let (objects, packs) = (self.files_of("objects")?, self.files_of("packs")?);
+        let manifests = self.manifest_ids()?;
+        let sizes = manifests.iter().filter_map(|id| self.manifest_path(*id).metadata().ok());
+        let total = objects.iter().chain(&packs).map(|f| f.bytes);
+        let total = total.chain(sizes.map(|m| m.len())).sum();
+        let at = |bytes| progress(Verifying { bytes, total });
+        at(0);
+        self.verify_objects(&objects, &mut report, &at)?;
+        for file in packs {
+            let before = report.bytes;
             report.packs += 1;
             report.bytes += file.bytes;
-            if hash_file(&file.path) != Some(file.id) && file.path.exists() {
+            let hash = hash_file(&file.path, &|n| at(before + n));
+            if hash != Some(file.id) && file.path.exists() {
                 self.quarantine(&file.path, "pack")?;
                 report.damaged.push(Damage::Pack(PackId(file.id)));
             }
-            progress(report.bytes);
         }
-        for id in self.manifest_ids()? {
+        for id in manifests {
             report.manifests += 1;
             let bytes = std::fs::read(self.manifest_path(id)).unwrap_or_default();
             report.bytes += bytes.len() as u64;
@@ -89,25 +119,27 @@ impl Store {
                 report.damaged.push(Damage::Manifest(id));
             }
         }
+        at(report.bytes);
         Ok(report)
     }
 
     fn verify_objects(
         &self,
+        files: &[StoredFile],
         report: &mut VerifyReport,
-        progress: &dyn Fn(u64),
+        at: &dyn Fn(u64),
     ) -> Result<(), StoreError> {
         let mut damaged = BTreeSet::new();
         let mut seen = BTreeSet::new();
-        for file in self.files_of("objects")? {
+        for file in files {
+            let before = report.bytes;
             report.objects += 1;
             report.bytes += file.bytes;
             seen.insert(ObjectKey(file.id));
-            progress(report.bytes);
             let row: Option<ObjectRow> = self.record(OBJECTS, &file.id)?;
             // A file without a row is claimed by nobody; a collection removes it.
             let Some(row) = row else { continue };
-            if let Some(why) = self.object_damage(&file, &row) {
+            if let Some(why) = self.object_damage(file, &row, &|n| at(before + n)) {
                 self.quarantine(&file.path, "object")?;
                 report.damaged.push(Damage::Object { content: row.content, why });
                 damaged.insert(ObjectKey(file.id));
@@ -143,11 +175,16 @@ impl Store {
         Ok(())
     }
 
-    fn object_damage(&self, file: &StoredFile, row: &ObjectRow) -> Option<&'static str> {
+    fn object_damage(
+        &self,
+        file: &StoredFile,
+        row: &ObjectRow,
+        done: &dyn Fn(u64),
+    ) -> Option<&'static str> {
         if file.bytes != row.size {
             return Some("it has another size");
         }
-        if hash_file(&file.path) != Some(row.content.0) {
+        if hash_file(&file.path, done) != Some(row.content.0) {
             return Some("it has other bytes");
         }
         let Ok(meta) = file.path.symlink_metadata() else { return Some("it is gone") };

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use stork_wire::charter::{PublisherDoc, ReleaseKey, Survivor, UnixSeconds};
 use stork_wire::feed::{Entry, Kind, Recall, Release, view_root};
-use stork_wire::ids::{ItemHash, LogId, Position, PublicKey, ReleaseHash};
+use stork_wire::ids::{ItemHash, LogId, Position, PublicKey, ReleaseHash, TreeId};
 use stork_wire::item::Item;
 use stork_wire::limits::{CLOCK_SKEW_S, LIVE_RELEASES_MAX};
-use stork_wire::text::{Arch, PackageName};
+use stork_wire::text::{Arch, PackageName, Version};
 
 use super::epoch::Segment;
 use super::{Accepted, Charter, Fact, PublisherState, Refusal, Verdict};
@@ -16,6 +16,10 @@ use super::{Accepted, Charter, Fact, PublisherState, Refusal, Verdict};
 /// Hashes of accepted entries kept per feed, to tell a repeated entry from a second one with the
 /// same number. Older ones are told apart by the journal alone, and are dropped as known.
 const HASHES_MAX: usize = 4_096;
+
+/// Releases kept per feed, to tell what a version stood for: all that can be live, and as many that
+/// were withdrawn.
+const VERSIONS_MAX: usize = 2 * LIVE_RELEASES_MAX;
 
 /// A release that is not withdrawn.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +46,8 @@ pub struct FeedState {
     live: Live,
     /// The highest release counter of each package, withdrawn ones included.
     counters: BTreeMap<(PackageName, Arch), u64>,
+    /// What each version stood for first, by the entry that said so; withdrawn ones included.
+    versions: BTreeMap<Position, (PackageName, Arch, Version, TreeId)>,
 }
 
 impl FeedState {
@@ -113,6 +119,15 @@ impl FeedState {
             }
             Ordering::Equal => None,
         })
+    }
+    /// What this version of the package has stood for since its first entry: that entry's number,
+    /// and the tree. A withdrawn release counts: hosts may have shown it.
+    #[must_use]
+    pub fn version(&self, r: &Release) -> Option<(Position, TreeId)> {
+        let same = |(_, (package, arch, version, _)): &(_, &(PackageName, Arch, Version, _))| {
+            *package == r.package && *arch == r.arch && *version == r.version
+        };
+        self.versions.iter().find(same).map(|(at, (.., tree))| (*at, *tree))
     }
     /// The hashes of all live releases.
     pub fn live(&self) -> impl Iterator<Item = ReleaseHash> + '_ {
@@ -221,6 +236,11 @@ impl FeedState {
     fn apply(&mut self, entry: &Entry, hash: ItemHash) {
         if let Kind::Release(r) = &entry.kind {
             self.counters.insert((r.package.clone(), r.arch.clone()), r.release);
+            let what = (r.package.clone(), r.arch.clone(), r.version.clone(), r.tree);
+            self.versions.insert(entry.position(), what);
+            if self.versions.len() > VERSIONS_MAX {
+                self.versions.pop_first();
+            }
         }
         self.head = Some((entry.seq, hash));
         self.hashes.insert(entry.seq, hash);

@@ -83,7 +83,7 @@ pub enum CharterError {
     #[error(transparent)]
     Text(#[from] BadText),
     /// More names, groups or homes than a document holds.
-    #[error("too many: {0}")]
+    #[error("too many names, groups or homes for one document")]
     TooMany(#[from] stork_wire::codec::TooMany),
     /// A key cannot be made or read.
     #[error(transparent)]
@@ -118,12 +118,7 @@ impl CharterError {
     #[must_use]
     pub fn exit(&self) -> u8 {
         match self {
-            Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => 5,
-            Self::Read { source, .. } | Self::Write { source, .. }
-                if source.kind() == io::ErrorKind::PermissionDenied =>
-            {
-                77
-            }
+            Self::Read { source, .. } | Self::Write { source, .. } => crate::out::file_exit(source),
             Self::Document { .. } | Self::Broken(_) => 4,
             Self::Profile { .. } | Self::Bundle { .. } => 78,
             Self::Text(_) | Self::TooMany(_) => 2,

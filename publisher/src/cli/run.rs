@@ -40,14 +40,7 @@ macro_rules! failure_from {
     )*};
 }
 
-failure_from!(KeyError, CharterError, SourceError, PushError, InspectError);
-
-impl From<PackError> for Failure {
-    fn from(e: PackError) -> Self {
-        let help = e.help();
-        Self::new(e, help)
-    }
-}
+failure_from!(KeyError, CharterError, SourceError, PackError, PushError, InspectError);
 
 /// Runs `stork-publish` with these arguments, the first of which is the program's name.
 pub fn run_cli(args: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -88,20 +81,18 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Verify(args) => commands::verify(&args),
         Command::Push(args) => commands::push(args),
         Command::Completion { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "stork-publish", &mut script);
-            out::raw(&script);
+            out::completion(Cli::command(), shell);
             Ok(())
         }
         Command::Man { out: Some(dir) } => std::fs::create_dir_all(&dir)
             .and_then(|()| clap_mangen::generate_to(Cli::command(), &dir))
-            .map_err(|e| Failure::new(e, "choose a directory that you may write to, by --out")),
+            .map_err(|e| {
+                let exit = out::file_exit(&e);
+                let help = "choose a directory that you may write to, by --out";
+                Failure { exit, ..Failure::new(e, help) }
+            }),
         Command::Man { out: None } => {
-            let mut page = Vec::new();
-            let made = clap_mangen::Man::new(Cli::command()).render(&mut page);
-            made.map_err(|e| Failure::new(e, "report this as a bug"))?;
-            out::raw(&page);
-            Ok(())
+            out::manual(Cli::command()).map_err(|e| Failure::new(e, "report this as a bug"))
         }
     }
 }

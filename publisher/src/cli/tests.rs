@@ -46,6 +46,21 @@ fn first_minutes() {
     fails("charter show @nowhere", 5);
 
     fails("pack @tree --out @p", 2);
+    for line in [
+        "pack @nothing --out @p --name t --version 1 --arch all",
+        "pack @nothing.deb --out @p",
+        "pack @tree --base @nothing --out @p --name t --version 1 --arch all",
+        "inspect @nothing",
+        "verify @nothing",
+        "verify @tree/file",
+        "key show @nothing",
+        "key generate --out @k2 --passphrase-file @nothing",
+    ] {
+        fails(line, 5);
+    }
+    let to = format!("--charter @c --to {}@127.0.0.1:1", "07".repeat(32));
+    fails(&format!("push @nothing {to} --key @k"), 5);
+    fails(&format!("push @tree {to} --key @nothing"), 5);
     ok("pack @tree --out @p --name t --version 1 --arch all --json");
     ok("inspect @p --json");
     ok("inspect @tree");

@@ -104,11 +104,7 @@ impl KeyError {
     #[must_use]
     pub fn exit(&self) -> u8 {
         match self {
-            Self::Read { source, .. } | Self::Write { source, .. }
-                if source.kind() == io::ErrorKind::PermissionDenied =>
-            {
-                77
-            }
+            Self::Read { source, .. } | Self::Write { source, .. } => crate::out::file_exit(source),
             Self::TooOpen { .. } => 77,
             Self::Format { .. } | Self::NoPassphrase(_) => 78,
             Self::Agent(e) => e.exit(),

@@ -52,7 +52,7 @@ pub enum PackError {
     #[error("the manifest needs {0} bytes, 64 MiB are allowed")]
     ManifestTooLong(usize),
     /// More packs than a release may have.
-    #[error("too many packs: {0}")]
+    #[error("too many packs")]
     TooMany(#[from] stork_wire::codec::TooMany),
 }
 
@@ -63,6 +63,15 @@ impl PackError {
         match self {
             Self::Io(_) => "make room, or set TMPDIR to a larger disk",
             _ => "split the package, or put its files into an image",
+        }
+    }
+
+    /// The exit code that stands for it.
+    #[must_use]
+    pub fn exit(&self) -> u8 {
+        match self {
+            Self::Io(e) => crate::out::file_exit(e),
+            _ => 1,
         }
     }
 }

@@ -92,6 +92,14 @@ pub enum PushError {
         /// Why, for people.
         message: String,
     },
+    /// The version stands for another content already.
+    #[error("{what} is published already, as entry {seq}, with another content")]
+    VersionTaken {
+        /// Package, version and architecture.
+        what: String,
+        /// The entry that published it.
+        seq: u64,
+    },
     /// The version goes backwards.
     #[error("version {new} is lower than {latest}, which is published")]
     Lower {
@@ -133,6 +141,7 @@ impl PushError {
             Self::Protocol { .. } => "update stork on both sides to the same version".into(),
             Self::Refused { code, .. } => refusal_help(*code).into(),
             Self::Lower { .. } => "to go back on purpose, add --allow-lower".into(),
+            Self::VersionTaken { .. } => refusal_help(Refusal::VersionTaken).into(),
         }
     }
 
@@ -141,7 +150,9 @@ impl PushError {
     pub fn exit(&self) -> u8 {
         match self {
             Self::Source(e) => e.exit(),
-            Self::Pack(_) | Self::Local(_) | Self::Protocol { .. } => 1,
+            Self::Pack(e) => e.exit(),
+            Self::Local(e) => out::file_exit(e),
+            Self::Protocol { .. } => 1,
             Self::Key(e) => e.exit(),
             Self::Charter(e) => e.exit(),
             Self::Feed(e) => e.exit(),
@@ -149,7 +160,7 @@ impl PushError {
             Self::Sign(SignError::Body(_)) => 1,
             Self::Usage(_) => 2,
             Self::NoGroup(_) => 5,
-            Self::NoHome(_) | Self::Lower { .. } => 7,
+            Self::NoHome(_) | Self::Lower { .. } | Self::VersionTaken { .. } => 7,
             Self::Connect { .. } | Self::Lost { .. } => 75,
             Self::WrongNode { .. } => 4,
             Self::Timeout { .. } => 6,
@@ -168,7 +179,7 @@ const fn refusal_exit(code: Refusal) -> u8 {
         Refusal::Trust => 4,
         Refusal::NotFound => 5,
         Refusal::HeadMoved | Refusal::Busy => 75,
-        Refusal::NotHome => 7,
+        Refusal::NotHome | Refusal::VersionTaken => 7,
         Refusal::Malformed | Refusal::Corrupt | Refusal::NoSpace | Refusal::Internal => 1,
     }
 }
@@ -185,6 +196,10 @@ const fn refusal_help(code: Refusal) -> &'static str {
         Refusal::Busy => "wait a little, then run the same command again",
         Refusal::Corrupt => "run the same command again; if it stays, check this host's memory",
         Refusal::Malformed => "update stork on both sides to the same version",
+        Refusal::VersionTaken => {
+            "give what changed a new version; files with other times or modes are another content \
+             too, so build it again with SOURCE_DATE_EPOCH, or push the file of the first time"
+        }
         Refusal::Internal => "look at that node's log: journalctl -u stork-node",
     }
 }

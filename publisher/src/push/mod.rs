@@ -31,7 +31,7 @@ use stork_wire::frame::Refusal;
 use stork_wire::ids::{GroupId, LogId, NodeId, PublisherId};
 
 use crate::charter::{Charter, Profile};
-use crate::feed::{Announcement, Author, Standing, next_entry};
+use crate::feed::{Announcement, Author, Published, Standing, next_entry};
 use crate::keys::{Passphrase, Signer};
 use crate::pack::{self, Base, Packed};
 use crate::progress::Progress;
@@ -200,17 +200,19 @@ impl Plan<'_> {
         let latest = home.latest(self.author, &standing, &self.package).await?;
         let mut report = PushReport::of(&self.package, names, Vec::new());
         if self.is_published(latest.as_ref())? {
+            report.seq = latest.map(|l| l.seq);
             report.nodes = self.close(peers).await;
             return Ok(report);
         }
-        let old = self.base(home, latest.as_ref(), &mut report).await?;
+        let latest = latest.as_ref().map(|l| &l.release);
+        let old = self.base(home, latest, &mut report).await?;
         let packed = Arc::new(self.pack(old).await?);
         if opened.elapsed().as_secs() > RECONNECT_AFTER_S {
             self.close(peers).await;
             peers = self.open().await?;
         }
         if self.options.dry_run {
-            let entry = self.entry(&standing, latest.as_ref(), &packed)?;
+            let entry = self.entry(&standing, latest, &packed)?;
             report.outcome = Outcome::DryRun;
             report.add_packed(&packed, &entry);
             report.nodes = self.close(peers).await;
@@ -222,13 +224,18 @@ impl Plan<'_> {
         Ok(report)
     }
 
-    /// Is exactly this published already? Refuses to go backwards.
-    fn is_published(&self, latest: Option<&Release>) -> Result<bool, PushError> {
-        let Some(latest) = latest else { return Ok(false) };
+    /// Is exactly this published already? Refuses to go backwards, and to publish something else
+    /// under a version that is taken. The node looks at older versions too.
+    fn is_published(&self, latest: Option<&Published>) -> Result<bool, PushError> {
+        let Some(Published { seq, release: latest }) = latest else { return Ok(false) };
         let new = &self.package;
-        let all_groups = self.groups.iter().all(|g| latest.groups.contains(g));
-        if latest.version == new.version && latest.tree == new.tree.id() && all_groups {
-            return Ok(true);
+        if latest.version == new.version {
+            if latest.tree != new.tree.id() {
+                let what = format!("{} {} ({})", new.name, new.version, new.arch);
+                return Err(PushError::VersionTaken { what, seq: *seq });
+            }
+            // The same for further groups is a release of its own.
+            return Ok(self.groups.iter().all(|g| latest.groups.contains(g)));
         }
         let order = version::compare(new.version.as_str(), latest.version.as_str());
         if order == Ordering::Less && !self.options.allow_lower {
@@ -306,9 +313,10 @@ impl Plan<'_> {
             let standing = home.standing(self.author).await?;
             let latest = home.latest(self.author, &standing, &self.package).await?;
             if self.is_published(latest.as_ref())? {
+                report.seq = latest.map(|l| l.seq);
                 return Ok(Outcome::AlreadyPublished);
             }
-            let entry = self.entry(&standing, latest.as_ref(), packed)?;
+            let entry = self.entry(&standing, latest.as_ref().map(|l| &l.release), packed)?;
             let envelope = self.signer.sign(&entry, self.author.charter.fleet)?;
             match session::commit_home(peers, &envelope, &entry).await {
                 Err(e) if is_refusal(&e, Refusal::HeadMoved) && tries < COMMIT_TRIES => {

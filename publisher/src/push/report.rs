@@ -112,7 +112,9 @@ impl PushReport {
     pub fn lines(&self) -> Vec<String> {
         let name = format!("{} {} ({})", self.package, self.version, self.arch);
         let mut out = vec![match (self.outcome, self.seq) {
-            (Outcome::AlreadyPublished, _) => format!("already published: {name}"),
+            (Outcome::AlreadyPublished, seq) => {
+                format!("already published as entry {}: {name}", seq.unwrap_or_default())
+            }
             (Outcome::DryRun, seq) => {
                 format!("would publish {name} as entry {}", seq.unwrap_or_default())
             }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use stork_wire::charter::{BODY_VERSION, PushCert, UnixSeconds};
 use stork_wire::codec::List;
-use stork_wire::feed::{Entry, Release};
+use stork_wire::feed::Entry;
 use stork_wire::frame::{PushReply, PushRequest, Refusal};
 use stork_wire::ids::{LogId, NodeId};
 use stork_wire::item::Item;
@@ -16,7 +16,7 @@ use super::error::PushError;
 use super::report::NodeReport;
 use super::upload::{Sent, upload};
 use crate::charter::Charter;
-use crate::feed::{Author, Standing};
+use crate::feed::{Author, Published, Standing};
 use crate::keys::{Signer, generate};
 use crate::pack::Packed;
 use crate::progress::Progress;
@@ -124,7 +124,7 @@ impl Peer {
         author: Author<'_>,
         standing: &Standing,
         package: &Package,
-    ) -> Result<Option<Release>, PushError> {
+    ) -> Result<Option<Published>, PushError> {
         let (name, arch) = (package.name.clone(), package.arch.clone());
         let request = PushRequest::Latest { package: name, arch };
         let shown = match self.client.ask(&request, Body::None).await?.0 {
@@ -132,11 +132,12 @@ impl Peer {
             other => return Err(self.client.nonsense(format!("{other:?}"))),
         };
         let Some(shown) = shown else { return Ok(None) };
-        let release = author.latest(standing, &shown)?;
+        let latest = author.latest(standing, &shown)?;
+        let release = &latest.release;
         if release.package != package.name || release.arch != package.arch {
             return Err(self.client.nonsense("the release of another package"));
         }
-        Ok(Some(release))
+        Ok(Some(latest))
     }
 
     async fn commit(&mut self, envelope: &Envelope, seq: u64) -> Result<(), PushError> {

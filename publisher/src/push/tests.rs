@@ -117,8 +117,22 @@ async fn two_releases() {
         assert!(packs.all(|p| state.packs.contains_key(&p.id)));
     }
     let again = shop.push("1.1", &[&a, &b]).await.unwrap();
-    assert_eq!(again.outcome, Outcome::AlreadyPublished);
+    assert_eq!((again.outcome, again.seq), (Outcome::AlreadyPublished, Some(2)));
+    assert!(again.lines()[0].contains("already published as entry 2"), "{again:?}");
     assert_eq!(b.state().feed.len(), 2);
+
+    // Other bytes under the same version are refused before anything is sent, by a dry run too.
+    fs::write(shop.dir.path().join("1.1/lib"), b"other").unwrap();
+    let packs = b.state().packs.len();
+    let mut options = shop.options("1.1", &[&a, &b]);
+    for dry_run in [true, false] {
+        options.dry_run = dry_run;
+        let e = push(&options, &Progress::Silent).await.unwrap_err();
+        assert!(matches!(e, PushError::VersionTaken { seq: 2, .. }) && e.exit() == 7, "{e}");
+        assert!(e.help().contains("new version"), "{}", e.help());
+    }
+    let state = b.state();
+    assert_eq!((state.feed.len(), state.packs.len()), (2, packs));
 }
 
 /// Going backwards needs a word, and a dry run sends nothing.

@@ -193,8 +193,9 @@ impl SourceError {
 
     /// The exit code that stands for it.
     #[must_use]
-    pub const fn exit(&self) -> u8 {
+    pub fn exit(&self) -> u8 {
         match self {
+            Self::Read { source, .. } | Self::Spool(source) => crate::out::file_exit(source),
             Self::Missing { .. } | Self::Contradiction(_) => 2,
             _ => 1,
         }

@@ -38,6 +38,7 @@ pub struct Host {
     /// All that it writes lies below.
     pub dir: PathBuf,
     port: u16,
+    listen: String,
     env: Vec<(String, String)>,
     namespace: Option<Arc<Namespace>>,
     child: Option<Child>,
@@ -50,7 +51,8 @@ impl Host {
         let dir = fleet.join(name);
         fs::create_dir_all(dir.join("vms")).unwrap();
         let (name, env) = (name.to_owned(), Vec::new());
-        Self { name, dir, port: free_port(), env, namespace, child: None }
+        let listen = "127.0.0.1".to_owned();
+        Self { name, dir, port: free_port(), listen, env, namespace, child: None }
     }
 
     /// A variable that the process gets at its next start.
@@ -63,6 +65,18 @@ impl Host {
     pub fn without_env(&mut self) -> &mut Self {
         self.env.clear();
         self
+    }
+
+    /// Listens on another address than the loopback's from its next start on.
+    pub fn listen_on(&mut self, ip: &str) -> &mut Self {
+        ip.clone_into(&mut self.listen);
+        self
+    }
+
+    /// Its UDP port.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
     }
 
     /// Where it listens.
@@ -80,7 +94,7 @@ impl Host {
         command.arg("--state").arg(self.dir.join("state"));
         command.arg("--vms").arg(self.dir.join("vms"));
         command.arg("--socket").arg(self.dir.join("sock"));
-        command.arg("--listen").arg(self.addr());
+        command.arg("--listen").arg(format!("{}:{}", self.listen, self.port));
         command.args(["--min-free-bytes", "1000000"]);
         command
     }

@@ -1,5 +1,5 @@
 //! A mount namespace for a fleet, so that its mounts never reach the machine that runs the tests
-//! and are gone with the last process of the fleet.
+//! and are gone with the last process of the fleet; where wanted, with a network of its own.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -9,16 +9,39 @@ use std::process::{Child, Command, Stdio};
 #[derive(Debug)]
 pub struct Namespace {
     keeper: Child,
+    network: bool,
 }
 
 impl Namespace {
     /// A new namespace, or why there can be none.
     pub fn new() -> Result<Self, String> {
+        Self::build(false)
+    }
+
+    /// The same with a network of its own, in which nothing is set up but the loopback.
+    pub fn with_network() -> Result<Self, String> {
+        let namespace = Self::build(true)?;
+        namespace.ip(&["link", "set", "lo", "up"])?;
+        Ok(namespace)
+    }
+
+    /// Runs `ip` inside.
+    pub fn ip(&self, args: &[&str]) -> Result<(), String> {
+        let out = self.command("ip").args(args).output().map_err(|e| format!("no ip: {e}"))?;
+        let error = String::from_utf8_lossy(&out.stderr);
+        if out.status.success() { Ok(()) } else { Err(format!("ip {args:?}: {error}")) }
+    }
+
+    fn build(network: bool) -> Result<Self, String> {
         if !rustix::process::geteuid().is_root() {
             return Err("mounts need root".to_owned());
         }
         let script = "mount --make-rshared / && echo ready && exec sleep infinity";
-        let mut keeper = Command::new("unshare")
+        let mut unshare = Command::new("unshare");
+        if network {
+            unshare.arg("-n");
+        }
+        let mut keeper = unshare
             .args(["-m", "--propagation", "private", "sh", "-c", script])
             .stdout(Stdio::piped())
             .spawn()
@@ -27,7 +50,7 @@ impl Namespace {
         if let Some(out) = keeper.stdout.take() {
             BufReader::new(out).read_line(&mut line).unwrap_or_default();
         }
-        let namespace = Self { keeper };
+        let namespace = Self { keeper, network };
         if line.trim() == "ready" {
             Ok(namespace)
         } else {
@@ -39,7 +62,11 @@ impl Namespace {
     #[must_use]
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--mount=/proc/{}/ns/mnt", self.keeper.id())).arg(program);
+        command.arg(format!("--mount=/proc/{}/ns/mnt", self.keeper.id()));
+        if self.network {
+            command.arg(format!("--net=/proc/{}/ns/net", self.keeper.id()));
+        }
+        command.arg(program);
         command
     }
 

@@ -129,4 +129,6 @@ pub enum Refusal {
     Busy,
     /// The node's disk failed.
     Internal,
+    /// The version is published with another content already.
+    VersionTaken,
 }

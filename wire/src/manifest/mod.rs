@@ -164,7 +164,7 @@ pub struct Manifest {
 pub enum ManifestError {
     /// Not the canonical bytes of a manifest.
     #[error("the manifest is {0}")]
-    Decode(#[from] DecodeError),
+    Decode(DecodeError),
     /// A version that is not known here.
     #[error("manifest version {0} is not known here: update stork")]
     Version(u8),
@@ -174,6 +174,12 @@ pub enum ManifestError {
     /// The packing breaks a rule.
     #[error(transparent)]
     Packing(#[from] PackingError),
+}
+
+impl From<DecodeError> for ManifestError {
+    fn from(e: DecodeError) -> Self {
+        Self::Decode(e)
+    }
 }
 
 impl Tree {

@@ -1,10 +1,11 @@
 //! Hashes of a pack's pieces that together make the pack's id.
 //!
-//! A piece of a pack is a whole subtree of the pack's BLAKE3 tree (BLAKE3 paper, section 2.1), since
-//! its length is a power of two and at least one chunk of 1 KiB. Its hash is the chaining value of
-//! that subtree, so that the pack's id follows from the hashes of its pieces: a manifest whose
-//! pieces do not make its packs is refused before anything is fetched, and a pack whose pieces were
-//! all checked need not be read and hashed once more. A pack of one piece has the same hash as it.
+//! A piece of a pack is a whole subtree of the pack's BLAKE3 tree (BLAKE3 paper, section 2.1),
+//! since its length is a power of two and at least one chunk of 1 KiB. Its hash is the chaining
+//! value of that subtree, so that the pack's id follows from the hashes of its pieces: a manifest
+//! whose pieces do not make its packs is refused before anything is fetched, and a pack whose
+//! pieces were all checked need not be read and hashed once more. A pack of one piece has the same
+//! hash as it.
 
 use blake3::hazmat::{ChainingValue, HasherExt, Mode, left_subtree_len, max_subtree_len};
 use blake3::hazmat::{merge_subtrees_non_root, merge_subtrees_root};

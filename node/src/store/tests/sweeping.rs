@@ -6,7 +6,7 @@ use stork_wire::ids::ContentId;
 use stork_wire::manifest::Variant;
 
 use super::support::*;
-use crate::store::{Damage, LeaseSet, Store, StoreOptions};
+use crate::store::{Damage, LeaseSet, Store, StoreOptions, Verifying};
 
 fn lease_set(set: crate::store::SetId) -> LeaseSet {
     LeaseSet { sets: [set].into(), ..LeaseSet::default() }
@@ -211,4 +211,21 @@ fn verification_looks_at_metadata() {
     let damaged = store.verify(&|_| {}).unwrap().damaged;
     let gone = Damage::Object { content: ContentId::of(b"data"), why: "it is gone" };
     assert_eq!(damaged, [gone, Damage::Tree(packed.manifest.tree.id())]);
+}
+
+/// A verification tells how far it is: at once, inside of a large file, never backwards, and in the
+/// end that all is done, where what was hashed is all that there is.
+#[test]
+fn verification_tells_how_far_it_is() {
+    let (_folder, store) = store();
+    let large: Vec<u8> = (0..5u32 << 20).map(|i| i.to_le_bytes()[1]).collect();
+    let packed = pack(tree(vec![file("large", &large)]), &[&large], 1 << 20, None);
+    install(&store, &packed);
+    let told = std::cell::RefCell::new(Vec::new());
+    let report = store.verify(&|v: Verifying| told.borrow_mut().push(v)).unwrap();
+    let told = told.into_inner();
+    let (first, last) = (told[0], told[told.len() - 1]);
+    assert!(told.len() > 5, "{told:?}");
+    assert_eq!((first.bytes, last.bytes, last.total), (0, report.bytes, report.bytes));
+    assert!(told.is_sorted_by_key(|v| v.bytes) && told.iter().all(|v| v.total == last.total));
 }

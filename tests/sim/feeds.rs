@@ -1,0 +1,288 @@
+//! The publishers' side: one feed for each group, with really signed entries, and the real rules.
+//!
+//! Each distinct item is judged once by one [`Trust`] for the whole process: ten thousand nodes do
+//! not pay for ten thousand checks of one signature. What remains for each node is the order of the
+//! items, which the simulated driver keeps.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow};
+use stork_node::overlay::Refusal;
+use stork_node::trust::{Trust, Verdict};
+use stork_wire::charter::{
+    Authority, BODY_VERSION, GroupDoc, PublisherDoc, PublisherGrant, ReleaseKey, Role, RootDoc,
+};
+use stork_wire::codec::{List, encode};
+use stork_wire::feed::{Entry, Kind, ManifestRef, Release, Urgency, view_root};
+use stork_wire::ids::{
+    FleetId, GroupId, ItemHash, LogId, ManifestId, PieceHash, PublisherId, ReleaseHash, TreeId,
+};
+use stork_wire::item::{Head, Item, ItemKind};
+use stork_wire::sign::{Body, Envelope, SecretKey};
+
+use super::rng::mix2;
+
+/// Calendar time at the start of every simulation.
+pub(crate) const UNIX_START: u64 = 1_800_000_000;
+const FAR: u64 = UNIX_START + 100_000_000;
+
+/// One published item.
+#[derive(Debug)]
+pub(crate) struct Published {
+    pub(crate) item: Arc<Item>,
+    pub(crate) hash: ItemHash,
+    /// Its place among all messages.
+    pub(crate) message: u32,
+    /// Calendar time at which it was signed.
+    pub(crate) signed_at: u64,
+    /// Part of a fingerprint that it makes as a head.
+    pub(crate) print: u128,
+}
+
+/// One feed, as its publisher knows it.
+#[derive(Debug)]
+pub(crate) struct Feed {
+    pub(crate) log: LogId,
+    /// The node that its publisher prefers.
+    pub(crate) home: u32,
+    pub(crate) items: Vec<Published>,
+    publisher: PublisherId,
+    group: GroupId,
+    key: SecretKey,
+    live: Vec<ReleaseHash>,
+}
+
+/// All feeds, and the one judge.
+#[derive(Debug)]
+pub(crate) struct Feeds {
+    pub(crate) all: Vec<Feed>,
+    by_log: BTreeMap<LogId, u32>,
+    fleet: FleetId,
+    judge: Trust,
+    forged: BTreeMap<[u8; 32], Refusal>,
+    messages: u32,
+}
+
+fn key(seed: u64, n: u64) -> SecretKey {
+    let mut bytes = [0; 32];
+    for (i, slot) in bytes.iter_mut().enumerate() {
+        *slot = mix2(seed, n * 32 + i as u64).to_le_bytes()[0];
+    }
+    SecretKey::from_seed(&bytes)
+}
+
+fn signed<T: Body>(
+    kind: ItemKind,
+    log: LogId,
+    seq: u64,
+    (body, fleet, key): (&T, FleetId, &SecretKey),
+) -> Result<Item> {
+    let envelope = Envelope::sign(body, fleet, key).map_err(|e| anyhow!("not signed: {e}"))?;
+    Ok(Item { kind, log, seq, envelope })
+}
+
+impl Feeds {
+    /// A charter with so many groups, each with a publisher of its own at one of these nodes.
+    pub(crate) fn new(homes: &[u32], seed: u64) -> Result<Self> {
+        let (root_key, authority) = (key(seed, 0), key(seed, 1));
+        let root = RootDoc {
+            version: BODY_VERSION,
+            number: 1,
+            prev: None,
+            name: "fleet".parse()?,
+            issued: UNIX_START - 1_000,
+            expires: FAR,
+            root: Role::single(root_key.public()),
+            admission: Role::single(key(seed, 2).public()),
+            authorities: List::truncated([Authority {
+                names: "*".parse()?,
+                role: Role::single(authority.public()),
+            }]),
+        };
+        let fleet = root.fleet_id();
+        let by_log = BTreeMap::new();
+        let (judge, forged) = (Trust::new(fleet), BTreeMap::new());
+        let mut feeds = Self { all: Vec::new(), by_log, fleet, judge, forged, messages: 0 };
+        let log = LogId::root(fleet);
+        feeds.accept(&signed(ItemKind::Root, log, 1, (&root, fleet, &root_key))?)?;
+        for (n, home) in homes.iter().enumerate() {
+            feeds.add(n as u64, *home, seed, &authority)?;
+        }
+        Ok(feeds)
+    }
+
+    fn add(&mut self, n: u64, home: u32, seed: u64, authority: &SecretKey) -> Result<()> {
+        let (root, release) = (key(seed, 10 + 2 * n), key(seed, 11 + 2 * n));
+        let doc = PublisherDoc {
+            version: BODY_VERSION,
+            number: 1,
+            prev: None,
+            name: format!("publisher-{n}").parse()?,
+            issued: UNIX_START - 1_000,
+            expires: FAR,
+            root: Role::single(root.public()),
+            epoch: 1,
+            survivor: None,
+            release_keys: List::truncated([ReleaseKey {
+                key: release.public(),
+                packages: List::truncated(["*".parse()?]),
+                not_after: FAR,
+                valid_through: None,
+            }]),
+            beacon_keys: List::empty(),
+            homes: List::empty(),
+        };
+        let publisher = doc.publisher_id();
+        let grant = PublisherGrant {
+            publisher,
+            name: doc.name.clone(),
+            packages: List::truncated(["*".parse()?]),
+            provides: List::empty(),
+            release_bytes_max: 0,
+        };
+        let group = GroupDoc {
+            version: BODY_VERSION,
+            number: 1,
+            prev: None,
+            name: format!("group-{n}").parse()?,
+            issued: UNIX_START - 1_000,
+            expires: FAR,
+            authority: Role::single(authority.public()),
+            publishers: List::truncated([grant]),
+        };
+        let (id, fleet) = (group.group_id(), self.fleet);
+        let log = LogId::group(id);
+        self.accept(&signed(ItemKind::Group, log, 1, (&group, fleet, authority))?)?;
+        let log = LogId::publisher(publisher);
+        self.accept(&signed(ItemKind::Publisher, log, 1, (&doc, fleet, &root))?)?;
+        let log = LogId::feed(publisher);
+        self.by_log.insert(log, u32::try_from(self.all.len())?);
+        let (items, live) = (Vec::new(), Vec::new());
+        self.all.push(Feed { log, home, items, publisher, group: id, key: release, live });
+        Ok(())
+    }
+
+    fn accept(&mut self, item: &Item) -> Result<()> {
+        match self.judge.judge(item, UNIX_START) {
+            Verdict::Accepted { .. } => Ok(()),
+            other => Err(anyhow!("a document of the simulation is {other:?}")),
+        }
+    }
+
+    /// Signs the next entry of a feed. The rules must accept it.
+    pub(crate) fn publish(&mut self, feed: u32, now_unix: u64) -> Result<u64> {
+        let fleet = self.fleet;
+        let f = self.all.get_mut(feed as usize).context("no such feed")?;
+        let seq = f.items.len() as u64 + 1;
+        let release = release(f.group, seq)?;
+        f.live.push(release.hash());
+        let entry = Entry {
+            version: BODY_VERSION,
+            publisher: f.publisher,
+            epoch: 1,
+            seq,
+            prev: f.items.last().map(|p| p.hash),
+            document: 1,
+            signed_at: now_unix,
+            expires: FAR,
+            view_root: view_root(f.live.iter().copied()),
+            kind: Kind::Release(Box::new(release)),
+        };
+        let item = signed(ItemKind::Entry, f.log, seq, (&entry, fleet, &f.key))?;
+        let hash = item.envelope.hash();
+        let print = Head::of(f.log, seq, hash).fingerprint();
+        let message = self.messages;
+        let item = Arc::new(item);
+        f.items.push(Published {
+            item: Arc::clone(&item),
+            hash,
+            message,
+            signed_at: now_unix,
+            print,
+        });
+        self.messages += 1;
+        match self.judge.judge(&item, now_unix) {
+            Verdict::Accepted { .. } => Ok(seq),
+            other => Err(anyhow!("an entry of the simulation is {other:?}")),
+        }
+    }
+
+    /// The number of a log's feed.
+    pub(crate) fn find(&self, log: &LogId) -> Option<u32> {
+        self.by_log.get(log).copied()
+    }
+
+    /// One published item.
+    pub(crate) fn item(&self, feed: u32, seq: u64) -> Option<&Published> {
+        let at = usize::try_from(seq.checked_sub(1)?).ok()?;
+        self.all.get(feed as usize)?.items.get(at)
+    }
+
+    /// The head that a node has which stored so many items.
+    pub(crate) fn head(&self, feed: u32, stored: u64) -> Option<Head> {
+        let log = self.all.get(feed as usize)?.log;
+        self.item(feed, stored).map(|p| Head::of(log, stored, p.hash))
+    }
+
+    /// Is this what the publisher signed under that number?
+    pub(crate) fn genuine(&self, item: &Item) -> Option<(u32, &Published)> {
+        let feed = self.find(&item.log)?;
+        let published = self.item(feed, item.seq)?;
+        (*published.item == *item).then_some((feed, published))
+    }
+
+    /// What the rules say of an item that no publisher made.
+    pub(crate) fn judge_forged(&mut self, item: &Item, now_unix: u64) -> Option<Refusal> {
+        let key = *blake3::hash(&encode(item)).as_bytes();
+        if let Some(known) = self.forged.get(&key) {
+            return Some(*known);
+        }
+        let why = match self.judge.judge(item, now_unix) {
+            Verdict::Accepted { .. } => return None,
+            Verdict::Known => Refusal::Duplicate,
+            Verdict::Pending { .. } => Refusal::Pending,
+            Verdict::Refused(r) if r.blames_sender() => Refusal::Invalid,
+            Verdict::Refused(_) | Verdict::Rival { .. } => Refusal::Unknown,
+        };
+        self.forged.insert(key, why);
+        Some(why)
+    }
+
+    /// The newest entry of a feed with another body under the old signature.
+    pub(crate) fn forge(&self, feed: u32) -> Option<Item> {
+        let last = self.all.get(feed as usize)?.items.last()?;
+        let mut forged = Item::clone(&last.item);
+        let mut body = forged.envelope.body.to_vec();
+        let at = body.len().checked_sub(20)?;
+        *body.get_mut(at)? ^= 1;
+        forged.envelope.body = stork_wire::codec::Blob::new(body).ok()?;
+        Some(forged)
+    }
+}
+
+fn release(group: GroupId, n: u64) -> Result<Release> {
+    let name = n.to_le_bytes();
+    Ok(Release {
+        package: "hello".parse()?,
+        version: format!("1.0-{n}").parse()?,
+        arch: "amd64".parse()?,
+        release: n,
+        min_secure_release: 0,
+        groups: List::truncated([group]),
+        tree: TreeId::of(&name),
+        manifest: ManifestRef {
+            id: ManifestId::of(&name),
+            size: 1_000,
+            pieces: PieceHash([0; 32]),
+        },
+        full_bytes: 100_000,
+        delta: None,
+        unpacked_bytes: 400_000,
+        files: 12,
+        depends: List::truncated(["libc6 (>= 2.36)".parse()?]),
+        provides: List::empty(),
+        urgency: Urgency::Normal,
+        origins: List::empty(),
+    })
+}

@@ -1,0 +1,85 @@
+//! `stork-sim`: thousands of real overlay machines in one process, in simulated time.
+//!
+//! A run is a function of its arguments: the same seed gives the same events in the same order, of
+//! which `trace` is a hash (invariant I19). Latencies, faults and hostile nodes are simulated;
+//! members, trees, sync and the rules of items are the ones that ship.
+
+mod driver;
+mod faults;
+mod feeds;
+mod frame_size;
+mod hostile;
+mod invariants;
+mod meter;
+mod network;
+mod news;
+mod queue;
+mod report;
+mod rng;
+mod soak;
+mod sync_cost;
+#[cfg(test)]
+mod tests;
+mod world;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use serde_json::Value;
+
+/// Simulates fleets of stork nodes.
+#[derive(Debug, Parser)]
+#[command(name = "stork-sim", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// How announcements reach a fleet, with or without faults.
+    News(news::News),
+    /// Random mixes of all faults: each seed is a history of its own.
+    Soak(soak::Soak),
+    /// Bytes that two nodes need to find in which feeds they differ.
+    Sync(sync_cost::Sync),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match cli.command {
+        Command::News(n) => news::run(&n).map(|(value, violations)| {
+            print(&value, n.json);
+            violations
+        }),
+        Command::Soak(s) => soak::run(&s, &mut |line| {
+            drop(writeln!(std::io::stdout(), "{line}"));
+        }),
+        Command::Sync(s) => sync_cost::run(&s).map(|value| {
+            print(&value, s.json);
+            0
+        }),
+    };
+    match outcome {
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(e) => {
+            drop(writeln!(std::io::stderr(), "error: {e:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// One object on one line, or a line for each figure.
+fn print(value: &Value, json: bool) {
+    let mut out = std::io::stdout().lock();
+    match value.as_object().filter(|_| !json) {
+        Some(map) => {
+            for (name, value) in map {
+                drop(writeln!(out, "{name:28} {value}"));
+            }
+        }
+        None => drop(writeln!(out, "{value}")),
+    }
+}

@@ -1,0 +1,140 @@
+//! Short forms of the simulations, small enough for every run of the tests.
+
+use clap::Parser;
+use stork_node::overlay::Config;
+use stork_wire::charter::{BODY_VERSION, HostCert, PeerRecord};
+use stork_wire::codec::{List, encode};
+use stork_wire::frame::{Frame, LinkClass, OverlayFrame, PeerHint};
+use stork_wire::ids::{FleetId, LogId, NodeId};
+use stork_wire::item::Head;
+use stork_wire::sign::{Envelope, SecretKey};
+
+use super::feeds::{Feeds, UNIX_START};
+use super::frame_size::{HINT_BYTES, frame_bytes};
+use super::news::{self, News};
+use super::{soak, sync_cost};
+
+#[derive(Debug, Parser)]
+struct Line {
+    #[command(flatten)]
+    news: News,
+}
+
+/// Runs `news` with these arguments; nothing may be violated and everything delivered.
+fn run(arguments: &str) -> serde_json::Value {
+    let words = std::iter::once("news").chain(arguments.split_whitespace());
+    let (value, violations) = news::run(&Line::parse_from(words).news).unwrap();
+    assert_eq!(violations, 0, "{value:#}");
+    assert_eq!(value["delivered"], 1.0, "{value:#}");
+    assert_eq!(value["largest_part"]["end"], 1.0, "{value:#}");
+    value
+}
+
+/// A calm fleet: every message reaches every node fast, and once.
+#[test]
+fn calm_news() {
+    let v = run("--nodes 200 --groups 2 --messages 12 --settle 20");
+    assert!(v["redundancy"]["rest"].as_f64().unwrap() <= 0.02, "{v:#}");
+    assert!(v["delivery_ms"]["max_steady"].as_f64().unwrap() <= 250.0, "{v:#}");
+    assert!(v["last_hop"].as_u64().unwrap() <= 10, "{v:#}");
+}
+
+/// 30 % die unseen in the moment of a message: all survivors get it, most before the deaths are
+/// noticed, and the overlay is one again.
+#[test]
+fn thirty_percent_die() {
+    let v = run("--nodes 200 --messages 8 --gap-ms 1000 --kill 0.3 --settle 20");
+    assert!(v["delivery_ms"]["at_fault"].as_f64().unwrap() <= 16_000.0, "{v:#}");
+    assert_eq!(v["largest_part"]["repaired"], 1.0, "{v:#}");
+}
+
+/// Two halves that were cut find each other again, and exchange what they missed.
+#[test]
+fn a_partition_heals() {
+    let v = run("--nodes 200 --messages 10 --gap-ms 1000 --partition 0.5:40 --settle 20");
+    assert!(v["heal_s"].as_f64().unwrap() <= 120.0, "{v:#}");
+    assert!(v["caught_up_s"].as_f64().unwrap() <= 150.0, "{v:#}");
+}
+
+/// The same seed gives the same run to the last event, another seed another one (I19).
+#[test]
+fn a_run_is_its_seed() {
+    let faults = "--nodes 60 --sites 3 --messages 6 --kill 0.1 --loss 2 --jitter-ms 5 --settle 20";
+    let trace = |seed: u64| run(&format!("{faults} --seed {seed}"))["trace"].clone();
+    let first = trace(7);
+    assert_eq!(first, trace(7));
+    assert_ne!(first, trace(8));
+}
+
+/// A few histories with all faults.
+#[test]
+fn soak_of_a_few_seeds() {
+    for seed in 1..3 {
+        let outcome = soak::one_of(seed, 60, 60).unwrap();
+        assert_eq!(outcome.violations, 0, "{} {:?}", outcome.line, outcome.kept);
+    }
+}
+
+/// Two nodes find their differences; equal ones say nothing beyond their pings.
+#[test]
+fn sync_of_two() {
+    let cost = |differences| {
+        let sync = sync_cost::Sync { feeds: 300, differences, seed: 1, json: true };
+        sync_cost::run(&sync).unwrap()
+    };
+    assert_eq!(cost(0)["bytes"], 0);
+    assert_eq!(cost(10)["agree"], true);
+}
+
+fn hint() -> PeerHint {
+    let key = SecretKey::from_seed(&[7; 32]);
+    let (node, fleet) = (NodeId(key.public().0), FleetId([1; 32]));
+    let site: stork_wire::text::Label = "site-12".parse().unwrap();
+    let (issued, expires) = (UNIX_START, UNIX_START + 1_000);
+    let name = "host-01234".parse().unwrap();
+    let cert = HostCert { version: BODY_VERSION, node, name, site: site.clone(), issued, expires };
+    let record = PeerRecord {
+        version: BODY_VERSION,
+        node,
+        incarnation: 1_700_000_000_000,
+        addrs: List::truncated(["10.1.2.3:4433".parse().unwrap()]),
+        site,
+        groups: List::truncated([stork_wire::ids::GroupId([1; 32])]),
+        issued,
+        expires,
+    };
+    PeerHint {
+        cert: Envelope::sign(&cert, fleet, &key).unwrap(),
+        record: Envelope::sign(&record, fleet, &key).unwrap(),
+    }
+}
+
+/// Sizes are those of the real encoding.
+#[test]
+fn sizes_are_the_encoded_ones() {
+    let mut feeds = Feeds::new(&[0], 1).unwrap();
+    feeds.publish(0, UNIX_START).unwrap();
+    let item = (*feeds.item(0, 1).unwrap().item).clone();
+    let log = LogId([3; 32]);
+    let head = Head::of(log, 300, item.envelope.hash());
+    let range = stork_wire::frame::ItemRange { log, from: 3, to: 70_000 };
+    let class = LinkClass::Near;
+    let frames = [
+        OverlayFrame::Ping { nonce: 77_777, fingerprint: [1; 8], class },
+        OverlayFrame::Push { hop: 3, age_ms: 200, item: Box::new(item.clone()) },
+        OverlayFrame::IHave(List::truncated([(log, 1), (log, 130)])),
+        OverlayFrame::Graft { log, seq: 129 },
+        OverlayFrame::Prune { log },
+        OverlayFrame::Unlink,
+        OverlayFrame::Heads { heads: List::truncated([head; 200]), last: true, answer: false },
+        OverlayFrame::Fetch(List::truncated([range])),
+        OverlayFrame::Items(List::truncated([item])),
+    ];
+    for frame in frames {
+        let real = Frame::Overlay(frame.clone()).to_bytes().len() as u64 + 4;
+        assert_eq!(frame_bytes(&frame), real, "{}", frame.name());
+    }
+    // Of a host with one address and one group.
+    assert_eq!(encode(&hint()).len() as u64, HINT_BYTES);
+    assert_eq!(Config::default().near, 5);
+}
