@@ -158,7 +158,8 @@ fn t001_t002_t020_t036_t047_t048_forged_entries_by_gossip() {
     // is frozen before them, and what is shown stays.
     let feed = Feed::read(&fleet);
     let twin = changed(&feed.entry, |e| e.expires += 1);
-    insider.dial(host).push(&feed.item(feed.sign(&twin), twin.seq));
+    let talk = insider.dial(host);
+    talk.push(&feed.item(feed.sign(&twin), twin.seq));
     await_counter(host, "items_refused", "equivocation", 1);
     for host in &fleet.hosts {
         await_counter(host, "feeds", "frozen", 1);
