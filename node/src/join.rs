@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use stork_wire::charter::{BODY_VERSION, HostCert, JoinToken, RootDoc};
 use stork_wire::codec::{List, decode, encode};
+use stork_wire::feed::Entry;
 use stork_wire::frame::{ALPN_CONTROL, Frame, JoinReply, JoinRequest, PeerHint};
 use stork_wire::ids::FleetId;
 use stork_wire::item::{Item, ItemKind};
@@ -17,7 +18,7 @@ use tokio::time::timeout;
 use crate::identity;
 use crate::net::{dial_once, read_raw, write_raw};
 use crate::store::{JournalItem, Store};
-use crate::trust::{Trust, Verdict};
+use crate::trust::{Freeze, Trust, Verdict};
 
 /// How long joining may take.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(20);
@@ -167,8 +168,10 @@ fn judge_all(trust: &mut Trust, items: &[Item]) -> Result<Vec<JournalItem>, Join
     let mut out = Vec::new();
     for item in sorted {
         match trust.judge(&item, u64::MAX) {
-            Verdict::Accepted { hash, .. } => out.push(JournalItem { item, hash }),
-            Verdict::Known => {}
+            Verdict::Accepted { hash, fact } => {
+                out.push(JournalItem { item, hash, cuts: fact.cuts().to_vec() });
+            }
+            Verdict::Known | Verdict::Rival { .. } => {}
             Verdict::Pending { .. } => {
                 return Err(JoinError::Untrusted("a charter document is missing".into()));
             }
@@ -238,6 +241,17 @@ pub fn found(
     finish(store, &trust, &key, &items, &cert, &[])
 }
 
+/// The order in which stored items are judged, so that nothing has to wait: documents, then the
+/// proofs that freeze feeds, then entries, epoch after epoch.
+pub(crate) fn order(item: &Item) -> (u8, u32, ItemKind, u64) {
+    let epoch = || item.envelope.claimed::<Entry>().map_or(0, |e| e.epoch);
+    match item.kind {
+        ItemKind::Root | ItemKind::Group | ItemKind::Publisher => (0, 0, item.kind, item.seq),
+        ItemKind::Proof => (1, 0, item.kind, item.seq),
+        ItemKind::Entry => (2, epoch(), item.kind, item.seq),
+    }
+}
+
 /// The trust rules with everything that the journal holds, as at every start.
 pub fn load_trust(
     store: &Store,
@@ -247,15 +261,34 @@ pub fn load_trust(
     let mut trust = Trust::new(fleet);
     let mut waiting: Vec<Item> = Vec::new();
     store.all_items(|j| waiting.push(j.item))?;
-    // Documents before entries, entries in their order: nothing has to wait.
-    waiting.sort_by_key(|i| (i.kind, i.seq));
+    waiting.sort_by_cached_key(order);
     for item in waiting {
-        if let Verdict::Accepted { fact, .. } = trust.judge(&item, u64::MAX) {
-            each(&fact);
-        } else {
-            let (log, seq) = (item.log.short(), item.seq);
-            tracing::warn!(%log, seq, "a stored item is not accepted");
+        match trust.judge(&item, u64::MAX) {
+            Verdict::Accepted { fact, .. } => each(&fact),
+            // The proof of an epoch that has ended.
+            Verdict::Known => {}
+            _ => {
+                let (log, seq) = (item.log.short(), item.seq);
+                tracing::warn!(%log, seq, "a stored item is not accepted");
+            }
         }
     }
     Ok(trust)
+}
+
+/// Entries behind the fork of a feed that is still frozen, which VMs may show.
+pub fn load_aside(
+    store: &Store,
+    trust: &Trust,
+    mut each: impl FnMut(&Entry, Freeze),
+) -> Result<(), crate::store::StoreError> {
+    for item in store.items_aside()? {
+        let Ok(entry) = item.envelope.claimed::<Entry>() else { continue };
+        if let Some(freeze) = trust.frozen(entry.publisher)
+            && freeze.at.epoch == entry.epoch
+        {
+            each(&entry, freeze);
+        }
+    }
+    Ok(())
 }

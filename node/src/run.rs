@@ -157,6 +157,7 @@ pub async fn run_by(
             catalog.apply(entry.get());
         }
     })?;
+    join::load_aside(&store, &trust, |entry, freeze| catalog.apply_frozen(entry, freeze))?;
     let admits = member.admission.is_some();
     trust
         .check_cert(&member.cert, clock.unix())

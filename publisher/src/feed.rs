@@ -4,10 +4,12 @@
 //! releases must hash to that head's view root (design §4 "Feeds"). The same rules hold on every
 //! host; here they only save the maintainer a release that nobody would take.
 
-use stork_wire::charter::{BODY_VERSION, PublisherDoc, ReleaseKey, UnixSeconds};
+use stork_wire::charter::{BODY_VERSION, PublisherDoc, ReleaseKey, Survivor, UnixSeconds};
 use stork_wire::codec::List;
 use stork_wire::feed::{DeltaOffer, Entry, Kind, Release, Urgency, view_root};
-use stork_wire::ids::{FleetId, GroupId, ItemHash, NodeId, PublicKey, PublisherId, ReleaseHash};
+use stork_wire::ids::{
+    FleetId, GroupId, ItemHash, NodeId, Position, PublicKey, PublisherId, ReleaseHash,
+};
 use stork_wire::limits::{LIVE_RELEASES_MAX, RELEASE_GROUPS_MAX};
 use stork_wire::manifest::{Manifest, Variant};
 use stork_wire::sign::{Envelope, VerifyError};
@@ -44,6 +46,16 @@ pub enum FeedError {
         head: u32,
         /// Ours.
         ours: u32,
+    },
+    /// The node has not reached the end of the epoch before.
+    #[error(
+        "the node's feed stands at another entry ({head}) than the one that begins epoch {epoch}"
+    )]
+    Behind {
+        /// Where it stands, or should.
+        head: Position,
+        /// The epoch.
+        epoch: u32,
     },
     /// The key is no release key, or not any more.
     #[error("the key {0} may not sign releases of this publisher")]
@@ -89,6 +101,7 @@ impl FeedError {
                 "do not sign anything: push to another node, and look into this one; if the \
                  release keys were rotated, fetch the newest charter.bundle first"
             }
+            Self::Behind { .. } => "try again in a moment, or push to another node",
             Self::Epoch { .. } | Self::Expired(_) => {
                 "fetch the newest charter.bundle, or have the document renewed by its keys"
             }
@@ -108,6 +121,7 @@ impl FeedError {
         match self {
             Self::TooLarge { .. } => 7,
             Self::TooMany | Self::List(_) => 1,
+            Self::Behind { .. } => 75,
             _ => 4,
         }
     }
@@ -151,7 +165,7 @@ impl Author<'_> {
     fn entry(&self, envelope: &Envelope, what: &'static str) -> Result<Entry, FeedError> {
         let ours = |source| FeedError::NotOurs { what, source };
         let claim: Entry = envelope.claimed().map_err(ours)?;
-        let may = |k: &&ReleaseKey| k.valid_through_seq.is_none_or(|last| claim.seq <= last);
+        let may = |k: &&ReleaseKey| k.valid_through.is_none_or(|last| claim.position() <= last);
         let keys: Vec<PublicKey> =
             self.doc.release_keys.iter().filter(may).map(|k| k.key).collect();
         let entry = envelope.verify::<Entry>(self.fleet(), &keys, 1).map_err(ours)?.into_body();
@@ -168,10 +182,11 @@ impl Author<'_> {
         live: &[ReleaseHash],
     ) -> Result<Standing, FeedError> {
         let Some(envelope) = entry else {
-            return if live.is_empty() {
-                Ok(Standing::default())
-            } else {
-                Err(FeedError::ViewRoot)
+            // Nothing at all is what a feed begins with, and an epoch that begins anew.
+            return match self.doc.survivor {
+                None if live.is_empty() => Ok(Standing::default()),
+                None => Err(FeedError::ViewRoot),
+                Some(s) => Err(FeedError::Behind { head: s.at, epoch: self.doc.epoch }),
             };
         };
         let entry = self.entry(envelope, "a head")?;
@@ -180,6 +195,10 @@ impl Author<'_> {
         }
         if entry.epoch > self.doc.epoch {
             return Err(FeedError::Epoch { head: entry.epoch, ours: self.doc.epoch });
+        }
+        let stands = Survivor { at: entry.position(), hash: envelope.hash() };
+        if entry.epoch < self.doc.epoch && self.doc.survivor != Some(stands) {
+            return Err(FeedError::Behind { head: entry.position(), epoch: self.doc.epoch });
         }
         Ok(Standing { head: Some((entry, envelope.hash())), live: live.to_vec() })
     }
@@ -204,7 +223,7 @@ impl Author<'_> {
         now: UnixSeconds,
     ) -> Result<(), FeedError> {
         let usable =
-            |k: &&ReleaseKey| k.key == key && k.valid_through_seq.is_none() && now < k.not_after;
+            |k: &&ReleaseKey| k.key == key && k.valid_through.is_none() && now < k.not_after;
         let release_key = self.doc.release_keys.iter().find(usable);
         let release_key =
             release_key.ok_or_else(|| FeedError::NoReleaseKey(crate::keys::fingerprint(&key)))?;
@@ -270,10 +289,13 @@ pub fn next_entry(
     announcement: &Announcement,
 ) -> Result<Entry, FeedError> {
     let doc = author.doc;
-    // A new epoch of the publisher document begins its own numbers.
-    let head = standing.head.as_ref().filter(|(e, _)| e.epoch == doc.epoch);
-    let seq = head.map_or(0, |(e, _)| e.seq) + 1;
+    // A new epoch of the publisher document begins its own numbers, after the entry that stands.
+    let head = standing.head.as_ref();
+    let seq = head.filter(|(e, _)| e.epoch == doc.epoch).map_or(0, |(e, _)| e.seq) + 1;
     let after = latest.map_or(0, |r| r.release) + 1;
+    // At least as high as the number of entries that stand, so that it rises above releases that
+    // were withdrawn, which `latest` does not show.
+    let count = doc.survivor.map_or(0, |s| s.at.seq).saturating_add(seq);
     let mut groups = announcement.groups.clone();
     groups.sort_unstable();
     groups.dedup();
@@ -282,7 +304,7 @@ pub fn next_entry(
         package: package.name.clone(),
         version: package.version.clone(),
         arch: package.arch.clone(),
-        release: seq.max(after),
+        release: count.max(after),
         min_secure_release: latest.map_or(0, |r| r.min_secure_release),
         groups: List::<_, RELEASE_GROUPS_MAX>::new(groups)?,
         tree: package.tree.id(),

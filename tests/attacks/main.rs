@@ -14,6 +14,7 @@ mod check;
 mod content;
 mod disk;
 mod door;
+mod forks;
 mod items;
 mod operator;
 mod packages;

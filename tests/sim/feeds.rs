@@ -122,12 +122,13 @@ impl Feeds {
             issued: UNIX_START - 1_000,
             expires: FAR,
             root: Role::single(root.public()),
-            epoch: 0,
+            epoch: 1,
+            survivor: None,
             release_keys: List::truncated([ReleaseKey {
                 key: release.public(),
                 packages: List::truncated(["*".parse()?]),
                 not_after: FAR,
-                valid_through_seq: None,
+                valid_through: None,
             }]),
             beacon_keys: List::empty(),
             homes: List::empty(),
@@ -179,7 +180,7 @@ impl Feeds {
         let entry = Entry {
             version: BODY_VERSION,
             publisher: f.publisher,
-            epoch: 0,
+            epoch: 1,
             seq,
             prev: f.items.last().map(|p| p.hash),
             document: 1,
@@ -242,7 +243,7 @@ impl Feeds {
             Verdict::Known => Refusal::Duplicate,
             Verdict::Pending { .. } => Refusal::Pending,
             Verdict::Refused(r) if r.blames_sender() => Refusal::Invalid,
-            Verdict::Refused(_) => Refusal::Unknown,
+            Verdict::Refused(_) | Verdict::Rival { .. } => Refusal::Unknown,
         };
         self.forged.insert(key, why);
         Some(why)

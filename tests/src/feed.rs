@@ -111,7 +111,9 @@ impl Feed {
     /// The item that carries an entry, under the number that the entry has.
     #[must_use]
     pub fn item(&self, envelope: Envelope, seq: u64) -> Item {
-        Item { kind: ItemKind::Entry, log: LogId::feed(self.publisher.id), seq, envelope }
+        let epoch = envelope.claimed::<Entry>().map_or(1, |e| e.epoch);
+        let log = LogId::feed_epoch(self.publisher.id, epoch);
+        Item { kind: ItemKind::Entry, log, seq, envelope }
     }
 
     /// Asks the first host of a fleet to commit, as a publisher that was let in.

@@ -45,7 +45,7 @@ fn item<T: Body>(kind: ItemKind, log: LogId, seq: u64, doc: &T, by: (FleetId, &S
 fn publisher_doc(name: &str, root: &SecretKey, release: &SecretKey, expires: u64) -> PublisherDoc {
     let packages = List::new(vec!["*".parse().unwrap()]).unwrap();
     let key = release.public();
-    let release = ReleaseKey { key, packages, not_after: expires, valid_through_seq: None };
+    let release = ReleaseKey { key, packages, not_after: expires, valid_through: None };
     PublisherDoc {
         version: BODY_VERSION,
         number: 1,
@@ -55,6 +55,7 @@ fn publisher_doc(name: &str, root: &SecretKey, release: &SecretKey, expires: u64
         expires,
         root: Role::single(root.public()),
         epoch: 1,
+        survivor: None,
         release_keys: List::new(vec![release]).unwrap(),
         beacon_keys: List::empty(),
         homes: List::empty(),

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::charter::{BODY_VERSION, UnixSeconds};
 use crate::codec::{List, encode};
 use crate::ids::{
-    GroupId, ItemHash, ManifestId, NodeId, PieceHash, PublisherId, ReleaseHash, TreeId, ViewRoot,
+    GroupId, ItemHash, ManifestId, NodeId, PieceHash, Position, PublisherId, ReleaseHash, TreeId,
+    ViewRoot,
 };
 use crate::limits::{
     DEPENDS_MAX, ENTRY_LEN_MAX, MANIFEST_LEN_MAX, RELEASE_GROUPS_MAX, TREE_ENTRIES_MAX,
@@ -28,7 +29,8 @@ pub struct Entry {
     pub epoch: u32,
     /// 1, 2, 3 … within the epoch.
     pub seq: u64,
-    /// The hash of the previous entry's body; `None` for the first.
+    /// The hash of the previous entry's body; for the first of a later epoch, of the entry after
+    /// which that epoch begins. `None` where there is none.
     pub prev: Option<ItemHash>,
     /// The number of the publisher document under which this was signed.
     pub document: u64,
@@ -165,6 +167,14 @@ impl Release {
     }
 }
 
+impl Entry {
+    /// Its place in the feed.
+    #[must_use]
+    pub const fn position(&self) -> Position {
+        Position { epoch: self.epoch, seq: self.seq }
+    }
+}
+
 impl Body for Entry {
     const CONTEXT: &'static str = "entry";
     /// Room is left for two signatures in [`ENTRY_LEN_MAX`].
@@ -176,7 +186,11 @@ impl Body for Entry {
         if self.seq == 0 {
             return Err("entries are numbered from 1".into());
         }
-        if (self.seq == 1) != self.prev.is_none() {
+        if self.epoch == 0 {
+            return Err("epochs are numbered from 1".into());
+        }
+        let first = self.seq == 1;
+        if (!first && self.prev.is_none()) || (first && self.epoch == 1 && self.prev.is_some()) {
             return Err("every entry but the first names its predecessor".into());
         }
         if self.expires <= self.signed_at {
@@ -206,6 +220,8 @@ pub fn view_root(live: impl IntoIterator<Item = ReleaseHash>) -> ViewRoot {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::FleetId;
+    use crate::sign::{Envelope, SecretKey, VerifyError, signed_bytes};
 
     /// The view root is of the set, not of its order.
     #[test]
@@ -213,5 +229,83 @@ mod tests {
         let (a, b) = (ReleaseHash([1; 32]), ReleaseHash([2; 32]));
         assert_eq!(view_root([a, b]), view_root([b, a, b]));
         assert_ne!(view_root([a]), view_root([a, b]));
+    }
+
+    fn recall() -> Entry {
+        Entry {
+            version: 1,
+            publisher: PublisherId([7; 32]),
+            epoch: 1,
+            seq: 1,
+            prev: None,
+            document: 1,
+            signed_at: 1,
+            expires: 2,
+            view_root: ViewRoot([9; 32]),
+            kind: Kind::Recall(Recall {
+                package: "hello".parse().unwrap(),
+                releases: List::truncated([1]),
+                reason: "why".parse().unwrap(),
+            }),
+        }
+    }
+
+    /// T047: an entry that was signed for another fleet, or as another kind of body, is not an
+    /// entry of this fleet.
+    #[test]
+    fn t047_wrong_fleet_or_context() {
+        let (key, fleet) = (SecretKey::from_seed(&[1; 32]), FleetId([1; 32]));
+        let keys = [key.public()];
+        let good = Envelope::sign(&recall(), fleet, &key).unwrap();
+        assert!(good.verify::<Entry>(fleet, &keys, 1).is_ok());
+        let elsewhere = good.verify::<Entry>(FleetId([2; 32]), &keys, 1);
+        assert_eq!(elsewhere.unwrap_err(), VerifyError::BadSignature);
+        for context in ["beacon", "publisher", "proof", ""] {
+            let mut other = Envelope::unsigned(&recall()).unwrap();
+            let message = signed_bytes(context, fleet, &other.body);
+            other.add(key.public(), key.sign(&message)).unwrap();
+            let r = other.verify::<Entry>(fleet, &keys, 1);
+            assert_eq!(r.unwrap_err(), VerifyError::BadSignature, "{context}");
+        }
+    }
+
+    /// T048: bytes that are not the one encoding of an entry are refused as such, although a good
+    /// signature over these very bytes lies beside them: before any signature is looked at.
+    #[test]
+    fn t048_no_second_encoding_of_an_entry() {
+        let (key, fleet) = (SecretKey::from_seed(&[1; 32]), FleetId([1; 32]));
+        let good = encode(&recall());
+        let at = |part: &[u8]| good.windows(part.len()).position(|w| w == part).unwrap();
+        let (kind, text) = (at(b"\x05hello") - 1, at(b"why"));
+        let forms: [(&str, usize, &[u8]); 5] = [
+            ("long varint", 0, &[0x81, 0]),
+            ("no such kind", kind, &[9]),
+            ("invalid UTF-8", text, &[0xff]),
+            ("control character", text, &[7]),
+            ("option 2", 35, &[2]),
+        ];
+        assert_eq!(good[35], 0, "the option of `prev` stands where the test thinks");
+        let mut bad: Vec<(&str, Vec<u8>)> = forms
+            .map(|(what, i, new)| {
+                let mut bytes = good.clone();
+                bytes.splice(i..=i, new.iter().copied());
+                (what, bytes)
+            })
+            .into();
+        bad.push(("trailing byte", good.iter().copied().chain([0]).collect()));
+        for (what, bytes) in bad {
+            let mut e = Envelope {
+                body: crate::codec::Blob::new(bytes).unwrap(),
+                signatures: List::empty(),
+            };
+            for signed in [false, true] {
+                if signed {
+                    let message = signed_bytes(Entry::CONTEXT, fleet, &e.body);
+                    e.add(key.public(), key.sign(&message)).unwrap();
+                }
+                let r = e.verify::<Entry>(fleet, &[key.public()], 1);
+                assert!(matches!(r, Err(VerifyError::Decode(_))), "{what}: {r:?}");
+            }
+        }
     }
 }

@@ -243,10 +243,26 @@ impl PublicKey {
 }
 
 impl LogId {
-    /// The log of a publisher's feed.
+    /// The log of a publisher's feed in its first epoch.
     #[must_use]
     pub fn feed(publisher: PublisherId) -> Self {
         Self::tagged(b'F', publisher.as_bytes())
+    }
+    /// The log of a publisher's feed in any epoch: each has numbers of its own.
+    #[must_use]
+    pub fn feed_epoch(publisher: PublisherId, epoch: u32) -> Self {
+        if epoch <= 1 {
+            return Self::feed(publisher);
+        }
+        let id: Vec<u8> = publisher.0.into_iter().chain(epoch.to_le_bytes()).collect();
+        Self::tagged(b'F', &id)
+    }
+    /// The log that holds the one proof that two entries of a feed have this number.
+    #[must_use]
+    pub fn proof(publisher: PublisherId, at: Position) -> Self {
+        let place = at.epoch.to_le_bytes().into_iter().chain(at.seq.to_le_bytes());
+        let id: Vec<u8> = publisher.0.into_iter().chain(place).collect();
+        Self::tagged(b'E', &id)
     }
     /// The log of a fleet's root documents.
     #[must_use]
@@ -263,10 +279,28 @@ impl LogId {
     pub fn publisher(publisher: PublisherId) -> Self {
         Self::tagged(b'P', publisher.as_bytes())
     }
-    fn tagged(tag: u8, id: &[u8; 32]) -> Self {
+    fn tagged(tag: u8, id: &[u8]) -> Self {
         let mut input = vec![tag];
         input.extend_from_slice(id);
         Self::of(&input)
+    }
+}
+
+/// The place of an entry in a feed. A later epoch comes after every number of an earlier one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Position {
+    /// The epoch, from 1.
+    pub epoch: u32,
+    /// The number within the epoch, from 1.
+    pub seq: u64,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.epoch {
+            1 => write!(f, "{}", self.seq),
+            epoch => write!(f, "{} of epoch {epoch}", self.seq),
+        }
     }
 }
 
@@ -290,6 +324,11 @@ mod tests {
     #[test]
     fn kinds_of_hash_do_not_meet() {
         assert_ne!(TreeId::of(b"x").0, ManifestId::of(b"x").0);
-        assert_ne!(LogId::feed(PublisherId([1; 32])), LogId::publisher(PublisherId([1; 32])));
+        let id = PublisherId([1; 32]);
+        assert_ne!(LogId::feed(id), LogId::publisher(id));
+        assert_eq!(LogId::feed(id), LogId::feed_epoch(id, 1));
+        assert_ne!(LogId::feed(id), LogId::feed_epoch(id, 2));
+        let at = |epoch, seq| LogId::proof(id, Position { epoch, seq });
+        assert_ne!(at(1, 2), at(2, 1));
     }
 }

@@ -21,6 +21,8 @@ pub enum ItemKind {
     Publisher,
     /// A feed entry.
     Entry,
+    /// Two feed entries with one number: a [`crate::proof::Proof`].
+    Proof,
 }
 
 /// One numbered item of a log.
@@ -34,6 +36,33 @@ pub struct Item {
     pub seq: u64,
     /// The signed bytes.
     pub envelope: Envelope,
+}
+
+impl Item {
+    /// The hash that stands for this item in heads and in the journal: of its body. Hosts may build
+    /// different proofs of one fork, all equally good, and their heads must be equal all the same:
+    /// so a proof has a hash of its log alone.
+    #[must_use]
+    pub fn hash(&self) -> ItemHash {
+        match self.kind {
+            ItemKind::Proof => ItemHash::of(self.log.as_bytes()),
+            _ => self.envelope.hash(),
+        }
+    }
+}
+
+/// Items that are void from now on: those of a log beyond a number. No message; what the rules ask
+/// of a node's journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    /// The log.
+    pub log: LogId,
+    /// The last number that stands; 0: none does.
+    pub after: u64,
+    /// The hash that the item with this number must have, or else it is void as well.
+    pub last: Option<ItemHash>,
+    /// Are they kept aside? What VMs show of them must still be known by name.
+    pub keep: bool,
 }
 
 /// The newest item of a log that a node has committed.

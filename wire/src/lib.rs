@@ -14,6 +14,7 @@ pub mod ids;
 pub mod item;
 pub mod limits;
 pub mod manifest;
+pub mod proof;
 pub mod sign;
 pub mod text;
 pub mod tick;

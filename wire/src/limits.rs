@@ -8,6 +8,8 @@ pub const PUSH_FRAME_LEN_MAX: usize = 256 * 1024;
 pub const UNADMITTED_FRAME_LEN_MAX: usize = 16 * 1024;
 /// Bytes of a signed feed entry with its signatures: announcements go to every host.
 pub const ENTRY_LEN_MAX: usize = 4 * 1024;
+/// Bytes of a proof that two entries have one number: both, with all their signatures.
+pub const PROOF_LEN_MAX: usize = 12 * 1024;
 /// Bytes of a signed charter document with its signatures.
 pub const DOC_LEN_MAX: usize = 32 * 1024;
 /// Bytes of a host-signed peer record or certificate.

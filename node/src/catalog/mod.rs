@@ -15,19 +15,23 @@ pub use constraint::{Constraint, ConstraintError, compare_versions};
 pub use resolve::{Choice, Considered, Outcome, Shown, Wish};
 pub use vm::{BackendKind, FileError, HookRule, OnFailure, Subscription, VmFile, VmPin};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use stork_wire::charter::UnixSeconds;
 use stork_wire::feed::{Entry, Kind, Release};
 use stork_wire::ids::{ManifestId, PublisherId, ReleaseHash};
 use stork_wire::text::{Arch, PackageName};
 
+use crate::trust::Freeze;
+
 /// One announced release that is not withdrawn.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownRelease {
     /// Who announced it.
     pub publisher: PublisherId,
-    /// The number of the entry that announced it.
+    /// The epoch of the entry that announced it.
+    pub epoch: u32,
+    /// The number of that entry.
     pub seq: u64,
     /// When that entry was signed.
     pub signed_at: UnixSeconds,
@@ -35,6 +39,8 @@ pub struct KnownRelease {
     pub expires: UnixSeconds,
     /// Its hash.
     pub hash: ReleaseHash,
+    /// It lies behind this fork of the feed: it stays where it is shown, and goes nowhere else.
+    pub frozen: Option<Freeze>,
     /// What was announced.
     pub release: Release,
 }
@@ -56,15 +62,7 @@ impl Catalog {
                 let key = (entry.publisher, r.package.clone(), r.arch.clone());
                 let floor = self.floors.entry(key).or_default();
                 *floor = (*floor).max(r.min_secure_release);
-                self.releases.entry(r.package.clone()).or_default().push(KnownRelease {
-                    publisher: entry.publisher,
-                    seq: entry.seq,
-                    signed_at: entry.signed_at,
-                    expires: entry.expires,
-                    hash: r.hash(),
-                    release: (**r).clone(),
-                });
-                self.count += 1;
+                self.add(entry, r, None);
             }
             Kind::Recall(recall) => {
                 let Some(all) = self.releases.get_mut(&recall.package) else { return };
@@ -75,6 +73,83 @@ impl Catalog {
                 self.count -= before - all.len();
             }
         }
+    }
+
+    fn add(&mut self, entry: &Entry, r: &Release, frozen: Option<Freeze>) {
+        self.releases.entry(r.package.clone()).or_default().push(KnownRelease {
+            publisher: entry.publisher,
+            epoch: entry.epoch,
+            seq: entry.seq,
+            signed_at: entry.signed_at,
+            expires: entry.expires,
+            hash: r.hash(),
+            frozen,
+            release: r.clone(),
+        });
+        self.count += 1;
+    }
+
+    /// Takes an entry from behind a fork, which VMs may show.
+    pub fn apply_frozen(&mut self, entry: &Entry, freeze: Freeze) {
+        match &entry.kind {
+            Kind::Release(r) if self.by_hash(r.hash()).is_none() => {
+                self.add(entry, r, Some(freeze));
+            }
+            Kind::Release(_) => {}
+            Kind::Recall(recall) => {
+                let all = self.releases.get_mut(&recall.package);
+                for known in all.into_iter().flatten() {
+                    if known.publisher == entry.publisher
+                        && recall.releases.contains(&known.release.release)
+                    {
+                        known.frozen = Some(freeze);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Builds what is known of a publisher anew, from all entries that stand. Where the feed is
+    /// frozen, other releases that were known stay, marked as such; where it goes on in a new
+    /// epoch, they are gone.
+    pub fn rebuild<'a>(
+        &mut self,
+        publisher: PublisherId,
+        entries: impl Iterator<Item = &'a Entry>,
+        freeze: Option<Freeze>,
+    ) {
+        let mut before = self.forget(publisher);
+        self.floors.retain(|(p, _, _), _| *p != publisher);
+        for entry in entries {
+            self.apply(entry);
+        }
+        if freeze.is_some() {
+            // What was recalled meanwhile lives again, but a recall holds against new installation.
+            let hashes: BTreeSet<ReleaseHash> = before.iter().map(|k| k.hash).collect();
+            for known in self.releases.values_mut().flatten() {
+                if known.publisher == publisher && !hashes.contains(&known.hash) {
+                    known.frozen = freeze;
+                }
+            }
+        }
+        before.retain(|k| self.by_hash(k.hash).is_none());
+        for known in before {
+            if let Some(freeze) = freeze {
+                self.count += 1;
+                let all = self.releases.entry(known.release.package.clone()).or_default();
+                all.push(KnownRelease { frozen: Some(freeze), ..known });
+            }
+        }
+    }
+
+    fn forget(&mut self, publisher: PublisherId) -> Vec<KnownRelease> {
+        let mut gone = Vec::new();
+        for all in self.releases.values_mut() {
+            gone.extend(all.extract_if(.., |k| k.publisher == publisher));
+        }
+        self.releases.retain(|_, all| !all.is_empty());
+        self.count -= gone.len();
+        gone
     }
 
     /// Live releases in all.
@@ -119,7 +194,9 @@ impl Catalog {
         package: &PackageName,
         arch: &Arch,
     ) -> Option<&KnownRelease> {
-        let own = |k: &&KnownRelease| k.publisher == publisher && k.release.arch == *arch;
+        let own = |k: &&KnownRelease| {
+            k.publisher == publisher && k.release.arch == *arch && k.frozen.is_none()
+        };
         self.of_package(package).iter().filter(own).max_by(|a, b| {
             compare_versions(&a.release.version, &b.release.version)
                 .then(a.release.release.cmp(&b.release.release))

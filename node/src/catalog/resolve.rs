@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use stork_wire::charter::UnixSeconds;
 use stork_wire::ids::ReleaseHash;
-use stork_wire::text::PackageName;
+use stork_wire::text::{PackageName, Version};
 
 use super::{Catalog, KnownRelease, VmFile, compare_versions};
-use crate::trust::{Charter, Decision, Effect, decide};
+use crate::trust::{Charter, Decision, Effect, Freeze, decide};
 
 /// What a VM shows now, and what it must not show again.
 #[derive(Debug, Clone, Default)]
@@ -43,6 +43,10 @@ pub enum Outcome {
     Expired,
     /// Rolled back on this VM.
     Skipped,
+    /// It lies behind a fork of its feed, and is not shown yet.
+    Frozen(Freeze),
+    /// A newer release of it has expired; an older one is no substitute.
+    Stale(Version),
 }
 
 impl core::fmt::Display for Outcome {
@@ -61,6 +65,8 @@ impl core::fmt::Display for Outcome {
             Self::BelowFloor(n) => write!(f, "the publisher withdrew everything below release {n}"),
             Self::Expired => f.write_str("its announcement has expired"),
             Self::Skipped => f.write_str("it was rolled back on this VM"),
+            Self::Frozen(freeze) => freeze.fmt(f),
+            Self::Stale(v) => write!(f, "the newer {v} has expired, so nothing older is installed"),
         }
     }
 }
@@ -87,6 +93,13 @@ pub struct Choice {
 
 /// All that a VM should show.
 pub type Wish = BTreeMap<PackageName, Choice>;
+
+/// Is this a later release of the same package?
+fn replaces(new: &KnownRelease, old: &KnownRelease) -> bool {
+    new.publisher == old.publisher
+        && new.release.arch == old.release.arch
+        && new.release.release > old.release.release
+}
 
 impl Catalog {
     /// What the VM should show.
@@ -146,10 +159,19 @@ impl Catalog {
                 .then(compare_versions(&y.version, &x.version))
                 .then(y.release.cmp(&x.release))
         });
+        let expired: Vec<&KnownRelease> =
+            all.iter().filter(|c| c.outcome == Outcome::Expired).map(|c| c.known).collect();
         if let Some(first) = all.first_mut()
             && first.outcome == Outcome::Older
         {
-            first.outcome = Outcome::Chosen;
+            let known = first.known;
+            let newer = expired.iter().find(|e| replaces(e, known));
+            first.outcome = match newer {
+                Some(e) if shown.releases.get(package) != Some(&known.hash) => {
+                    Outcome::Stale(e.release.version.clone())
+                }
+                _ => Outcome::Chosen,
+            };
         }
         all
     }
@@ -165,6 +187,10 @@ impl Catalog {
         now: UnixSeconds,
     ) -> Option<Outcome> {
         let r = &known.release;
+        let is_shown = shown.releases.get(&r.package) == Some(&known.hash);
+        if let Some(freeze) = known.frozen.filter(|_| !is_shown) {
+            return Some(Outcome::Frozen(freeze));
+        }
         if r.arch.as_str() != "all" && r.arch != vm.arch {
             return Some(Outcome::OtherArch);
         }
@@ -190,7 +216,6 @@ impl Catalog {
         {
             return Some(Outcome::Pinned(pin.version.to_string()));
         }
-        let is_shown = shown.releases.get(&r.package) == Some(&known.hash);
         if let Some(why) = vm.holds.get(&r.package)
             && !is_shown
         {

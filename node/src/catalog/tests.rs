@@ -133,3 +133,97 @@ fn what_no_package_can_be_called() {
     let e = parse("[[subscribe]]\npackage = \"x\"\nversion = \">= a b\"");
     assert!(e.message.contains("line 5, column 11") && e.help.contains(">= 1.0"), "{e:?}");
 }
+
+/// T014: the newest release has expired. An older one that has not is no substitute: neither is
+/// installed, and the reason names the newer one. What a VM shows stays.
+#[test]
+fn t014_an_expired_newest_release_is_not_replaced_by_an_older_one() {
+    let f = Fixture::new();
+    let mut t = f.trust();
+    let mut c = Catalog::default();
+    let feed = f.feed(2);
+    let mut old: stork_wire::feed::Entry = feed[0].envelope.claimed().unwrap();
+    old.expires = NOW + 5_000;
+    let old = f.item(&old, &f.release_key);
+    let mut new: stork_wire::feed::Entry = feed[1].envelope.claimed().unwrap();
+    new.prev = Some(old.envelope.hash());
+    for i in [&old, &f.item(&new, &f.release_key)] {
+        let Verdict::Accepted { fact: Fact::Entry(e), .. } = t.judge(i, NOW) else {
+            panic!("not accepted")
+        };
+        c.apply(e.get());
+    }
+    let (vm, hello) = (vm(&format!("{SUBSCRIBE}{TRUST}")), "hello".parse().unwrap());
+    let later = NOW + 2_000;
+    // Offered once more, the older entry is nothing new.
+    assert_eq!(t.judge(&old, later), Verdict::Known);
+    let none = Shown::default();
+    assert!(c.wish(&vm, &none, t.charter(), later).is_empty());
+    let all = c.consider(&vm, &hello, &none, t.charter(), later);
+    let why: Vec<_> = all.iter().map(|c| (c.known.seq, c.outcome.clone())).collect();
+    let stale = Outcome::Stale("2".parse().unwrap());
+    assert_eq!(why, [(1, stale.clone()), (2, Outcome::Expired)]);
+    assert_eq!(stale.to_string(), "the newer 2 has expired, so nothing older is installed");
+    for shown_seq in [1, 2] {
+        let known = c.all().find(|k| k.seq == shown_seq).unwrap();
+        let releases = [(hello.clone(), known.hash)].into();
+        let shown = Shown { releases, ..Shown::default() };
+        let wish = c.wish(&vm, &shown, t.charter(), later);
+        assert_eq!(wish.get(&hello).map(|w| w.known.seq), Some(shown_seq), "it stays");
+    }
+}
+
+/// Behind a fork nothing is installed anew, also after a restart; where it is shown it stays, until
+/// a new epoch says what stands. A recall that had come holds against new installation.
+#[test]
+fn t020_behind_a_fork_nothing_is_new() {
+    let f = Fixture::new();
+    let (_, t, mut c) = world(4);
+    let entries: Vec<stork_wire::feed::Entry> =
+        f.feed(4).iter().map(|i| i.envelope.claimed().unwrap()).collect();
+    let at = stork_wire::ids::Position { epoch: 1, seq: 3 };
+    let hash = stork_wire::ids::ItemHash([1; 32]);
+    let freeze = crate::trust::Freeze { at, proof: hash, entries: [hash; 2] };
+    let mut restarted = Catalog::default();
+    entries.iter().take(2).for_each(|e| restarted.apply(e));
+    entries.iter().skip(2).for_each(|e| restarted.apply_frozen(e, freeze));
+    c.rebuild(f.publisher, entries.iter().take(2), Some(freeze));
+    let hello: stork_wire::text::PackageName = "hello".parse().unwrap();
+    let vm = vm(&format!("{SUBSCRIBE}{TRUST}"));
+    let shows = |c: &Catalog, seq: u64| {
+        let known = c.all().find(|k| k.seq == seq).unwrap();
+        Shown { releases: [(hello.clone(), known.hash)].into(), ..Shown::default() }
+    };
+    for c in [&c, &restarted] {
+        assert_eq!(c.len(), 4);
+        let seq_for = |shown: &Shown| {
+            let wish = c.wish(&vm, shown, t.charter(), NOW);
+            wish.get(&hello).map(|w| w.known.seq)
+        };
+        assert_eq!(seq_for(&Shown::default()), Some(2), "the newest before the fork");
+        assert_eq!(seq_for(&shows(c, 4)), Some(4), "what is shown stays");
+        assert_eq!(seq_for(&shows(c, 3)), Some(3), "and nothing newer comes");
+        let all = c.consider(&vm, &hello, &Shown::default(), t.charter(), NOW);
+        let last = all.iter().find(|c| c.known.seq == 4).unwrap();
+        assert_eq!(last.outcome, Outcome::Frozen(freeze));
+        let latest = c.latest(f.publisher, &hello, &"amd64".parse().unwrap());
+        assert_eq!(latest.map(|k| k.seq), Some(2), "publishers build on what stands");
+    }
+    let shown = shows(&c, 4);
+    c.rebuild(f.publisher, entries.iter().take(2), None);
+    assert_eq!(c.wish(&vm, &shown, t.charter(), NOW).get(&hello).map(|w| w.known.seq), Some(2));
+    // A recall of release 1, behind the fork.
+    let mut recall = entries[3].clone();
+    recall.kind = stork_wire::feed::Kind::Recall(stork_wire::feed::Recall {
+        package: hello.clone(),
+        releases: stork_wire::codec::List::truncated([1]),
+        reason: "bad".parse().unwrap(),
+    });
+    let mut c = Catalog::default();
+    entries.iter().take(1).chain([&recall]).for_each(|e| c.apply(e));
+    assert!(c.is_empty());
+    c.rebuild(f.publisher, entries.iter().take(1), Some(freeze));
+    assert!(c.wish(&vm, &Shown::default(), t.charter(), NOW).is_empty());
+    c.rebuild(f.publisher, entries.iter().take(1), None);
+    assert_eq!(c.wish(&vm, &Shown::default(), t.charter(), NOW).len(), 1);
+}

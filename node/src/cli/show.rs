@@ -46,6 +46,12 @@ fn versions(v: &Value) -> String {
     if all.is_empty() { "nothing".to_owned() } else { all.join(", ") }
 }
 
+/// Feeds that are frozen, one line each.
+fn frozen(v: &Value) -> String {
+    let line = |f: &Value| format!("\nFEED {} {}", text(&f["publisher"]), text(&f["text"]));
+    list(&v["frozen"]).iter().map(line).collect()
+}
+
 /// `stork status`.
 pub(super) fn status(v: &Value) -> String {
     let mut out = format!(
@@ -87,6 +93,7 @@ pub(super) fn status(v: &Value) -> String {
             text(&v["store"]["cause"])
         );
     }
+    out += &frozen(v);
     let cert = &v["certificate"];
     if !cert["help"].is_null() {
         let days = text(&cert["days_left"]);
@@ -190,7 +197,7 @@ pub(super) fn releases(v: &Value) -> String {
             joined(&r["groups"]),
             size(&r["full_bytes"]),
             size(&r["delta_bytes"]),
-            text(&r["state"]),
+            if r["frozen"].is_null() { text(&r["state"]) } else { "frozen".to_owned() },
         ]);
     }
     if rows.len() == 1 {
@@ -220,6 +227,9 @@ pub(super) fn release(v: &Value) -> String {
             size(&r["full_bytes"]),
             size(&r["delta_bytes"]),
         ));
+        if !r["frozen"].is_null() {
+            out.push(format!("  {}", text(&r["frozen"])));
+        }
         for s in list(&r["swarms"]) {
             let side = |key: &str| {
                 let all: Vec<String> = list(&s[key])
@@ -287,6 +297,9 @@ pub(super) fn why(v: &Value) -> String {
         if scripts != "-" {
             out += &format!("\n    maintainer scripts that this view does not run: {scripts}");
         }
+    }
+    for feed in list(&v["frozen"]) {
+        out += &format!("\n  {}", text(&feed));
     }
     if !v["error"].is_null() {
         out += &format!("\n  the last switch failed: {}", text(&v["error"]));

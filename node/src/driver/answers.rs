@@ -83,6 +83,7 @@ impl Driver {
             "vms": self.vms.len(),
             "vms_current": self.vms.values().filter(|v| self.is_current(v)).count(),
             "bad_vm_files": bad,
+            "frozen": self.frozen_json(),
             "releases": self.catalog.len(),
             "documents": self.trust.charter().document_count(),
             "pending_items": self.trust.pending_len(),
@@ -210,7 +211,9 @@ impl Driver {
                     .collect();
                 json!({
                     "package": r.package, "version": r.version, "arch": r.arch,
-                    "release": r.release, "seq": k.seq, "signed_at": k.signed_at,
+                    "release": r.release, "epoch": k.epoch, "seq": k.seq,
+                    "signed_at": k.signed_at,
+                    "frozen": k.frozen.map(|f| f.to_string()),
                     "publisher": charter.publisher_name(k.publisher),
                     "groups": r.groups.iter().map(group_name).collect::<Vec<_>>(),
                     "tree": r.tree, "manifest": r.manifest.id,
@@ -305,7 +308,7 @@ impl Driver {
         };
         Ok(json!({
             "schema": "stork.why/v1", "vm": name, "package": package, "answer": answer,
-            "subscribed": subscribed, "considered": considered,
+            "subscribed": subscribed, "considered": considered, "frozen": self.frozen_of(&all),
             "error": vm.failed.as_ref().map(|(why, _, _)| why),
         }))
     }

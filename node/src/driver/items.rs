@@ -18,7 +18,7 @@ use super::{CommitError, Driver, Reply};
 use crate::net::Priority;
 use crate::overlay::{Input, Refusal as Verdict2};
 use crate::store::StoreError;
-use crate::trust::{Fact, Verdict};
+use crate::trust::{Fact, Refusal, Verdict};
 
 impl Driver {
     /// Judges an item that a peer delivered.
@@ -37,7 +37,8 @@ impl Driver {
                     let item = Arc::clone(&item);
                     self.overlay_input(Input::Committed { log, seq, hash, item, source });
                 }
-                let job = JournalJob { item, hash, fact, source, reply };
+                let kept = Vec::new();
+                let job = JournalJob { item, hash, fact, source, reply, kept };
                 if let Err(job) = self.workers.commit(job) {
                     // The rules have taken it already; the store did not. Only a restart brings
                     // them together again, so say it loudly. Sync bounds what is in flight far
@@ -59,13 +60,26 @@ impl Driver {
                 answer(reply, Err(CommitError::HeadMoved));
                 Verdict2::Pending
             }
+            Verdict::Rival { at } => {
+                self.counters.add("items_refused", "equivocation");
+                answer(reply, Err(CommitError::HeadMoved));
+                if source.is_some() {
+                    self.event("fork_seen", format!("two different entries have the number {at}"));
+                    self.find_rival(item);
+                }
+                Verdict2::Duplicate
+            }
             Verdict::Refused(r) => {
                 self.counters.add("items_refused", r.code());
                 let who = source.map_or_else(|| "here".to_owned(), |n| n.short());
                 self.event("item_refused", format!("{} from {who}: {r}", r.code()));
-                let blame = r.blames_sender();
+                let (blame, forked) = (r.blames_sender(), matches!(r, Refusal::BrokenChain(_)));
                 answer(reply, Err(CommitError::Refused(r)));
-                if blame { Verdict2::Invalid } else { Verdict2::Unknown }
+                match (blame, forked) {
+                    (true, _) => Verdict2::Invalid,
+                    (false, true) => Verdict2::Forked,
+                    (false, false) => Verdict2::Unknown,
+                }
             }
         };
         if let Some(from) = source {
@@ -92,7 +106,7 @@ impl Driver {
     }
 
     fn committed(&mut self, job: JournalJob) {
-        let JournalJob { item, hash, fact, source, reply } = job;
+        let JournalJob { item, hash, fact, source, reply, kept } = job;
         let (log, seq) = (item.log, item.seq);
         self.counters.add("items_committed", item_kind(&item));
         let before = self.overlay.links().count();
@@ -110,6 +124,11 @@ impl Driver {
                 self.catalog.apply(entry.get());
                 self.on_entry(entry.get());
                 self.trust.take_ready(log, seq)
+            }
+            Fact::Turn(turn) => {
+                self.refresh_record();
+                self.on_turn(&turn, &kept);
+                self.trust.take_all_pending()
             }
         };
         for item in ready {
@@ -167,5 +186,6 @@ const fn item_kind(item: &Item) -> &'static str {
         stork_wire::item::ItemKind::Group => "group",
         stork_wire::item::ItemKind::Publisher => "publisher",
         stork_wire::item::ItemKind::Entry => "entry",
+        stork_wire::item::ItemKind::Proof => "proof",
     }
 }

@@ -20,6 +20,7 @@ mod clock;
 mod content;
 mod counters;
 mod fetching;
+mod forks;
 mod gossip;
 mod items;
 mod leases;
@@ -286,6 +287,10 @@ impl Driver {
         self.refresh_record();
         self.load_peers()?;
         self.resume_contents();
+        // An entry that a proof holds may be what a new epoch begins after.
+        for item in self.trust.take_all_pending() {
+            self.judge(item, None, None);
+        }
         self.replan_soon();
         Ok(())
     }
@@ -360,6 +365,7 @@ impl Driver {
     fn on_done(&mut self, outcome: Done) {
         match outcome {
             Done::Journal { jobs, result } => self.on_journal(jobs, result),
+            Done::Rival { ours, theirs } => self.on_rival(ours, &theirs),
             Done::Manifest { id, from, result } => self.on_manifest(id, from, result),
             Done::Opened { id, variant, result } => self.on_opened(id, variant, result),
             Done::Piece { swarm, piece, from, result } => self.on_piece(swarm, piece, from, result),

@@ -2,7 +2,7 @@
 
 use stork_wire::codec::List;
 use stork_wire::feed::{Entry, Kind, Release};
-use stork_wire::ids::{LogId, PublicKey, PublisherId, ReleaseHash};
+use stork_wire::ids::{LogId, Position, PublicKey, PublisherId, ReleaseHash};
 use stork_wire::item::{Item, ItemKind};
 use stork_wire::limits::LIVE_RELEASES_MAX;
 use stork_wire::manifest::Variant;
@@ -27,12 +27,12 @@ pub enum CommitError {
     #[error("this feed's entries are taken by its home nodes only")]
     NotHome,
     /// The version stands for another tree already.
-    #[error("{what} is published already, as entry {seq}, with another content")]
+    #[error("{what} is published already, as entry {at}, with another content")]
     VersionTaken {
         /// Package, version and architecture.
         what: String,
         /// The entry that published it.
-        seq: u64,
+        at: Position,
     },
     /// Its content is not on this node.
     #[error("the content is not here: {0}")]
@@ -80,8 +80,8 @@ pub enum PushCall {
     Head {
         /// Whose.
         publisher: PublisherId,
-        /// The newest entry's number, and the live releases.
-        answer: oneshot::Sender<(Option<u64>, List<ReleaseHash, LIVE_RELEASES_MAX>)>,
+        /// The newest entry's place, and the live releases.
+        answer: oneshot::Sender<(Option<Position>, List<ReleaseHash, LIVE_RELEASES_MAX>)>,
     },
     /// The newest release of a package.
     Latest {
@@ -91,8 +91,8 @@ pub enum PushCall {
         package: PackageName,
         /// For which machine.
         arch: Arch,
-        /// The number of the entry that announced it.
-        answer: oneshot::Sender<Option<u64>>,
+        /// The place of the entry that announced it.
+        answer: oneshot::Sender<Option<Position>>,
     },
     /// A request was refused before it came to the driver.
     Refused {
@@ -128,12 +128,13 @@ impl Driver {
             PushCall::Documents { items, answer } => self.take_documents(items, answer),
             PushCall::Head { publisher, answer } => {
                 let feed = self.trust.feed(publisher);
-                let seq = feed.and_then(|f| f.head()).map(|(seq, _)| seq);
+                let newest = feed.and_then(|f| f.newest()).map(|(at, _)| at);
                 let live = List::truncated(feed.into_iter().flat_map(|f| f.live()));
-                drop(answer.send((seq, live)));
+                drop(answer.send((newest, live)));
             }
             PushCall::Latest { publisher, package, arch, answer } => {
-                let found = self.catalog.latest(publisher, &package, &arch).map(|k| k.seq);
+                let found = self.catalog.latest(publisher, &package, &arch);
+                let found = found.map(|k| Position { epoch: k.epoch, seq: k.seq });
                 answer.send(found).unwrap_or_default();
             }
             PushCall::Refused { code, why } => {
@@ -159,8 +160,8 @@ impl Driver {
         items.sort_by_key(|i| (i.kind, i.seq));
         let mut answer = Some(answer);
         let last = items.len().saturating_sub(1);
-        if items.iter().any(|i| i.kind == ItemKind::Entry) {
-            let e = CommitError::Malformed("an entry is no charter document".into());
+        if items.iter().any(|i| matches!(i.kind, ItemKind::Entry | ItemKind::Proof)) {
+            let e = CommitError::Malformed("that is no charter document".into());
             if let Some(answer) = answer.take() {
                 drop(answer.send(Err(e)));
             }
@@ -184,17 +185,26 @@ impl Driver {
         if entry.publisher != publisher {
             return Err(CommitError::Malformed("the entry is another publisher's".into()));
         }
-        let log = LogId::feed(publisher);
+        let log = LogId::feed_epoch(publisher, entry.epoch);
         let item = Item { kind: ItemKind::Entry, log, seq: entry.seq, envelope: envelope.clone() };
-        let head = self.trust.feed(publisher).and_then(|f| f.head());
-        if head.is_some_and(|(seq, hash)| seq == entry.seq && hash == envelope.hash()) {
+        let feed = self.trust.feed(publisher);
+        let at = entry.position();
+        if feed.and_then(|f| f.newest()).is_some_and(|h| h == (at, envelope.hash())) {
             return Ok(item);
         }
         let homes = self.trust.charter().publisher(publisher).map(|p| p.doc().homes.clone());
         if homes.is_some_and(|h| !h.is_empty() && !h.contains(&self.me)) {
             return Err(CommitError::NotHome);
         }
-        if head.map_or(0, |(seq, _)| seq) + 1 != entry.seq {
+        if let Some(freeze) = self.trust.frozen(publisher).filter(|f| f.at <= at) {
+            return Err(CommitError::Refused(Refusal::Frozen(freeze)));
+        }
+        let next = feed.map_or(Position { epoch: 1, seq: 1 }, crate::trust::FeedState::next);
+        if at.epoch < next.epoch {
+            return Err(CommitError::Refused(Refusal::Closed(at)));
+        }
+        // Of a later epoch the rules speak, which know the documents.
+        if at.epoch == next.epoch && at != next {
             return Err(CommitError::HeadMoved);
         }
         if let Kind::Release(r) = &entry.kind {
@@ -209,9 +219,9 @@ impl Driver {
     fn check_version(&self, publisher: PublisherId, r: &Release) -> Result<(), CommitError> {
         let known = self.trust.feed(publisher).and_then(|f| f.version(r));
         match known {
-            Some((seq, tree)) if tree != r.tree => {
+            Some((at, tree)) if tree != r.tree => {
                 let what = format!("{} {} ({})", r.package, r.version, r.arch);
-                Err(CommitError::VersionTaken { what, seq })
+                Err(CommitError::VersionTaken { what, at })
             }
             _ => Ok(()),
         }

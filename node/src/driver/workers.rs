@@ -33,6 +33,8 @@ pub(super) struct JournalJob {
     pub(super) fact: Fact,
     pub(super) source: Option<NodeId>,
     pub(super) reply: Option<Reply>,
+    /// What the journal holds of a feed whose state must be built anew.
+    pub(super) kept: Vec<Item>,
 }
 
 /// Why a piece was not kept.
@@ -55,6 +57,7 @@ pub(super) struct Opened {
 #[derive(Debug)]
 pub(super) enum Done {
     Journal { jobs: Vec<JournalJob>, result: Result<(), StoreError> },
+    Rival { ours: Option<Item>, theirs: Item },
     Manifest { id: ManifestId, from: Option<NodeId>, result: Result<Arc<Manifest>, String> },
     Opened { id: ManifestId, variant: Variant, result: Result<Opened, StoreError> },
     Piece { swarm: SwarmId, piece: u32, from: NodeId, result: Result<(), PieceFault> },
@@ -122,6 +125,17 @@ impl Workers {
     }
 }
 
+/// Reads what stands of the feeds that must be built anew.
+fn read_kept(store: &Store, batch: &mut [JournalJob]) -> Result<(), StoreError> {
+    for job in batch {
+        let Fact::Turn(turn) = &job.fact else { continue };
+        for log in &turn.logs {
+            job.kept.extend(store.log_items(*log)?);
+        }
+    }
+    Ok(())
+}
+
 fn run_journal(store: &Store, jobs: &Receiver<JournalJob>, done: &mpsc::Sender<Done>) {
     while let Ok(first) = jobs.recv() {
         let mut batch = vec![first];
@@ -130,9 +144,12 @@ fn run_journal(store: &Store, jobs: &Receiver<JournalJob>, done: &mpsc::Sender<D
         {
             batch.push(next);
         }
-        let items: Vec<JournalItem> =
-            batch.iter().map(|j| JournalItem { item: (*j.item).clone(), hash: j.hash }).collect();
-        let result = store.commit_items(&items);
+        let entry = |j: &JournalJob| {
+            let cuts = j.fact.cuts().to_vec();
+            JournalItem { item: (*j.item).clone(), hash: j.hash, cuts }
+        };
+        let items: Vec<JournalItem> = batch.iter().map(entry).collect();
+        let result = store.commit_items(&items).and_then(|()| read_kept(store, &mut batch));
         if done.blocking_send(Done::Journal { jobs: batch, result }).is_err() {
             return;
         }

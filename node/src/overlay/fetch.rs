@@ -241,7 +241,8 @@ impl Overlay {
         for item in items {
             let key = (item.log, item.seq);
             let grafted = self.missing.get(&key).is_some_and(|m| m.asked.contains(&from));
-            if !grafted && !self.fetches.covers(&from, &key.0, key.1) {
+            let rival = self.take_rival(key, from);
+            if !grafted && !rival && !self.fetches.covers(&from, &key.0, key.1) {
                 self.counters.unsolicited += 1;
                 continue;
             }
@@ -252,7 +253,7 @@ impl Overlay {
             let via = if grafted { Via::Tree } else { Via::Sync };
             if let Some(flight) = self.flights.get_mut(&key) {
                 flight.add(from, Via::Sync);
-            } else if self.heads.seq(&key.0) < key.1 {
+            } else if rival || self.heads.seq(&key.0) < key.1 {
                 self.deliver(now, from, item, (0, 0, via), actions);
             }
         }
@@ -288,7 +289,7 @@ impl Overlay {
             let ended = self.fetches.end_range(from, &log);
             self.piece_ended(now, from, ended);
         }
-        if why == Refusal::Invalid {
+        if matches!(why, Refusal::Invalid | Refusal::Duplicate) {
             self.fetches.drop_source(from, Some(log));
         }
     }
@@ -305,6 +306,11 @@ impl Overlay {
         link.barren = link.barren.saturating_add(1);
         let again = link.fetch_after;
         self.house_at = self.house_at.min(again);
+    }
+
+    /// Nothing of this log is wanted any more.
+    pub(super) fn forget_want(&mut self, log: &LogId) {
+        self.fetches.remove_want(log);
     }
 
     /// A link ended: what it was asked for is asked elsewhere.

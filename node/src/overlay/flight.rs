@@ -142,6 +142,10 @@ impl Overlay {
         let flight = self.take_flight(&key);
         let others = flight.map(|f| f.others).unwrap_or_default();
         match why {
+            // A proof that is settled, of a log that is no log here: it is not asked for again.
+            Refusal::Duplicate if self.heads.seq(&key.0) == 0 => {
+                self.fetch_refused(now, from, key.0, why);
+            }
             Refusal::Duplicate => {}
             Refusal::Pending => {
                 self.want(key.0, key.1, from);
@@ -149,11 +153,14 @@ impl Overlay {
                     self.want(key.0, key.1, node);
                 }
             }
-            Refusal::Invalid | Refusal::Unknown => {
+            Refusal::Invalid | Refusal::Unknown | Refusal::Forked => {
                 self.fetch_refused(now, from, key.0, why);
                 self.shun(now, from, key, why, actions);
                 for (node, _) in others {
                     self.note_missing(now, node, key);
+                }
+                if why == Refusal::Forked {
+                    self.ask_rival(now, from, (key.0, key.1.saturating_sub(1)), actions);
                 }
             }
         }

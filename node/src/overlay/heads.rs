@@ -88,6 +88,17 @@ impl Heads {
         true
     }
 
+    /// Takes a head back to one before it, or away: items of the log are void.
+    pub(super) fn cut_back(&mut self, log: LogId, head: Option<Head>) {
+        if let Some(old) = self.map.remove(&log) {
+            self.sum = self.sum.wrapping_sub(old.fingerprint());
+            self.sketch.change(ShortLog::of(&log), value_of(&old), 0);
+        }
+        if let Some(head) = head {
+            self.set(head);
+        }
+    }
+
     fn set(&mut self, head: Head) {
         let old = self.map.insert(head.log, head);
         if let Some(old) = &old {
@@ -122,16 +133,22 @@ mod tests {
     fn fingerprint_is_incremental() {
         let (a, b) = (LogId([1; 32]), LogId([2; 32]));
         let mut h = Heads::default();
+        h.cells(16);
         assert!(h.advance(a, 1, ItemHash([1; 32])));
         assert!(h.advance(b, 4, ItemHash([2; 32])));
         assert!(h.advance(a, 2, ItemHash([3; 32])));
         assert!(!h.advance(a, 2, ItemHash([9; 32])));
         assert!(!h.advance(a, 1, ItemHash([9; 32])));
+        h.cut_back(b, None);
+        assert_eq!(h.seq(&b), 0);
+        h.cut_back(a, Some(Head::of(a, 1, ItemHash([1; 32]))));
+        assert!(h.advance(a, 2, ItemHash([3; 32])) && h.advance(b, 4, ItemHash([2; 32])));
         let mut fresh = Heads::default();
         let mut all: Vec<Head> = h.iter().copied().collect();
         all.reverse();
         fresh.reset(&all);
         assert_eq!((fresh.fingerprint(), fresh.cut()), (h.fingerprint(), h.cut()));
+        assert_eq!(fresh.cells(16), h.cells(16));
         assert_ne!(h.cut(), [0; 8]);
     }
 }

@@ -79,6 +79,9 @@ pub enum Refusal {
     Invalid,
     /// Nothing here says yet who may sign in this log, or the driver is busy: later, perhaps.
     Unknown,
+    /// It is signed, but does not follow the item before it here: the two hosts may hold different
+    /// branches, so that the one before is asked for as well.
+    Forked,
 }
 
 /// One thing that happened.
@@ -163,6 +166,13 @@ pub enum Input {
         seq: u64,
         /// Why.
         why: Refusal,
+    },
+    /// Items of a log are void: its head is this one now, which may be lower, or none.
+    Cut {
+        /// The log.
+        log: LogId,
+        /// Its newest item that stands.
+        head: Option<Head>,
     },
     /// The time of [`super::Overlay::deadline`] has come.
     Deadline,

@@ -26,6 +26,7 @@ mod live;
 mod missing;
 mod promote;
 mod reconcile;
+mod rivals;
 mod rng;
 mod roster;
 mod shuffle;
@@ -94,6 +95,7 @@ pub struct Overlay {
     former: flight::Former,
     fetches: fetch::Fetches,
     forks: Recent<Key, ()>,
+    rivals: Recent<(Key, NodeId), bool>,
     random_sync_at: Tick,
     house_at: Tick,
     counters: Counters,
@@ -132,6 +134,7 @@ impl Overlay {
             former: flight::former(),
             fetches: fetch::Fetches::default(),
             forks: Recent::new(sync::FORKS_MAX),
+            rivals: Recent::new(rivals::RIVALS_MAX),
             random_sync_at: Tick(sync::RANDOM_EVERY_MS),
             house_at: Tick(0),
             counters: Counters::default(),
@@ -179,6 +182,7 @@ impl Overlay {
             Input::Refused { from, log, seq, why } => {
                 self.on_refused(now, from, (log, seq), why, actions);
             }
+            Input::Cut { log, head } => self.on_cut(log, head),
             Input::Deadline => self.on_deadline(now, actions),
         }
         self.plan_fetches(now, actions);

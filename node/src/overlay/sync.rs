@@ -204,7 +204,7 @@ impl Overlay {
             return;
         }
         for head in heads {
-            self.note_head(from, head, actions);
+            self.note_head(now, from, head, actions);
         }
         if !last {
             return;
@@ -216,7 +216,7 @@ impl Overlay {
         }
     }
 
-    fn note_head(&mut self, from: NodeId, theirs: &Head, actions: &mut Vec<Action>) {
+    fn note_head(&mut self, now: Tick, from: NodeId, theirs: &Head, actions: &mut Vec<Action>) {
         let ours = self.heads.get(&theirs.log).copied();
         if let Some(ours) = ours.filter(|o| o.seq == theirs.seq && o.hash != theirs.hash) {
             let key = (theirs.log, theirs.seq);
@@ -225,6 +225,7 @@ impl Overlay {
                 let event = Event::ForkSeen { node: from, theirs: *theirs, ours };
                 actions.push(Action::Event(event));
             }
+            self.ask_rival(now, from, key, actions);
         }
         if theirs.seq > ours.map_or(0, |o| o.seq) {
             self.want(theirs.log, theirs.seq, from);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use stork_wire::codec::List;
 use stork_wire::frame::{LinkClass, OverlayFrame};
 use stork_wire::ids::{ItemHash, LogId, NodeId};
-use stork_wire::item::{Head, Item};
+use stork_wire::item::{Head, Item, ItemKind};
 use stork_wire::limits::{HOPS_MAX, LOGS_MAX};
 use stork_wire::tick::Tick;
 
@@ -155,7 +155,7 @@ impl Overlay {
     /// Is this another item than our head, with the head's number? One of the two is forged, or the
     /// publisher signed both (attack A21): the rules must look at it.
     fn contradicts(&self, item: &Item) -> bool {
-        let theirs = Head::of(item.log, item.seq, item.envelope.hash());
+        let theirs = Head::of(item.log, item.seq, item.hash());
         self.heads.get(&item.log).is_some_and(|ours| ours.seq == theirs.seq && *ours != theirs)
     }
 
@@ -282,10 +282,13 @@ impl Overlay {
             lazy.retain(|n| !more.contains(n));
             push.extend(more);
         }
+        // A proof stops what must not be installed: nothing goes before it, and it is not shed.
+        let proof = item.kind == ItemKind::Proof;
+        let class = if proof { Class::Control } else { Class::News };
         for to in push {
             let frame = OverlayFrame::Push { hop, age_ms, item: Box::new(Item::clone(item)) };
             self.counters.pushes_out += 1;
-            self.send(now, to, frame, Class::News, actions);
+            self.send(now, to, frame, class, actions);
         }
         for to in lazy {
             self.announce(now, to, key, actions);

@@ -12,7 +12,7 @@ use quinn::{Connection, RecvStream, SendStream};
 use stork_wire::codec::{List, decode, encode};
 use stork_wire::feed::ManifestRef;
 use stork_wire::frame::{ItemRange, PackState, PushReply, PushRequest, Refusal};
-use stork_wire::ids::{LogId, NodeId, PackId, PublisherId};
+use stork_wire::ids::{LogId, NodeId, PackId, Position, PublisherId};
 use stork_wire::limits::{MANIFEST_LEN_MAX, PUSH_FRAME_LEN_MAX, SEGMENT_LEN_MAX};
 use stork_wire::sign::Envelope;
 use stork_wire::text::Line;
@@ -193,8 +193,8 @@ impl Service {
             PushRequest::Head => self.head(publisher).await,
             PushRequest::Latest { package, arch } => {
                 let ask = |answer| PushCall::Latest { publisher, package, arch, answer };
-                let seq = self.ask(ask).await?;
-                let entry = self.entry(publisher, seq).await?;
+                let at = self.ask(ask).await?;
+                let entry = self.entry(publisher, at).await?;
                 Ok(PushReply::Latest(entry).into())
             }
             PushRequest::Packs(packs) => self.pack_states(packs.into_vec()).await,
@@ -222,18 +222,19 @@ impl Service {
     }
 
     async fn head(&self, publisher: PublisherId) -> Outcome {
-        let (seq, live) = self.ask(|answer| PushCall::Head { publisher, answer }).await?;
-        let entry = self.entry(publisher, seq).await?;
+        let (at, live) = self.ask(|answer| PushCall::Head { publisher, answer }).await?;
+        let entry = self.entry(publisher, at).await?;
         Ok(PushReply::Head { entry, live }.into())
     }
 
     async fn entry(
         &self,
         publisher: PublisherId,
-        seq: Option<u64>,
+        at: Option<Position>,
     ) -> Result<Option<Box<Envelope>>, Refused> {
-        let Some(seq) = seq else { return Ok(None) };
-        let range = ItemRange { log: LogId::feed(publisher), from: seq, to: seq };
+        let Some(Position { epoch, seq }) = at else { return Ok(None) };
+        let log = LogId::feed_epoch(publisher, epoch);
+        let range = ItemRange { log, from: seq, to: seq };
         // The rules know an entry some milliseconds before the disk does. To answer without it
         // would show a list of live releases that no head commits to.
         for _ in 0..JOURNAL_LOOKS {

@@ -21,6 +21,8 @@ pub(super) type Row = (Vec<u8>, Vec<u8>);
 pub(super) const ITEMS: Bytes = TableDefinition::new("items");
 /// Log → number and hash of its newest item.
 pub(super) const HEADS: Bytes = TableDefinition::new("heads");
+/// Log, number and hash → item: entries behind a fork, which VMs may still show.
+pub(super) const ASIDE: Bytes = TableDefinition::new("aside");
 /// Name → small state of other rooms.
 pub(super) const STATE: Bytes = TableDefinition::new("state");
 /// Token → the time after which it may be forgotten.
@@ -38,8 +40,8 @@ pub(super) const MANIFESTS: Bytes = TableDefinition::new("manifests");
 /// Name → what may not be removed.
 pub(super) const LEASES: Bytes = TableDefinition::new("leases");
 
-const ALL: [Bytes; 10] =
-    [ITEMS, HEADS, STATE, TOKENS, OBJECTS, CONTENTS, TREES, SETS, MANIFESTS, LEASES];
+const ALL: [Bytes; 11] =
+    [ITEMS, HEADS, ASIDE, STATE, TOKENS, OBJECTS, CONTENTS, TREES, SETS, MANIFESTS, LEASES];
 
 /// Bytes that must be free before a transaction begins: what the largest one takes twice over.
 pub(super) const COMMIT_FREE_MIN: u64 = 2 * 1024 * 1024;

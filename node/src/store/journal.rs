@@ -9,9 +9,9 @@ use redb::ReadableTable;
 use stork_wire::codec::encode;
 use stork_wire::frame::ItemRange;
 use stork_wire::ids::{ItemHash, LogId};
-use stork_wire::item::{Head, Item};
+use stork_wire::item::{Cut, Head, Item};
 
-use super::db::{HEADS, ITEMS, STATE, TOKENS, TxError, after_prefix, first_id, key, put};
+use super::db::{ASIDE, HEADS, ITEMS, STATE, TOKENS, TxError, after_prefix, first_id, key, put};
 use super::{Store, StoreError};
 use crate::failpoint;
 
@@ -20,9 +20,13 @@ use crate::failpoint;
 pub struct JournalItem {
     /// The item.
     pub item: Item,
-    /// The hash of its body.
+    /// The hash that stands for it ([`Item::hash`]).
     pub hash: ItemHash,
+    /// What is void with it.
+    pub cuts: Vec<Cut>,
 }
+
+type Table<'tx> = redb::Table<'tx, &'static [u8], &'static [u8]>;
 
 fn item_key(log: LogId, seq: u64) -> Vec<u8> {
     key(log.as_bytes(), &seq.to_be_bytes())
@@ -33,8 +37,53 @@ fn read_head(value: &[u8]) -> Option<(u64, ItemHash)> {
     Some((u64::from_be_bytes(*seq), ItemHash(first_id(hash)?)))
 }
 
+/// Drops what is void, and sets the head of the log back to what stands.
+fn cut(
+    rows: &mut Table<'_>,
+    heads: &mut Table<'_>,
+    aside: Option<&mut Table<'_>>,
+    cut: &Cut,
+) -> Result<(), TxError> {
+    let hash_of = |value: &[u8]| value.split_first_chunk::<32>().map(|(h, _)| ItemHash(*h));
+    let mut after = cut.after;
+    let stands = rows.get(item_key(cut.log, after).as_slice())?.and_then(|v| hash_of(v.value()));
+    if cut.last.is_some() && stands.is_some() && stands != cut.last {
+        after = after.saturating_sub(1);
+    }
+    let (from, to) = (item_key(cut.log, after.saturating_add(1)), item_key(cut.log, u64::MAX));
+    let mut void = Vec::new();
+    for row in rows.range(from.as_slice()..=to.as_slice())? {
+        let (key, value) = row?;
+        void.push((key.value().to_vec(), value.value().to_vec()));
+    }
+    for (key, _) in &void {
+        rows.remove(key.as_slice())?;
+    }
+    if let Some(aside) = aside {
+        for (row, value) in &void {
+            let hash = value.get(..32).unwrap_or_default();
+            aside.insert(key(row, hash).as_slice(), value.as_slice())?;
+        }
+    }
+    let log = cut.log.as_bytes().as_slice();
+    let head = heads.get(log)?.and_then(|v| read_head(v.value()));
+    if head.is_some_and(|(seq, _)| seq > after) {
+        let stands =
+            rows.get(item_key(cut.log, after).as_slice())?.and_then(|v| hash_of(v.value()));
+        match stands {
+            Some(hash) => {
+                let head = key(&after.to_be_bytes(), hash.as_bytes());
+                heads.insert(log, head.as_slice())?;
+            }
+            None => drop(heads.remove(log)?),
+        }
+    }
+    Ok(())
+}
+
 impl Store {
-    /// Writes items and moves the heads of their logs, all or none, durably.
+    /// Writes items, moves the heads of their logs, and drops what is void with them, all or none,
+    /// durably.
     ///
     /// # Errors
     /// [`StoreError::HeadWouldFall`] where an item has a number below its log's head, or that
@@ -47,7 +96,8 @@ impl Store {
         self.write(|tx| {
             let mut rows = tx.open_table(ITEMS)?;
             let mut heads = tx.open_table(HEADS)?;
-            for JournalItem { item, hash } in items {
+            let mut aside = tx.open_table(ASIDE)?;
+            for JournalItem { item, hash, cuts } in items {
                 let log = item.log.as_bytes().as_slice();
                 let head = heads.get(log)?.and_then(|v| read_head(v.value()));
                 match head {
@@ -63,8 +113,11 @@ impl Store {
                 rows.insert(item_key(item.log, item.seq).as_slice(), value.as_slice())?;
                 let head = key(&item.seq.to_be_bytes(), hash.as_bytes());
                 heads.insert(log, head.as_slice())?;
+                for c in cuts {
+                    cut(&mut rows, &mut heads, c.keep.then_some(&mut aside), c)?;
+                }
             }
-            drop((rows, heads));
+            drop((rows, heads, aside));
             failpoint::hit("store.journal.before_commit");
             Ok(())
         })?;
@@ -103,7 +156,18 @@ impl Store {
         let (hash, item) = value
             .split_first_chunk::<32>()
             .ok_or_else(|| self.damaged("an item's row is too short".to_owned()))?;
-        Ok(JournalItem { item: self.decode_row(item)?, hash: ItemHash(*hash) })
+        let item = self.decode_row(item)?;
+        Ok(JournalItem { item, hash: ItemHash(*hash), cuts: Vec::new() })
+    }
+
+    /// Every item of one log, in order.
+    pub fn log_items(&self, log: LogId) -> Result<Vec<Item>, StoreError> {
+        self.items(ItemRange { log, from: 1, to: u64::MAX }, usize::MAX, usize::MAX)
+    }
+
+    /// Entries that were kept aside when a feed was frozen.
+    pub fn items_aside(&self) -> Result<Vec<Item>, StoreError> {
+        self.rows(ASIDE)?.iter().map(|(_, value)| Ok(self.read_item(value)?.item)).collect()
     }
 
     /// Every item, ordered by log and number: what a start reads.

@@ -154,7 +154,7 @@ impl Trust {
             self.charter.publisher(claimed.publisher).ok_or(AdmissionError::UnknownPublisher)?;
         let in_use = publisher.doc().release_keys.iter();
         let keys: Vec<PublicKey> = in_use
-            .filter(|k| k.valid_through_seq.is_none() && k.not_after > now)
+            .filter(|k| k.valid_through.is_none() && k.not_after > now)
             .map(|k| k.key)
             .collect();
         let cert =

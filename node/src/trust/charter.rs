@@ -9,6 +9,7 @@ use stork_wire::limits::{CLOCK_SKEW_S, LOGS_MAX};
 use stork_wire::sign::{Body, Verified};
 use stork_wire::text::PackageName;
 
+use super::epoch::{self, Epochs};
 use super::{Fact, Refusal, Verdict};
 
 /// A document with the hash that names it.
@@ -55,6 +56,7 @@ impl GroupState {
 #[derive(Debug, Clone)]
 pub struct PublisherState {
     current: Current<PublisherDoc>,
+    epochs: Epochs,
 }
 
 impl PublisherState {
@@ -62,6 +64,9 @@ impl PublisherState {
     #[must_use]
     pub const fn doc(&self) -> &PublisherDoc {
         &self.current.doc
+    }
+    pub(super) const fn epochs(&self) -> &Epochs {
+        &self.epochs
     }
 }
 
@@ -242,6 +247,12 @@ impl Charter {
         self.root().map(|r| (&*r.admission.keys, r.admission.needed()))
     }
 
+    /// The publisher whose documents are in this log.
+    pub(super) fn publisher_of(&self, log: LogId) -> Option<(PublisherId, &PublisherState)> {
+        let id = *self.publisher_logs.get(&log)?;
+        self.publishers.get(&id).map(|p| (id, p))
+    }
+
     pub(super) fn heads(&self) -> Vec<Head> {
         let root = self.root.iter().map(|c| c.head(LogId::root(self.fleet)));
         let groups = self.groups.values().map(|g| g.current.head(LogId::group(g.id)));
@@ -337,7 +348,11 @@ impl Charter {
             let step = judge_next(self.fleet, &publisher.current, item, &doc, now)?;
             return match step {
                 Step::Done(v) => Ok(v),
-                Step::Next(v) => Ok(accepted(publisher.current.replace(v), ItemKind::Publisher)),
+                Step::Next(v) => {
+                    epoch::check_next(publisher.doc(), v.body())?;
+                    publisher.epochs.note(v.body());
+                    Ok(accepted(publisher.current.replace(v), ItemKind::Publisher))
+                }
             };
         }
         if doc.number != 1 {
@@ -358,7 +373,9 @@ impl Charter {
             return Ok(Verdict::Pending { missing: None });
         }
         let hash = v.hash();
-        self.publishers.insert(id, PublisherState { current: Current::first(v) });
+        let mut epochs = Epochs::default();
+        epochs.note(&doc);
+        self.publishers.insert(id, PublisherState { current: Current::first(v), epochs });
         self.publisher_logs.insert(item.log, id);
         Ok(accepted(hash, ItemKind::Publisher))
     }

@@ -1,14 +1,16 @@
 //! The rules of a feed, in their order: cheap first, rollback before expiry, nothing by half.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use stork_wire::charter::{PublisherDoc, ReleaseKey, UnixSeconds};
+use stork_wire::charter::{PublisherDoc, ReleaseKey, Survivor, UnixSeconds};
 use stork_wire::feed::{Entry, Kind, Recall, Release, view_root};
-use stork_wire::ids::{ItemHash, PublicKey, ReleaseHash, TreeId};
+use stork_wire::ids::{ItemHash, LogId, Position, PublicKey, ReleaseHash, TreeId};
 use stork_wire::item::Item;
 use stork_wire::limits::{CLOCK_SKEW_S, LIVE_RELEASES_MAX};
 use stork_wire::text::{Arch, PackageName, Version};
 
+use super::epoch::Segment;
 use super::{Accepted, Charter, Fact, PublisherState, Refusal, Verdict};
 
 /// Hashes of accepted entries kept per feed, to tell a repeated entry from a second one with the
@@ -28,32 +30,104 @@ pub struct LiveRelease {
     pub hash: ReleaseHash,
 }
 
+type Live = BTreeMap<(PackageName, Arch, u64), LiveRelease>;
+
 /// One publisher's feed as accepted so far.
 #[derive(Debug, Default)]
 pub struct FeedState {
+    /// Entries with which the epochs ended that were walked.
+    closed: Vec<Survivor>,
+    /// The epoch whose entries come next; 0: none was looked at yet.
+    pub(super) epoch: u32,
+    /// So many times what stands has changed since it was last read from the journal.
+    pub(super) rewinds: u32,
     head: Option<(u64, ItemHash)>,
     hashes: BTreeMap<u64, ItemHash>,
-    live: BTreeMap<(PackageName, Arch, u64), LiveRelease>,
+    live: Live,
     /// The highest release counter of each package, withdrawn ones included.
     counters: BTreeMap<(PackageName, Arch), u64>,
     /// What each version stood for first, by the entry that said so; withdrawn ones included.
-    versions: BTreeMap<u64, (PackageName, Arch, Version, TreeId)>,
+    versions: BTreeMap<Position, (PackageName, Arch, Version, TreeId)>,
 }
 
 impl FeedState {
-    /// Number and hash of the newest entry.
+    /// Number and hash of the newest entry in the epoch that is open here.
     #[must_use]
     pub const fn head(&self) -> Option<(u64, ItemHash)> {
         self.head
     }
+    /// Place and hash of the newest entry of all epochs.
+    #[must_use]
+    pub fn newest(&self) -> Option<(Position, ItemHash)> {
+        let head = self.head.map(|(seq, hash)| (Position { epoch: self.epoch, seq }, hash));
+        head.or_else(|| self.closed.last().map(|s| (s.at, s.hash)))
+    }
+    /// Place of the entry that comes next.
+    #[must_use]
+    pub fn next(&self) -> Position {
+        let seq = self.head_seq().saturating_add(1);
+        Position { epoch: self.epoch.max(1), seq }
+    }
+    pub(super) fn head_seq(&self) -> u64 {
+        self.head.map_or(0, |(seq, _)| seq)
+    }
+    /// What the next entry must name as its predecessor.
+    pub(super) fn last_hash(&self) -> Option<ItemHash> {
+        self.newest().map(|(_, hash)| hash)
+    }
+    pub(super) fn closed(&self) -> &[Survivor] {
+        &self.closed
+    }
+    /// This epoch has come to its end, and another begins.
+    pub(super) fn close(&mut self, last: Survivor, next: u32) {
+        self.closed.push(last);
+        self.epoch = next;
+        self.head = None;
+        self.hashes.clear();
+    }
+    pub(super) fn knows(&self, entry: &Entry, hash: ItemHash) -> bool {
+        entry.epoch == self.epoch && self.is_known(entry.seq, hash)
+    }
+    /// Takes an entry that was judged before.
+    pub(super) fn take(&mut self, entry: &Entry, hash: ItemHash) {
+        change(&mut self.live, entry);
+        self.apply(entry, hash);
+    }
+
+    /// Does the entry lie on the feed's path, and in the epoch that is open here?
+    pub(super) fn check_place(
+        &self,
+        path: &[Segment],
+        publisher: &PublisherState,
+        item: &Item,
+        entry: &Entry,
+    ) -> Result<Option<Verdict>, Refusal> {
+        let Some(segment) = path.iter().find(|s| s.epoch == entry.epoch) else {
+            let want = publisher.doc().epoch;
+            return Err(Refusal::WrongEpoch { got: entry.epoch, want });
+        };
+        if let Some((last, hash)) = segment.last
+            && (entry.seq > last || (entry.seq == last && item.envelope.hash() != hash))
+        {
+            return Err(Refusal::Closed(entry.position()));
+        }
+        Ok(match entry.epoch.cmp(&self.epoch) {
+            Ordering::Less => Some(Verdict::Known),
+            Ordering::Greater => {
+                let missing = Some(LogId::feed_epoch(entry.publisher, self.epoch));
+                Some(Verdict::Pending { missing })
+            }
+            Ordering::Equal => None,
+        })
+    }
     /// What this version of the package has stood for since its first entry: that entry's number,
     /// and the tree. A withdrawn release counts: hosts may have shown it.
     #[must_use]
-    pub fn version(&self, r: &Release) -> Option<(u64, TreeId)> {
+    pub fn version(&self, r: &Release) -> Option<(Position, TreeId)> {
         let same = |(_, (package, arch, version, _)): &(_, &(PackageName, Arch, Version, _))| {
             *package == r.package && *arch == r.arch && *version == r.version
         };
-        self.versions.iter().find(same).map(|(seq, (.., tree))| (*seq, *tree))
+        self.versions.iter().find(same).map(|(at, (.., tree))| (*at, *tree))
     }
     /// The hashes of all live releases.
     pub fn live(&self) -> impl Iterator<Item = ReleaseHash> + '_ {
@@ -69,7 +143,7 @@ impl FeedState {
         entry: &Entry,
         now: UnixSeconds,
     ) -> Result<Verdict, Refusal> {
-        let head = self.head.map_or(0, |(seq, _)| seq);
+        let head = self.head_seq();
         let seen_before = entry.seq <= head;
         if seen_before && self.is_known(entry.seq, item.envelope.hash()) {
             return Ok(Verdict::Known);
@@ -79,21 +153,20 @@ impl FeedState {
             return Err(Refusal::FutureDated(ahead));
         }
         let doc = publisher.doc();
-        if entry.epoch != doc.epoch {
-            return Err(Refusal::WrongEpoch { got: entry.epoch, want: doc.epoch });
-        }
         let verified = item.envelope.verify::<Entry>(charter.fleet(), &keys_for(doc, entry), 1)?;
-        self.check_scope(charter, doc, item, entry)?;
         if seen_before {
-            return Err(match self.hashes.get(&entry.seq) {
-                Some(_) => Refusal::Equivocation(entry.seq),
-                None => Refusal::Replay { seq: entry.seq, head },
-            });
+            return match self.hashes.get(&entry.seq) {
+                // What an epoch that has ended is worth, its publisher's root has said.
+                Some(_) if entry.epoch == doc.epoch => Ok(Verdict::Rival { at: entry.position() }),
+                Some(_) => Err(Refusal::Equivocation(entry.seq)),
+                None => Err(Refusal::Replay { seq: entry.seq, head }),
+            };
         }
+        self.check_scope(charter, doc, item, entry)?;
         if entry.seq > head.saturating_add(1) {
             return Ok(Verdict::Pending { missing: Some(item.log) });
         }
-        if entry.prev != self.head.map(|(_, hash)| hash) {
+        if entry.prev != self.last_hash() {
             return Err(Refusal::BrokenChain(entry.seq));
         }
         self.check_rollback(entry)?;
@@ -154,17 +227,9 @@ impl FeedState {
         }
     }
 
-    fn live_after(&self, entry: &Entry) -> BTreeMap<(PackageName, Arch, u64), LiveRelease> {
+    fn live_after(&self, entry: &Entry) -> Live {
         let mut live = self.live.clone();
-        match &entry.kind {
-            Kind::Release(r) => {
-                let value = LiveRelease { seq: entry.seq, hash: r.hash() };
-                live.insert((r.package.clone(), r.arch.clone(), r.release), value);
-            }
-            Kind::Recall(Recall { package, releases, .. }) => {
-                live.retain(|(p, _, n), _| p != package || !releases.contains(n));
-            }
-        }
+        change(&mut live, entry);
         live
     }
 
@@ -172,7 +237,7 @@ impl FeedState {
         if let Kind::Release(r) = &entry.kind {
             self.counters.insert((r.package.clone(), r.arch.clone()), r.release);
             let what = (r.package.clone(), r.arch.clone(), r.version.clone(), r.tree);
-            self.versions.insert(entry.seq, what);
+            self.versions.insert(entry.position(), what);
             if self.versions.len() > VERSIONS_MAX {
                 self.versions.pop_first();
             }
@@ -185,9 +250,23 @@ impl FeedState {
     }
 }
 
+/// What an entry does to the live releases.
+fn change(live: &mut Live, entry: &Entry) {
+    match &entry.kind {
+        Kind::Release(r) => {
+            let value = LiveRelease { seq: entry.seq, hash: r.hash() };
+            live.insert((r.package.clone(), r.arch.clone(), r.release), value);
+        }
+        Kind::Recall(Recall { package, releases, .. }) => {
+            live.retain(|(p, _, n), _| p != package || !releases.contains(n));
+        }
+    }
+}
+
 /// Was the key in use when this was signed?
-fn usable(key: &ReleaseKey, entry: &Entry) -> bool {
-    entry.signed_at < key.not_after && key.valid_through_seq.is_none_or(|last| entry.seq <= last)
+pub(super) fn usable(key: &ReleaseKey, entry: &Entry) -> bool {
+    let last = key.valid_through;
+    entry.signed_at < key.not_after && last.is_none_or(|last| entry.position() <= last)
 }
 
 fn keys_for(doc: &PublisherDoc, entry: &Entry) -> Vec<PublicKey> {

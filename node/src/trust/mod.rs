@@ -9,7 +9,13 @@
 
 mod admission;
 mod charter;
+mod epoch;
+#[cfg(test)]
+mod epoch_tests;
 mod feed;
+mod fork;
+#[cfg(test)]
+mod fork_tests;
 mod policy;
 mod refusal;
 #[cfg(test)]
@@ -17,7 +23,9 @@ pub(crate) mod tests;
 
 pub use admission::{AdmissionError, CheckedPeer};
 pub use charter::{Charter, GroupState, PublisherState};
+pub use epoch::Turn;
 pub use feed::{FeedState, LiveRelease};
+pub use fork::Freeze;
 pub use policy::{Decision, Effect, Rule, RuleError, Subject, decide};
 pub use refusal::Refusal;
 
@@ -25,8 +33,8 @@ use std::collections::BTreeMap;
 
 use stork_wire::charter::UnixSeconds;
 use stork_wire::feed::Entry;
-use stork_wire::ids::{FleetId, ItemHash, LogId, PublisherId};
-use stork_wire::item::{Head, Item, ItemKind};
+use stork_wire::ids::{FleetId, ItemHash, LogId, Position, PublisherId};
+use stork_wire::item::{Cut, Head, Item, ItemKind};
 use stork_wire::limits::LOGS_MAX;
 
 /// Items that wait for one that comes before them, in all. A dropped one comes again by sync.
@@ -52,6 +60,19 @@ pub enum Fact {
     Charter(ItemKind),
     /// A feed has a new entry.
     Entry(Box<Accepted<Entry>>),
+    /// A feed is frozen by a proof, or goes on in a new epoch by a document.
+    Turn(Box<Turn>),
+}
+
+impl Fact {
+    /// What the journal must drop together with the item that says this.
+    #[must_use]
+    pub fn cuts(&self) -> &[Cut] {
+        match self {
+            Self::Turn(turn) => &turn.cuts,
+            Self::Charter(_) | Self::Entry(_) => &[],
+        }
+    }
 }
 
 /// The judgement on one item.
@@ -71,6 +92,12 @@ pub enum Verdict {
         /// The log of which items are missing; `None` where it is not known which.
         missing: Option<LogId>,
     },
+    /// It is a second entry with the number of one that was accepted, signed by a key that may:
+    /// the two are a [`stork_wire::proof::Proof`]. Nothing has changed yet.
+    Rival {
+        /// The number.
+        at: Position,
+    },
     /// It is refused, and nothing has changed.
     Refused(Refusal),
 }
@@ -81,13 +108,23 @@ pub struct Trust {
     charter: Charter,
     feeds: BTreeMap<PublisherId, FeedState>,
     pending: BTreeMap<(LogId, u64), Item>,
+    /// Of each frozen feed the proof with the lowest number, in the feed's open epoch.
+    proofs: BTreeMap<PublisherId, fork::Held>,
+    /// Logs of epochs that began since [`Trust::take_ready`] was asked last.
+    begun: Vec<LogId>,
 }
 
 impl Trust {
     /// Knows only the fleet's id: the first root document must hash to it.
     #[must_use]
     pub const fn new(fleet: FleetId) -> Self {
-        Self { charter: Charter::new(fleet), feeds: BTreeMap::new(), pending: BTreeMap::new() }
+        Self {
+            charter: Charter::new(fleet),
+            feeds: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            proofs: BTreeMap::new(),
+            begun: Vec::new(),
+        }
     }
 
     /// The fleet.
@@ -121,8 +158,9 @@ impl Trust {
         let verdict = match item.kind {
             ItemKind::Root => self.charter.judge_root(item, now),
             ItemKind::Group => self.charter.judge_group(item, now),
-            ItemKind::Publisher => self.charter.judge_publisher(item, now),
+            ItemKind::Publisher => self.judge_publisher(item, now),
             ItemKind::Entry => self.judge_entry(item, now),
+            ItemKind::Proof => self.judge_proof(item),
         };
         let verdict = match verdict {
             Ok(v) => v,
@@ -134,13 +172,13 @@ impl Trust {
         verdict
     }
 
-    /// Takes a waiting item whose turn may have come. Call after each accepted item until `None`.
+    /// Takes waiting items whose turn may have come: the next one of this log, and the first one of
+    /// an epoch that has begun. Call after each accepted item until there is none.
     pub fn take_ready(&mut self, after: LogId, seq: u64) -> Vec<Item> {
-        let mut out = Vec::new();
-        if let Some(next) = self.pending.remove(&(after, seq.saturating_add(1))) {
-            out.push(next);
-        }
-        out
+        let first = core::mem::take(&mut self.begun).into_iter().map(|log| (log, 1));
+        let keys: Vec<(LogId, u64)> =
+            core::iter::once((after, seq.saturating_add(1))).chain(first).collect();
+        keys.iter().filter_map(|key| self.pending.remove(key)).collect()
     }
 
     /// Takes everything that waits, to be judged again after a charter document was accepted.
@@ -157,21 +195,37 @@ impl Trust {
 
     fn judge_entry(&mut self, item: &Item, now: UnixSeconds) -> Result<Verdict, Refusal> {
         let entry: Entry = item.envelope.claimed().map_err(Refusal::from)?;
-        if item.log != LogId::feed(entry.publisher) || item.seq != entry.seq {
+        let id = entry.publisher;
+        if item.log != LogId::feed_epoch(id, entry.epoch) || item.seq != entry.seq {
             return Err(Refusal::WrongLog);
         }
-        let Some(publisher) = self.charter.publisher(entry.publisher) else {
+        let Some(publisher) = self.charter.publisher(id) else {
             // Not known yet, or never: it waits for a document, and is dropped when room is short.
             return Ok(Verdict::Pending { missing: None });
         };
         if entry.document > publisher.doc().number {
-            return Ok(Verdict::Pending { missing: Some(LogId::publisher(entry.publisher)) });
+            return Ok(Verdict::Pending { missing: Some(LogId::publisher(id)) });
         }
-        if self.feeds.len() >= LOGS_MAX && !self.feeds.contains_key(&entry.publisher) {
+        if self.feeds.len() >= LOGS_MAX && !self.feeds.contains_key(&id) {
             return Err(Refusal::TooMany);
         }
-        let feed = self.feeds.entry(entry.publisher).or_default();
-        feed.judge(&self.charter, publisher, item, &entry, now)
+        let feed = self.feeds.entry(id).or_default();
+        if feed.rewinds > 0 {
+            return Ok(Verdict::Pending { missing: None });
+        }
+        let path = publisher.path();
+        feed.advance(&path);
+        if let Some(missing) = feed.check_place(&path, publisher, item, &entry)? {
+            return Ok(missing);
+        }
+        let known = feed.knows(&entry, item.envelope.hash());
+        let frozen = self.proofs.get(&id).map(|h| h.freeze);
+        if let Some(freeze) = frozen.filter(|f| !known && f.at <= entry.position()) {
+            return Err(Refusal::Frozen(freeze));
+        }
+        let verdict = feed.judge(&self.charter, publisher, item, &entry, now)?;
+        self.begun.extend(feed.advance(&path).map(|e| LogId::feed_epoch(id, e)));
+        Ok(verdict)
     }
 
     /// All heads, for the overlay.
@@ -179,10 +233,11 @@ impl Trust {
     pub fn heads(&self) -> Vec<Head> {
         let mut heads = self.charter.heads();
         for (publisher, feed) in &self.feeds {
-            if let Some((seq, hash)) = feed.head() {
-                heads.push(Head::of(LogId::feed(*publisher), seq, hash));
-            }
+            let log = |epoch| LogId::feed_epoch(*publisher, epoch);
+            heads.extend(feed.closed().iter().map(|s| Head::of(log(s.at.epoch), s.at.seq, s.hash)));
+            heads.extend(feed.head().map(|(seq, hash)| Head::of(log(feed.epoch), seq, hash)));
         }
+        heads.extend(self.proofs.values().map(fork::Held::head));
         heads
     }
 }

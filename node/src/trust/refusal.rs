@@ -1,6 +1,9 @@
 //! Why an item is refused: one word for each attack, for counters, logs and people.
 
+use stork_wire::ids::Position;
 use stork_wire::sign::VerifyError;
+
+use super::Freeze;
 
 /// Why an item is refused. Nothing has changed, and nothing is passed on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -37,7 +40,21 @@ pub enum Refusal {
     /// The predecessor named is not the one that is known.
     #[error("item {0} does not follow the item before it")]
     BrokenChain(u64),
-    /// Another epoch than the publisher document's.
+    /// An entry that lies behind a fork (attack A21).
+    #[error("{0}")]
+    Frozen(Freeze),
+    /// An entry of an epoch that has ended before it.
+    #[error("epoch {} has ended before number {}", .0.epoch, .0.seq)]
+    Closed(Position),
+    /// A document takes the epoch back (attack A3).
+    #[error("epoch {got} is lower than {have}")]
+    Rollback {
+        /// Offered.
+        got: u32,
+        /// In force.
+        have: u32,
+    },
+    /// Another epoch than the publisher document's, or none that may follow it.
     #[error("epoch {got}, the publisher document says {want}")]
     WrongEpoch {
         /// Offered.
@@ -94,6 +111,9 @@ impl Refusal {
             Self::Replay { .. } => "replay",
             Self::Equivocation(_) => "equivocation",
             Self::BrokenChain(_) => "broken_chain",
+            Self::Frozen(_) => "frozen",
+            Self::Closed(_) => "closed_epoch",
+            Self::Rollback { .. } => "rollback",
             Self::WrongEpoch { .. } => "wrong_epoch",
             Self::FutureDated(_) => "future_dated",
             Self::ViewRootMismatch => "view_root_mismatch",

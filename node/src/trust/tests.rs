@@ -15,7 +15,7 @@ use super::{Refusal, Trust, Verdict};
 
 pub(crate) const NOW: u64 = 1_800_000_000;
 
-fn key(n: u8) -> SecretKey {
+pub(super) fn key(n: u8) -> SecretKey {
     SecretKey::from_seed(&[n; 32])
 }
 
@@ -28,7 +28,7 @@ pub(crate) struct Fixture {
     pub(crate) release_key: SecretKey,
 }
 
-fn item<T: Body>(
+pub(super) fn item<T: Body>(
     kind: ItemKind,
     log: LogId,
     seq: u64,
@@ -55,7 +55,6 @@ impl Fixture {
                 role: Role::single(key(3).public()),
             }]),
         };
-        let fleet = root.fleet_id();
         let publisher_doc = PublisherDoc {
             version: 1,
             number: 1,
@@ -64,16 +63,27 @@ impl Fixture {
             issued: NOW - 100,
             expires: NOW + 1_000_000,
             root: Role::single(key(4).public()),
-            epoch: 0,
+            epoch: 1,
+            survivor: None,
             release_keys: List::truncated([ReleaseKey {
                 key: key(5).public(),
                 packages: List::truncated(["hello*".parse().unwrap()]),
                 not_after: NOW + 1_000_000,
-                valid_through_seq: None,
+                valid_through: None,
             }]),
             beacon_keys: List::empty(),
             homes: List::empty(),
         };
+        Self::of(&root, &publisher_doc)
+    }
+
+    /// The same fleet with another publisher document.
+    pub(crate) fn with_publisher(&self, doc: &PublisherDoc) -> Self {
+        Self::of(&self.documents[0].envelope.claimed().unwrap(), doc)
+    }
+
+    fn of(root: &RootDoc, publisher_doc: &PublisherDoc) -> Self {
+        let fleet = root.fleet_id();
         let publisher = publisher_doc.publisher_id();
         let group_doc = GroupDoc {
             version: 1,
@@ -93,13 +103,13 @@ impl Fixture {
         };
         let group = group_doc.group_id();
         let documents = vec![
-            item(ItemKind::Root, LogId::root(fleet), 1, &root, fleet, &key(1)),
+            item(ItemKind::Root, LogId::root(fleet), 1, root, fleet, &key(1)),
             item(ItemKind::Group, LogId::group(group), 1, &group_doc, fleet, &key(3)),
             item(
                 ItemKind::Publisher,
                 LogId::publisher(publisher),
                 1,
-                &publisher_doc,
+                publisher_doc,
                 fleet,
                 &key(4),
             ),
@@ -151,7 +161,7 @@ impl Fixture {
         Entry {
             version: 1,
             publisher: self.publisher,
-            epoch: 0,
+            epoch: 1,
             seq,
             prev,
             document: 1,
@@ -181,7 +191,7 @@ impl Fixture {
     }
 }
 
-fn refused(v: Verdict) -> Refusal {
+pub(super) fn refused(v: Verdict) -> Refusal {
     match v {
         Verdict::Refused(r) => r,
         other => panic!("not refused: {other:?}"),
@@ -285,21 +295,6 @@ fn a_forged_signature() {
     let r = refused(t.judge(&i, NOW));
     assert_eq!(r, Refusal::BadSignature);
     assert!(r.blames_sender());
-}
-
-/// T013, T020: below the head a second body with a valid signature is an equivocation.
-#[test]
-fn t020_two_entries_with_one_number() {
-    let f = Fixture::new();
-    let mut t = f.trust();
-    let feed = f.feed(2);
-    for i in &feed {
-        t.judge(i, NOW);
-    }
-    let twin = f.entry(1, None, &[], f.release("hello", "1.0-evil", 1));
-    let r = refused(t.judge(&f.item(&twin, &f.release_key), NOW));
-    assert_eq!(r, Refusal::Equivocation(1));
-    assert_eq!(t.feed(f.publisher).unwrap().head().unwrap().0, 2);
 }
 
 /// A8 and the chain: a wrong predecessor, a wrong view root, a counter that does not rise.

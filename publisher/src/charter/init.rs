@@ -137,7 +137,7 @@ fn publisher_doc(
         key: release,
         packages: patterns(&options.packages)?,
         not_after: life.expires,
-        valid_through_seq: None,
+        valid_through: None,
     };
     Ok(PublisherDoc {
         version: BODY_VERSION,
@@ -148,6 +148,7 @@ fn publisher_doc(
         expires: life.expires,
         root: Role::single(root),
         epoch: 1,
+        survivor: None,
         release_keys: List::new(vec![key])?,
         beacon_keys: List::empty(),
         homes: List::new(sorted(&options.homes))?,

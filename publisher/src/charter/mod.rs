@@ -1,11 +1,13 @@
 //! The charter as a publisher sees it: documents read from a bundle, with every signature and chain
 //! checked before anything is pushed in their name.
 
+mod epoch;
 mod init;
 mod profile;
 #[cfg(test)]
 mod tests;
 
+pub use epoch::{EpochOptions, new_epoch};
 pub use init::{InitOptions, Initialised, init};
 pub use profile::{BUNDLE_FILE, GroupName, PROFILE_FILE, Profile, open, read_file};
 

@@ -91,3 +91,44 @@ fn groups_need_their_authority() {
         Err(CharterError::Document { kind: "group", number: 1, .. })
     ));
 }
+
+/// A new epoch is the next document of the chain. An old release key stays for what it signed, a
+/// new one may what it could; and only the publisher's root key can do it.
+#[test]
+fn a_new_epoch() {
+    let dir = TempDir::new().unwrap();
+    let options = options(&dir);
+    let made = init(&options, 1_000).unwrap();
+    let hash = ItemHash([7; 32]);
+    let new_key = dir.path().join("new");
+    crate::keys::write_key(&new_key, &crate::keys::generate().unwrap(), "new", None).unwrap();
+    let mut epoch = EpochOptions {
+        dir: options.dir.clone(),
+        after: Some((41, hash)),
+        of_epoch: None,
+        key: Some(options.dir.join("keys/authority").to_str().unwrap().to_owned()),
+        passphrase: Passphrase::None,
+        release_key: Some(dir.path().join("new.pub")),
+        valid_days: 10,
+    };
+    assert!(new_epoch(&epoch, 2_000).is_err(), "by another key");
+    assert_eq!(read_file(&options.dir).unwrap().items, made.charter.items);
+    epoch.key = None;
+    let (_, doc) = new_epoch(&epoch, 2_000).unwrap();
+    let (charter, profile) = open(&options.dir).unwrap();
+    assert_eq!(charter.publishers[&profile.publisher], doc);
+    assert_eq!((doc.number, doc.epoch, charter.items.len()), (2, 2, 5));
+    let at = stork_wire::ids::Position { epoch: 1, seq: 41 };
+    assert_eq!(doc.survivor, Some(stork_wire::charter::Survivor { at, hash }));
+    let mut ends: Vec<_> = doc.release_keys.iter().map(|k| k.valid_through).collect();
+    ends.sort();
+    assert_eq!(ends, [None, Some(at)]);
+    let names = |k: &stork_wire::charter::ReleaseKey| k.packages.clone();
+    assert_eq!(names(&doc.release_keys[0]), names(&doc.release_keys[1]));
+    // From nothing, and back in an epoch before the last.
+    epoch = EpochOptions { after: None, release_key: None, ..epoch };
+    assert_eq!(new_epoch(&epoch, 3_000).unwrap().1.survivor, None);
+    epoch = EpochOptions { after: Some((3, hash)), of_epoch: Some(1), ..epoch };
+    let doc = new_epoch(&epoch, 4_000).unwrap().1;
+    assert_eq!((doc.epoch, doc.survivor.unwrap().at.epoch), (4, 1));
+}

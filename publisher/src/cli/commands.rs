@@ -9,8 +9,8 @@ use stork_wire::ids::PublicKey;
 use stork_wire::manifest::{Manifest, Variant};
 
 use super::run::Failure;
-use super::{InitArgs, InspectArgs, NewPassphrase, PackArgs, PushArgs, VerifyArgs};
-use crate::charter::{self, Charter, InitOptions};
+use super::{EpochArgs, InitArgs, InspectArgs, NewPassphrase, PackArgs, PushArgs, VerifyArgs};
+use crate::charter::{self, Charter, EpochOptions, InitOptions};
 use crate::keys::{self, Passphrase};
 use crate::pack::{self, Base, Packed};
 use crate::progress::Progress;
@@ -117,6 +117,49 @@ pub(super) fn charter_init(args: InitArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+pub(super) fn charter_new_epoch(args: EpochArgs) -> Result<(), Failure> {
+    let after = args.after.filter(|_| !args.from_nothing).zip(args.hash);
+    let options = EpochOptions {
+        dir: args.charter,
+        after,
+        of_epoch: args.of_epoch,
+        key: args.key,
+        passphrase: args.passphrase_file.map_or(Passphrase::Ask, Passphrase::File),
+        release_key: args.release_key,
+        valid_days: args.valid_days,
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let (charter, doc) = charter::new_epoch(&options, now)?;
+    if !args.to.is_empty() {
+        let publisher = charter::open(&options.dir)?.1.publisher;
+        runtime()?.block_on(push::send_documents(&args.to, &charter, publisher))?;
+    }
+    if args.json {
+        return print_json(&json!({
+            "schema": "stork.charter-new-epoch/v1",
+            "document": doc.number, "epoch": doc.epoch, "survivor": doc.survivor,
+            "bundle": options.dir.join(charter::BUNDLE_FILE),
+        }));
+    }
+    let place = doc.survivor.map_or_else(|| "nothing".to_owned(), |s| s.at.to_string());
+    out::result(&format!("document {}: epoch {} begins after {place}", doc.number, doc.epoch));
+    if args.to.is_empty() {
+        out::chat("Every push brings it to the node that is pushed to, and that to the fleet.");
+    }
+    if options.release_key.is_some() {
+        out::chat("Push with the new release key by --key, or name it in publisher.toml.");
+    }
+    Ok(())
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::new(e, "this host is out of threads or files"))
+}
+
 pub(super) fn charter_show(path: &Path, json: bool) -> Result<(), Failure> {
     let charter = charter::read_file(path)?;
     if json {
@@ -150,7 +193,8 @@ fn charter_lines(charter: &Charter) -> Vec<String> {
     }
     for (id, doc) in &charter.publishers {
         lines.push(format!("publisher  {} {id}", doc.name));
-        lines.push(format!("  document {}, expires {}", doc.number, out::day(doc.expires)));
+        let (number, epoch, day) = (doc.number, doc.epoch, out::day(doc.expires));
+        lines.push(format!("  document {number}, epoch {epoch}, expires {day}"));
         for key in &doc.release_keys {
             let names: Vec<&str> = key.packages.iter().map(|p| p.as_str()).collect();
             let key = keys::fingerprint(&key.key);
@@ -287,12 +331,7 @@ pub(super) fn push(args: PushArgs) -> Result<(), Failure> {
         allow_lower: args.allow_lower,
         dry_run: args.dry_run,
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(|e| Failure::new(e, "this host is out of threads or files"))?;
-    let report = runtime.block_on(push::push(&options, &Progress::for_stderr()))?;
+    let report = runtime()?.block_on(push::push(&options, &Progress::for_stderr()))?;
     if args.json {
         return print_json(&report);
     }

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use stork_wire::feed::Urgency;
-use stork_wire::ids::NodeId;
+use stork_wire::ids::{ItemHash, NodeId};
 use stork_wire::text::{Arch, GroupName, Label, PackageName, Pattern, Version};
 
 use crate::push::Target;
@@ -116,6 +116,15 @@ enum CharterCommand {
   stork-publish charter init --dir ~/stork --fleet acme --group web --group db \\
       --publisher ops --no-passphrase")]
     Init(InitArgs),
+    /// Begin a new epoch of the feed after the last entry that stands: after a fork or a stolen key
+    #[command(after_help = "Examples:
+  stork-publish charter new-epoch --charter ~/stork --after 41 --hash HASH --to NODEID@host:7749
+  stork-publish charter new-epoch --charter ~/stork --after 41 --hash HASH \\
+      --release-key new.pub
+
+`stork status --json` of any host lists under `frozen` where a feed stands, and both entries of the
+fork: one of these may stand as well.")]
+    NewEpoch(EpochArgs),
     /// Show a charter, with every signature checked
     Show {
         /// A publisher's directory or a charter bundle
@@ -155,6 +164,45 @@ struct InitArgs {
     release_key: Option<PathBuf>,
     #[command(flatten)]
     passphrase: NewPassphrase,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct EpochArgs {
+    /// The publisher's directory, as `charter init` made it
+    #[arg(long, value_name = "DIR", env = "STORK_CHARTER")]
+    charter: PathBuf,
+    /// The number of the last entry that stands
+    #[arg(long, value_name = "SEQ", requires = "hash", required_unless_present = "from_nothing",
+        value_parser = clap::value_parser!(u64).range(1..))]
+    after: Option<u64>,
+    /// The hash of that entry
+    #[arg(long, requires = "after")]
+    hash: Option<ItemHash>,
+    /// No entry stands: every release is withdrawn
+    #[arg(long, conflicts_with = "after")]
+    from_nothing: bool,
+    /// The epoch of that entry; default: the one in force
+    #[arg(long, value_name = "EPOCH")]
+    of_epoch: Option<u32>,
+    /// The publisher's root key; default: keys/publisher in the directory
+    #[arg(long)]
+    key: Option<String>,
+    /// Take the key's passphrase from the first line of a file
+    #[arg(long, value_name = "FILE", env = "STORK_PASSPHRASE_FILE")]
+    passphrase_file: Option<PathBuf>,
+    /// A new release key; those in use sign nothing more
+    #[arg(long, value_name = "FILE.pub")]
+    release_key: Option<PathBuf>,
+    /// Days until the document must have been renewed
+    #[arg(long, value_name = "N", default_value_t = 365,
+        value_parser = clap::value_parser!(u32).range(1..=3650))]
+    valid_days: u32,
+    /// Give the document to this node at once; otherwise the next push brings it
+    #[arg(long, value_name = "TARGET")]
+    to: Vec<Target>,
     /// Print JSON
     #[arg(long)]
     json: bool,

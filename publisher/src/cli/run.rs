@@ -72,6 +72,7 @@ fn run(command: Command) -> Result<(), Failure> {
         }
         Command::Key(KeyCommand::Show { file, json }) => commands::key_show(&file, json),
         Command::Charter(CharterCommand::Init(args)) => commands::charter_init(args),
+        Command::Charter(CharterCommand::NewEpoch(args)) => commands::charter_new_epoch(args),
         Command::Charter(CharterCommand::Show { path, json }) => {
             commands::charter_show(&path, json)
         }

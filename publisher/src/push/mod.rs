@@ -28,7 +28,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use stork_wire::charter::{PublisherDoc, UnixSeconds};
 use stork_wire::feed::{Release, Urgency};
 use stork_wire::frame::Refusal;
-use stork_wire::ids::{GroupId, NodeId};
+use stork_wire::ids::{GroupId, LogId, NodeId, PublisherId};
 
 use crate::charter::{Charter, Profile};
 use crate::feed::{Announcement, Author, Published, Standing, next_entry};
@@ -164,6 +164,20 @@ pub async fn push(options: &PushOptions, progress: &Progress) -> Result<PushRepo
     let report = plan.run(names).await;
     progress.done();
     report
+}
+
+/// Hands the documents of a log to nodes, which need no other proof than the documents themselves.
+pub async fn send_documents(
+    to: &[Target],
+    charter: &Charter,
+    publisher: PublisherId,
+) -> Result<(), PushError> {
+    let missing = || PushError::Usage("the charter lacks this publisher".into());
+    let doc = charter.publishers.get(&publisher).ok_or_else(missing)?;
+    for place in places(to, doc)? {
+        session::documents_only(&place, charter, LogId::publisher(publisher)).await?;
+    }
+    Ok(())
 }
 
 impl Plan<'_> {

@@ -13,7 +13,7 @@ pub use host::{HostCert, JoinToken, PeerRecord, PushCert, TokenError};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{List, encode};
-use crate::ids::{FleetId, GroupId, ItemHash, NodeId, PublicKey, PublisherId};
+use crate::ids::{FleetId, GroupId, ItemHash, NodeId, Position, PublicKey, PublisherId};
 use crate::limits::DOC_LEN_MAX;
 use crate::sign::{Body, is_sound};
 use crate::text::{GroupName, Label, Pattern};
@@ -203,8 +203,17 @@ pub struct ReleaseKey {
     pub packages: List<Pattern, 64>,
     /// No entry signed at or after this time is accepted.
     pub not_after: UnixSeconds,
-    /// The last sequence number that this key may sign; `None` while it is in use.
-    pub valid_through_seq: Option<u64>,
+    /// The last entry that this key may sign; `None` while it is in use.
+    pub valid_through: Option<Position>,
+}
+
+/// An entry after which a later epoch begins: whatever else follows it is void.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Survivor {
+    /// Its place; an earlier epoch's.
+    pub at: Position,
+    /// The hash of its body.
+    pub hash: ItemHash,
 }
 
 /// A publisher's document: the keys of its feed.
@@ -224,8 +233,10 @@ pub struct PublisherDoc {
     pub expires: UnixSeconds,
     /// Who signs the next document.
     pub root: Role,
-    /// The feed's epoch.
+    /// The feed's epoch: 1 in the first document, and raised by one to begin anew after a fork.
     pub epoch: u32,
+    /// The last entry of earlier epochs that stands; `None`: none of them does.
+    pub survivor: Option<Survivor>,
     /// Keys that sign entries.
     pub release_keys: List<ReleaseKey, 16>,
     /// Keys that sign beacons.
@@ -242,6 +253,15 @@ impl Body for PublisherDoc {
         check_head(self.version, self.issued, self.expires)?;
         check_chain(self.number, self.prev)?;
         self.root.check("root")?;
+        if self.epoch == 0 || (self.number == 1 && self.epoch != 1) {
+            return Err("the first document begins epoch 1".into());
+        }
+        if self.survivor.is_some_and(|s| s.at.epoch >= self.epoch || s.at.epoch == 0) {
+            return Err("an epoch begins after an entry of an earlier one".into());
+        }
+        if self.survivor.is_some_and(|s| s.at.seq == 0) {
+            return Err("entries are numbered from 1".into());
+        }
         let keys: Vec<_> = self.release_keys.iter().map(|k| k.key).collect();
         check_sorted(&keys, "release keys")?;
         match keys.iter().chain(self.beacon_keys.iter()).find(|k| !is_sound(k)) {

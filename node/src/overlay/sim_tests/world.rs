@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use stork_wire::codec::List;
 use stork_wire::frame::{LinkClass, OverlayFrame, PeerHint};
-use stork_wire::ids::{ItemHash, LogId, NodeId};
+use stork_wire::ids::{LogId, NodeId};
 use stork_wire::item::{Head, Item};
 use stork_wire::limits::ITEMS_PER_FRAME_MAX;
 use stork_wire::tick::Tick;
@@ -154,9 +154,8 @@ impl World {
         host.overlay = Overlay::new(self.config, host.peer.node, host.peer.site.clone(), seed);
         let peer = Arc::clone(&host.peer);
         let heads = host.logs.iter().filter(|(_, v)| !v.is_empty());
-        let heads = heads
-            .map(|(l, v)| Head::of(*l, v.len() as u64, v[v.len() - 1].envelope.hash()))
-            .collect();
+        let heads =
+            heads.map(|(l, v)| Head::of(*l, v.len() as u64, v[v.len() - 1].hash())).collect();
         self.records.insert(record_key(&peer.hint), Arc::clone(&peer));
         self.input(i, Input::Heads(heads));
         self.input(i, Input::Local(peer));
@@ -176,11 +175,10 @@ impl World {
         seq
     }
 
-    fn commit(&mut self, i: usize, item: Item, source: Option<NodeId>) {
-        let (log, seq, hash, item) = (item.log, item.seq, item.envelope.hash(), Arc::new(item));
+    pub(super) fn commit(&mut self, i: usize, item: Item, source: Option<NodeId>) {
+        let (log, seq, hash, item) = (item.log, item.seq, item.hash(), Arc::new(item));
         self.hosts[i].logs.entry(log).or_default().push(Arc::clone(&item));
         self.measured.last_commit = self.now;
-        let hash = ItemHash(hash.0);
         self.input(i, Input::Committed { log, seq, hash, item, source });
     }
 
@@ -281,6 +279,9 @@ impl World {
     }
 
     fn judge(&mut self, i: usize, from: NodeId, item: Item) {
+        if self.judge_fork(i, from, &item) {
+            return;
+        }
         let (log, seq) = (item.log, item.seq);
         let have = self.hosts[i].logs.get(&log).map_or(0, Vec::len) as u64;
         let why = if item != make_item(log, seq) {
@@ -351,8 +352,8 @@ impl World {
                 }
             }
             Action::Deliver { from, item, hop, .. } => {
-                let have = self.hosts[i].logs.get(&item.log).map_or(0, Vec::len) as u64;
-                assert!(item.seq > have, "delivered twice, seed {}", self.seed);
+                let mut known = self.hosts[i].logs.get(&item.log).into_iter().flatten();
+                assert!(!known.any(|k| **k == item), "delivered twice, seed {}", self.seed);
                 self.measured.hop = self.measured.hop.max(hop);
                 self.push(1, i, Ev::Judge { from, item });
             }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use stork_wire::codec::{Blob, List};
 use stork_wire::frame::ItemRange;
 use stork_wire::ids::{ItemHash, LogId};
-use stork_wire::item::{Item, ItemKind};
+use stork_wire::item::{Cut, Item, ItemKind};
 use stork_wire::manifest::Variant;
 use stork_wire::sign::Envelope;
 
@@ -16,7 +16,7 @@ use crate::store::{Health, JournalItem, Store, StoreError, StoreOptions, UnpackE
 fn item(log: u8, seq: u64, body: &[u8]) -> JournalItem {
     let envelope = Envelope { body: Blob::new(body.to_vec()).unwrap(), signatures: List::empty() };
     let item = Item { kind: ItemKind::Entry, log: LogId([log; 32]), seq, envelope };
-    JournalItem { item, hash: ItemHash::of(body) }
+    JournalItem { item, hash: ItemHash::of(body), cuts: Vec::new() }
 }
 
 /// One process at a time, and after it ended the next one gets in.
@@ -271,4 +271,47 @@ fn a_full_disk_can_be_freed() {
     assert_eq!((report.objects, report.packs), (1, 1));
     assert_eq!(store.health(), Health::Good);
     store.put_state("a", b"b").unwrap();
+}
+
+/// What a proof or a new epoch makes void goes in the transaction that stores it: rows, head, and
+/// where they must still be known by name, a copy aside. It is so after a restart.
+#[test]
+fn t020_void_items_go_with_what_says_so() {
+    let (folder, store) = store();
+    let all: Vec<_> = (1..=5).map(|seq| item(1, seq, &seq.to_be_bytes())).collect();
+    store.commit_items(&all).unwrap();
+    let log = LogId([1; 32]);
+    let seqs =
+        |s: &Store| -> Vec<u64> { s.log_items(log).unwrap().iter().map(|i| i.seq).collect() };
+    let head = |s: &Store| s.heads().unwrap().iter().find(|h| h.log == log).map(|h| h.seq);
+    let cut = |after, last, keep| vec![Cut { log, after, last, keep }];
+    let mut proof = item(2, 1, b"proof");
+    proof.cuts = cut(3, None, true);
+    // In one batch with an item that it makes void, and refused as a whole with a bad one.
+    let bad = item(1, 1, b"another");
+    let batch = [item(1, 6, b"six"), proof, bad];
+    assert!(store.commit_items(&batch).is_err());
+    assert_eq!((seqs(&store).len(), head(&store)), (5, Some(5)));
+    store.commit_items(&batch[..2]).unwrap();
+    assert_eq!((seqs(&store), head(&store)), (vec![1, 2, 3], Some(3)));
+    let path = folder.path().join("stork");
+    drop(store);
+    let (store, _) = Store::open(&path, options()).unwrap();
+    assert_eq!((seqs(&store), head(&store)), (vec![1, 2, 3], Some(3)));
+    let aside: Vec<u64> = store.items_aside().unwrap().iter().map(|i| i.seq).collect();
+    assert_eq!(aside, [4, 5, 6]);
+    // The log goes on with other items, and an entry that is not what must stand goes as well.
+    store.commit_items(&[item(1, 4, b"other four")]).unwrap();
+    let mut doc = item(3, 1, b"doc");
+    doc.cuts = cut(3, Some(all[2].hash), false);
+    store.commit_items(&[doc]).unwrap();
+    assert_eq!((seqs(&store), head(&store)), (vec![1, 2, 3], Some(3)));
+    let mut doc = item(3, 2, b"doc 2");
+    doc.cuts = cut(3, Some(ItemHash([9; 32])), false);
+    store.commit_items(&[doc]).unwrap();
+    assert_eq!((seqs(&store), head(&store)), (vec![1, 2], Some(2)));
+    let mut doc = item(3, 3, b"doc 3");
+    doc.cuts = cut(0, None, false);
+    store.commit_items(&[doc]).unwrap();
+    assert_eq!((seqs(&store), head(&store), store.items_aside().unwrap().len()), (vec![], None, 3));
 }

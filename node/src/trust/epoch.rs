@@ -1,0 +1,214 @@
+//! Epochs of a feed: where each begins and ends, and how a feed goes back to where it must.
+//!
+//! The publisher's root may begin a new epoch after any entry of an earlier one. What else followed
+//! that entry is void. So a feed is a path: some entries of a first epoch, then some of a later
+//! one, until the open epoch, which is the newest. A state cannot be taken back entry by entry: it
+//! is built anew from the journal ([`Trust::replay`]), and until then the feed's entries wait.
+
+use stork_wire::charter::{PublisherDoc, ReleaseKey, Survivor, UnixSeconds};
+use stork_wire::feed::Entry;
+use stork_wire::ids::{ItemHash, LogId, Position, PublicKey, PublisherId};
+use stork_wire::item::{Cut, Item, ItemKind};
+
+use super::charter::PublisherState;
+use super::feed::usable;
+use super::{Fact, FeedState, Freeze, Refusal, Trust, Verdict};
+
+/// One epoch on a feed's path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Segment {
+    pub(super) epoch: u32,
+    /// The entry with which it ends; `None` for the open epoch.
+    pub(super) last: Option<(u64, ItemHash)>,
+}
+
+/// A feed was frozen, or goes on in a new epoch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Turn {
+    /// Whose feed.
+    pub publisher: PublisherId,
+    /// What the journal must drop in the transaction that stores the item which says so.
+    pub cuts: Vec<Cut>,
+    /// The log of a proof that is settled: the journal keeps it, but it is not told of any more.
+    pub closed: Option<LogId>,
+    /// The feed's logs in their order, to be replayed once the cuts are on disk; empty where what
+    /// stands had not changed.
+    pub logs: Vec<LogId>,
+    /// Why it is frozen; `None`: a new epoch has begun.
+    pub freeze: Option<Freeze>,
+}
+
+/// What the documents say of a publisher's epochs.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Epochs {
+    /// After which entry each epoch but the first begins.
+    starts: Vec<(u32, Option<Survivor>)>,
+    /// All release keys that a document of the open epoch named, each as the document had it. A
+    /// proof needs keys that were good once, or a later document would undo it at some hosts.
+    keys: Vec<ReleaseKey>,
+}
+
+impl Epochs {
+    /// Takes over the next document.
+    pub(super) fn note(&mut self, doc: &PublisherDoc) {
+        let open = self.starts.last().map(|(epoch, _)| *epoch);
+        if open != Some(doc.epoch) {
+            self.starts.push((doc.epoch, doc.survivor));
+            self.keys.clear();
+        }
+        for key in &doc.release_keys {
+            if !self.keys.contains(key) {
+                self.keys.push(key.clone());
+            }
+        }
+    }
+}
+
+impl PublisherState {
+    /// The feed's epochs in their order; the last one is open.
+    pub(super) fn path(&self) -> Vec<Segment> {
+        let epochs = self.epochs();
+        let mut path = vec![Segment { epoch: self.doc().epoch, last: None }];
+        // Every start lies in an earlier epoch (checked by the document), so this ends.
+        while let Some(here) = path.last()
+            && let Some((_, start)) = epochs.starts.iter().find(|(e, _)| *e == here.epoch)
+            && let Some(Survivor { at, hash }) = *start
+        {
+            path.push(Segment { epoch: at.epoch, last: Some((at.seq, hash)) });
+        }
+        path.reverse();
+        path
+    }
+
+    /// Keys that could sign this entry of the open epoch under any of its documents.
+    pub(super) fn keys_of_epoch(&self, entry: &Entry) -> Vec<PublicKey> {
+        self.epochs().keys.iter().filter(|k| usable(k, entry)).map(|k| k.key).collect()
+    }
+}
+
+/// May this document follow that one? Epochs rise by one; the start of an epoch never changes.
+pub(super) fn check_next(old: &PublisherDoc, new: &PublisherDoc) -> Result<(), Refusal> {
+    if new.epoch < old.epoch {
+        return Err(Refusal::Rollback { got: new.epoch, have: old.epoch });
+    }
+    let same = new.epoch == old.epoch && new.survivor == old.survivor;
+    if same || new.epoch == old.epoch.saturating_add(1) {
+        return Ok(());
+    }
+    Err(Refusal::WrongEpoch { got: new.epoch, want: old.epoch })
+}
+
+impl Trust {
+    pub(super) fn judge_publisher(
+        &mut self,
+        item: &Item,
+        now: UnixSeconds,
+    ) -> Result<Verdict, Refusal> {
+        let before = self.charter.publisher_of(item.log).map(|(id, p)| (id, p.doc().epoch));
+        let verdict = self.charter.judge_publisher(item, now)?;
+        let (Verdict::Accepted { hash, .. }, Some((id, epoch))) = (&verdict, before) else {
+            return Ok(verdict);
+        };
+        if self.charter.publisher(id).is_none_or(|p| p.doc().epoch == epoch) {
+            return Ok(verdict);
+        }
+        let fact = Fact::Turn(Box::new(self.begin_epoch(id)));
+        Ok(Verdict::Accepted { hash: *hash, fact })
+    }
+
+    /// A document has raised the epoch: the feed goes back to the entry that it names.
+    fn begin_epoch(&mut self, id: PublisherId) -> Turn {
+        let path = self.charter.publisher(id).map(PublisherState::path).unwrap_or_default();
+        let held = self.proofs.remove(&id);
+        let closed = held.as_ref().map(super::fork::Held::log);
+        let feed = self.feeds.entry(id).or_default();
+        let cuts: Vec<Cut> = feed
+            .beyond(&path)
+            .map(|s| {
+                let log = LogId::feed_epoch(id, s.epoch);
+                let (after, last) = s.last.map_or((0, None), |(seq, hash)| (seq, Some(hash)));
+                Cut { log, after, last, keep: false }
+            })
+            .collect();
+        // What was frozen is looked at anew in any case: what stands may be installed again.
+        let replay = !cuts.is_empty() || held.is_some();
+        feed.rewinds += u32::from(replay);
+        for Cut { log, after, .. } in &cuts {
+            self.pending.retain(|(l, seq), _| l != log || seq <= after);
+        }
+        if let Some(held) = held {
+            self.take_survivor(held.proof());
+        }
+        if !replay && let Some(feed) = self.feeds.get_mut(&id) {
+            self.begun.extend(feed.advance(&path).map(|e| LogId::feed_epoch(id, e)));
+        }
+        let logs = if replay { self.feed_logs(id) } else { Vec::new() };
+        Turn { publisher: id, cuts, closed, logs, freeze: None }
+    }
+
+    pub(super) fn feed_logs(&self, id: PublisherId) -> Vec<LogId> {
+        let path = self.charter.publisher(id).map(PublisherState::path).unwrap_or_default();
+        path.iter().map(|s| LogId::feed_epoch(id, s.epoch)).collect()
+    }
+
+    /// Builds a feed's state anew from what the journal holds of [`Turn::logs`], in order. These
+    /// entries were judged before, so that only their chain is looked at.
+    pub fn replay(&mut self, publisher: PublisherId, items: &[Item]) {
+        let Some(state) = self.charter.publisher(publisher) else { return };
+        let path = state.path();
+        let before = self.feeds.get(&publisher).map_or(0, |f| f.rewinds);
+        let mut feed = FeedState::default();
+        feed.rewinds = before.saturating_sub(1);
+        feed.advance(&path);
+        for item in items.iter().filter(|i| i.kind == ItemKind::Entry) {
+            let Ok(entry) = item.envelope.claimed::<Entry>() else { break };
+            let next = Position { epoch: feed.epoch, seq: feed.head_seq().saturating_add(1) };
+            if entry.publisher != publisher
+                || entry.position() != next
+                || entry.prev != feed.last_hash()
+            {
+                break;
+            }
+            feed.take(&entry, item.envelope.hash());
+            feed.advance(&path);
+        }
+        self.feeds.insert(publisher, feed);
+    }
+}
+
+impl FeedState {
+    /// Does it hold an entry with this number, in this epoch?
+    pub(super) fn reaches(&self, at: Position) -> bool {
+        self.epoch == at.epoch && self.head_seq() >= at.seq
+    }
+
+    /// Goes on to the next epoch of the path where this one has come to its end. Returns the epoch
+    /// that begins.
+    pub(super) fn advance(&mut self, path: &[Segment]) -> Option<u32> {
+        let mut begun = None;
+        if self.epoch == 0 {
+            self.epoch = path.first()?.epoch;
+        }
+        while let Some(i) = path.iter().position(|s| s.epoch == self.epoch)
+            && let Some((seq, hash)) = path.get(i).and_then(|s| s.last)
+            && self.head() == Some((seq, hash))
+            && let Some(next) = path.get(i + 1)
+        {
+            self.close(Survivor { at: Position { epoch: self.epoch, seq }, hash }, next.epoch);
+            begun = Some(next.epoch);
+        }
+        begun
+    }
+
+    /// The epochs in which this feed goes beyond the path, and where each must end; `None`: before
+    /// its first entry.
+    fn beyond(&self, path: &[Segment]) -> impl Iterator<Item = Segment> {
+        let here = self.head().map(|(seq, hash)| (self.epoch, seq, hash));
+        let walked = self.closed().iter().map(|s| (s.at.epoch, s.at.seq, s.hash)).chain(here);
+        walked.filter_map(|(epoch, seq, hash)| match path.iter().find(|s| s.epoch == epoch) {
+            None => Some(Segment { epoch, last: None }),
+            Some(Segment { last: None, .. }) => None,
+            Some(s) => s.last.filter(|(n, h)| seq > *n || (seq == *n && hash != *h)).map(|_| *s),
+        })
+    }
+}
