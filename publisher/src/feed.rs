@@ -152,6 +152,8 @@ pub struct Standing {
 pub struct Published {
     /// The number of its entry.
     pub seq: u64,
+    /// From then on it is not installed anew.
+    pub expires: UnixSeconds,
     /// What was announced.
     pub release: Release,
 }
@@ -208,7 +210,7 @@ impl Author<'_> {
         let entry = self.entry(shown, "a release")?;
         match entry.kind {
             Kind::Release(r) if standing.live.contains(&r.hash()) => {
-                Ok(Published { seq: entry.seq, release: *r })
+                Ok(Published { seq: entry.seq, expires: entry.expires, release: *r })
             }
             _ => Err(FeedError::NotLive),
         }

@@ -124,8 +124,11 @@ fn t001_t002_t020_t036_t047_t048_forged_entries_by_gossip() {
     let insider = Peer::enlist(&fleet, "insider");
     let before = [untouched(host), untouched(other)];
     let passed_on = gossip(host, "pushes_out");
-    for forgery in forgeries(&feed) {
-        // A new link each time: on one link a refused number is not taken again for a while.
+    for (n, forgery) in forgeries(&feed).into_iter().enumerate() {
+        // Another insider each time: from one host a refused number is not taken again for a while,
+        // whatever links it makes.
+        let insider = Peer::enlist(&fleet, &format!("insider-{n}"));
+        wait_until("the last insider to be gone", || host.tell(&["status"])["links"] == 1);
         let talk = insider.dial(host);
         assert_ne!(talk.class, LinkClass::Transient);
         let Forgery { code, envelope, seq } = forgery;

@@ -43,6 +43,9 @@ use client::is_refusal;
 use session::{Peer, Place};
 
 const DAY_S: u64 = 86_400;
+/// The same content is announced again when half of so many days are left, or half of the days
+/// that were asked for, where those are fewer.
+const RENEW_DAYS: u32 = 28;
 /// Tries to follow a head that others move.
 const COMMIT_TRIES: usize = 3;
 /// After so many seconds of packing, the ten minutes of a push certificate are renewed.
@@ -227,15 +230,19 @@ impl Plan<'_> {
     /// Is exactly this published already? Refuses to go backwards, and to publish something else
     /// under a version that is taken. The node looks at older versions too.
     fn is_published(&self, latest: Option<&Published>) -> Result<bool, PushError> {
-        let Some(Published { seq, release: latest }) = latest else { return Ok(false) };
+        let Some(Published { seq, expires, release: latest }) = latest else { return Ok(false) };
         let new = &self.package;
         if latest.version == new.version {
             if latest.tree != new.tree.id() {
                 let what = format!("{} {} ({})", new.name, new.version, new.arch);
                 return Err(PushError::VersionTaken { what, seq: *seq });
             }
-            // The same for further groups is a release of its own.
-            return Ok(self.groups.iter().all(|g| latest.groups.contains(g)));
+            // The same for further groups is a release of its own, and the same again before its
+            // announcement runs out lets it be installed for longer.
+            let lasting = self.options.expires_days.min(RENEW_DAYS) / 2;
+            let soon = now().saturating_add(u64::from(lasting) * DAY_S);
+            let runs_out = *expires <= soon;
+            return Ok(!runs_out && self.groups.iter().all(|g| latest.groups.contains(g)));
         }
         let order = version::compare(new.version.as_str(), latest.version.as_str());
         if order == Ordering::Less && !self.options.allow_lower {

@@ -135,6 +135,22 @@ async fn two_releases() {
     assert_eq!((state.feed.len(), state.packs.len()), (2, packs));
 }
 
+/// What runs out in a few days is announced again, for longer; what lasts is left alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn announced_again_before_it_runs_out() {
+    let a = Fake::start(1);
+    let shop = Shop::new(vec![a.node], &[]);
+    let mut short = shop.options("1.0", &[&a]);
+    short.expires_days = 10;
+    assert_eq!(push(&short, &Progress::Silent).await.unwrap().seq, Some(1));
+    let same = push(&short, &Progress::Silent).await.unwrap();
+    assert_eq!((same.outcome, same.seq), (Outcome::AlreadyPublished, Some(1)));
+    let longer = shop.push("1.0", &[&a]).await.unwrap();
+    assert_eq!((longer.outcome, longer.seq), (Outcome::Published, Some(2)));
+    let releases = a.state().releases();
+    assert_eq!((releases[1].tree, releases[1].release), (releases[0].tree, 2));
+}
+
 /// Going backwards needs a word, and a dry run sends nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn backwards_and_dry() {

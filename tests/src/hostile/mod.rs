@@ -63,6 +63,17 @@ pub struct Peer {
     class: LinkClass,
 }
 
+impl Drop for Peer {
+    /// Goes only when the others were told, so that a test that follows it finds them without it.
+    fn drop(&mut self) {
+        let (endpoint, limit) = (self.endpoint.clone(), Duration::from_secs(2));
+        endpoint.close(0u32.into(), b"good bye");
+        self.runtime.block_on(async {
+            tokio::time::timeout(limit, endpoint.wait_idle()).await.unwrap_or_default();
+        });
+    }
+}
+
 /// A host as a peer dials it.
 #[must_use]
 pub fn place(host: &Host) -> (NodeId, SocketAddr) {
