@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
-use quinn::{Connection, Endpoint, RecvStream, VarInt};
+use quinn::{Connection, Endpoint, RecvStream, SendStream, VarInt};
 use stork_wire::frame::{ALPN_BULK, BULK_HEADER_LEN_MAX, BulkHeader};
 use stork_wire::ids::{ManifestId, NodeId, PieceHash, SwarmId};
 use stork_wire::limits::MANIFEST_PIECE_LEN;
@@ -214,7 +214,8 @@ impl Bulk {
     pub async fn send(self: &Arc<Self>, to: NodeId, piece: BulkPiece) -> Result<(), String> {
         let connection = self.connection_to(to).await?;
         let text = |e: &dyn std::fmt::Display| e.to_string();
-        let mut stream = connection.open_uni().await.map_err(|e| text(&e))?;
+        let mut stream = Sending(connection.open_uni().await.map_err(|e| text(&e))?);
+        let stream = &mut stream.0;
         // In order, not side by side: a piece that is whole can be verified and passed on.
         let number = self.streams.fetch_add(1, Ordering::Relaxed);
         let order = i32::MAX - i32::try_from(number % (1 << 30)).unwrap_or(0);
@@ -247,6 +248,17 @@ impl Bulk {
         let bulk = Arc::clone(self);
         tokio::spawn(bulk.read_streams(node, connection.clone()));
         Ok(connection)
+    }
+}
+
+/// A stream whose sending may be given up at any moment. QUIC ends a stream that is dropped as if
+/// all had been said; the receiver would take that for a piece that is too short, and blame us.
+struct Sending(SendStream);
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        // Of no effect once all was sent and acknowledged, or the peer does not want it.
+        drop(self.0.reset(VarInt::from_u32(4)));
     }
 }
 
@@ -335,4 +347,41 @@ async fn read_exactly(stream: &mut RecvStream, len: usize) -> Result<Vec<u8>, Fa
         }
     }
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::endpoint::{client_config, server_config};
+
+    /// What a receiver gets of a piece of 100 000 bytes whose sender does `end` after half of it.
+    async fn half_a_piece(end: impl FnOnce(Sending) -> Option<Sending>) -> Result<Vec<u8>, Fault> {
+        let key = SecretKey::from_seed(&[1; 32]);
+        let node = NodeId(key.public().0);
+        let addr = SocketAddr::from(([127, 0, 0, 1], 0));
+        let server = Endpoint::server(server_config(&key).unwrap(), addr).unwrap();
+        let client = Endpoint::client(addr).unwrap();
+        let config = client_config(&key, node, ALPN_BULK).unwrap();
+        let to = server.local_addr().unwrap();
+        let connecting = client.connect_with(config, to, "stork").unwrap();
+        let accepting = async { server.accept().await.unwrap().await.unwrap() };
+        let (sender, receiver) = tokio::join!(connecting, accepting);
+        let sender = sender.unwrap();
+        let mut stream = Sending(sender.open_uni().await.unwrap());
+        stream.0.write_all(&[7; 50_000]).await.unwrap();
+        let mut incoming = receiver.accept_uni().await.unwrap();
+        let kept = end(stream);
+        let got = read_body(&mut incoming, 100_000, None).await;
+        drop(kept);
+        got
+    }
+
+    /// A sender that gives up is not one that lies: the receiver asks elsewhere, and blames nobody.
+    #[tokio::test]
+    async fn giving_up_is_no_lie() {
+        let given_up = half_a_piece(|_| None).await;
+        assert_eq!(given_up, Err(("the stream was reset", false)));
+        let too_short = half_a_piece(|mut s| s.0.finish().map(|()| s).ok()).await;
+        assert!(matches!(too_short, Err((_, true))), "{too_short:?}");
+    }
 }

@@ -119,7 +119,7 @@ pub(super) fn client_config(
     Ok(config)
 }
 
-fn server_config(key: &SecretKey) -> Result<ServerConfig, rustls::Error> {
+pub(super) fn server_config(key: &SecretKey) -> Result<ServerConfig, rustls::Error> {
     let tls = tls::server_config(key, &[ALPN_CONTROL, ALPN_BULK, ALPN_PUSH])?;
     let quic = QuicServerConfig::try_from(tls)
         .map_err(|_e| rustls::Error::General("no initial cipher suite".into()))?;
