@@ -249,7 +249,8 @@ impl Host {
         let begun = std::time::Instant::now();
         let shown = || {
             last = self.vm_shows(vm);
-            let late = begun.elapsed() + Duration::from_secs(1) >= crate::wait::patience();
+            let late =
+                begun.elapsed() + std::time::Duration::from_secs(1) >= crate::wait::patience();
             assert!(!late, "{}: {vm} shows {last:?}, not {wanted:?}", self.name);
             last == wanted
         };
