@@ -76,7 +76,8 @@ fn first_words(fleet: &Fleet) {
         forge::host(&fleet.charter, &SecretKey::from_seed(&[21; 32])),
         forge::fleet_of(&fleet.charter),
     );
-    let ping = OverlayFrame::Ping { nonce: 1, fingerprint: [0; 8], class: LinkClass::Near };
+    let ping =
+        OverlayFrame::Ping { nonce: 1, fingerprint: [0; 8], class: LinkClass::Near, carries: 0 };
     let ping = encode(&Frame::Overlay(ping));
     let framed = |bytes: &[u8]| {
         let mut out = u32::try_from(bytes.len()).unwrap().to_le_bytes().to_vec();

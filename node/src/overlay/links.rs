@@ -72,6 +72,8 @@ pub(super) struct Link {
     // Sync.
     pub(super) compared: bool,
     pub(super) differs: Option<(Tick, [u8; 8])>,
+    /// The fingerprints that differ now, and since when.
+    pub(super) still: Option<(Tick, Pair)>,
     pub(super) sync_after: Tick,
     pub(super) synced: Option<(Tick, Pair)>,
     pub(super) sync_fails: u32,
@@ -81,6 +83,7 @@ pub(super) struct Link {
     pub(super) refused: Recent<Key, Shunned>,
     pub(super) invalid: u32,
     // Tree.
+    pub(super) carries: u64,
     pub(super) ihave: Vec<Key>,
     pub(super) records: BTreeSet<NodeId>,
     pub(super) pruned: Recent<LogId, u64>,
@@ -106,6 +109,7 @@ impl Link {
             disagreed: 0,
             compared: false,
             differs: None,
+            still: None,
             sync_after: now,
             synced: None,
             sync_fails: 0,
@@ -115,6 +119,7 @@ impl Link {
             read_rate: Rate::new(1, READ_BURST),
             refused: Recent::new(REFUSED_MAX),
             invalid: 0,
+            carries: 0,
             ihave: Vec::new(),
             records: BTreeSet::new(),
             pruned: Recent::new(PRUNED_MAX),

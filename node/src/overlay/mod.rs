@@ -18,12 +18,14 @@ mod bounded;
 mod contacts;
 mod fetch;
 mod flight;
+mod forward;
 mod heads;
 mod io;
 mod links;
 mod live;
 mod missing;
 mod promote;
+mod relays;
 mod rng;
 mod roster;
 mod shuffle;
@@ -78,6 +80,7 @@ pub struct Overlay {
     saved: Tick,
     save_at: Option<Tick>,
     // Tree.
+    carries: u64,
     trees: tree::Trees,
     missing: missing::Missing,
     flights: flight::Flights,
@@ -114,6 +117,7 @@ impl Overlay {
             shuffles: shuffle::Shuffles::new(),
             saved: Tick(0),
             save_at: None,
+            carries: 0,
             trees: tree::Trees::default(),
             missing: missing::Missing::default(),
             flights: BTreeMap::new(),
@@ -200,6 +204,7 @@ impl Overlay {
         }
         if now >= self.house_at {
             self.house_at = now.after_ms(HOUSE_EVERY_MS);
+            self.relays_due(now, actions);
             self.flights_due(now);
             self.fetch_again();
         }
@@ -213,15 +218,16 @@ impl Overlay {
         actions: &mut Vec<Action>,
     ) {
         match frame {
-            OverlayFrame::Ping { nonce, fingerprint, .. } => {
-                self.on_ping(now, from, nonce, fingerprint, actions);
+            OverlayFrame::Ping { nonce, fingerprint, carries, .. } => {
+                self.on_ping(now, from, (nonce, fingerprint, carries), actions);
             }
             OverlayFrame::Pong { nonce, fingerprint, class } => {
                 self.on_pong(now, from, (nonce, fingerprint, class), actions);
             }
             OverlayFrame::Unlink => self.end_link(now, from, Why::Unlinked, actions),
-            OverlayFrame::Push { hop, age_ms, item } => {
-                self.on_push(now, from, (hop, age_ms), *item, actions);
+            OverlayFrame::Push { hop, age_ms, entry, item } => {
+                let course = flight::Course { hop, age_ms, entry };
+                self.on_push(now, from, course, *item, actions);
             }
             OverlayFrame::IHave(entries) => self.on_ihave(now, from, &entries),
             OverlayFrame::Graft { log, seq } => self.on_graft(now, from, (log, seq), actions),

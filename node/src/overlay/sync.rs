@@ -20,6 +20,8 @@ pub(super) const SESSIONS_MAX: usize = 2;
 const SESSION_MS: u64 = 10_000;
 /// Fingerprints must differ so long: news on its way make them differ for a moment (§3d).
 const DIFFER_MS: u64 = 2_000;
+/// The same where they change meanwhile.
+const DIFFER_MS_MAX: u64 = 15_000;
 /// Heads go to one host at most once in this time.
 const HEADS_EVERY_MS: u64 = 1_000;
 /// Wait after a comparison that brought nothing, doubled each time up to the bound below.
@@ -48,20 +50,29 @@ impl Overlay {
             (link.differs, link.sync_fails, link.sync_after) = (None, 0, now);
             return;
         }
-        let since = link.differs.map_or(now, |(since, _)| since);
-        link.differs = Some((since, theirs));
-        if first || now.since(since) >= DIFFER_MS {
+        // News in flight change one of the two between any two pings: what is lacking for long
+        // stays different while neither changes, or however often they change.
+        let pair = (self.heads.cut(), theirs);
+        let begun = link.differs.map_or(now, |(begun, _)| begun);
+        let still = link.still.filter(|(_, p)| *p == pair).map_or(now, |(since, _)| since);
+        (link.differs, link.still) = (Some((begun, theirs)), Some((still, pair)));
+        let lasts = now.since(still) >= DIFFER_MS || now.since(begun) >= DIFFER_MS_MAX;
+        if first || lasts {
             self.start_sync(now, from, theirs, actions);
         }
     }
 
-    /// Compares with one random neighbour whose fingerprint was different.
+    /// Compares with one random neighbour whose fingerprint was different in more than one ping.
     pub(super) fn random_sync_due(&mut self, now: Tick, actions: &mut Vec<Action>) {
         if now < self.random_sync_at {
             return;
         }
         self.random_sync_at = now.after_ms(RANDOM_EVERY_MS);
-        let differ = self.links.iter().filter_map(|(n, l)| l.differs.map(|(_, print)| (*n, print)));
+        let differ = self.links.iter().filter_map(|(n, l)| {
+            let (begun, print) = l.differs?;
+            let again = l.still.is_some_and(|(since, _)| since.since(begun) >= DIFFER_MS);
+            again.then_some((*n, print))
+        });
         let differ: Vec<(NodeId, [u8; 8])> = differ.collect();
         if let Some((node, theirs)) = self.rng.pick(&differ) {
             self.start_sync(now, node, theirs, actions);
