@@ -76,7 +76,8 @@ fn first_words(fleet: &Fleet) {
         forge::host(&fleet.charter, &SecretKey::from_seed(&[21; 32])),
         forge::fleet_of(&fleet.charter),
     );
-    let ping = OverlayFrame::Ping { nonce: 1, fingerprint: [0; 8], class: LinkClass::Near };
+    let ping =
+        OverlayFrame::Ping { nonce: 1, fingerprint: [0; 8], class: LinkClass::Near, carries: 0 };
     let ping = encode(&Frame::Overlay(ping));
     let framed = |bytes: &[u8]| {
         let mut out = u32::try_from(bytes.len()).unwrap().to_le_bytes().to_vec();
@@ -243,7 +244,8 @@ fn t119_frames_of_a_later_version_are_ignored() {
         talk.act(Deed::Raw([&len[..], body].concat()));
     }
     await_counter(host, "frames_ignored", "unknown_type", 4);
-    let ping = OverlayFrame::Ping { nonce: 77, fingerprint: [0; 8], class: LinkClass::Near };
+    let ping =
+        OverlayFrame::Ping { nonce: 77, fingerprint: [0; 8], carries: 0, class: LinkClass::Near };
     talk.send(Frame::Overlay(ping));
     talk.wait("the answer to what it knows", |f| {
         matches!(f, Frame::Overlay(OverlayFrame::Pong { nonce: 77, .. })).then_some(())

@@ -45,16 +45,17 @@ fn hints<const N: usize>(all: &List<PeerHint, N>) -> u64 {
 /// Bytes of a frame with its length.
 pub(crate) fn frame_bytes(frame: &OverlayFrame) -> u64 {
     HEAD + match frame {
-        OverlayFrame::Ping { nonce, .. } | OverlayFrame::Pong { nonce, .. } => {
-            varint(u64::from(*nonce)) + 8 + 1
+        OverlayFrame::Ping { nonce, carries, .. } => {
+            varint(u64::from(*nonce)) + 8 + 1 + varint(*carries)
         }
+        OverlayFrame::Pong { nonce, .. } => varint(u64::from(*nonce)) + 8 + 1,
         OverlayFrame::Records(peers) => hints(peers),
         OverlayFrame::Shuffle { nonce, peers } | OverlayFrame::ShuffleReply { nonce, peers } => {
             varint(*nonce) + hints(peers)
         }
         OverlayFrame::Unlink => 0,
-        OverlayFrame::Push { age_ms, item, .. } => {
-            1 + varint(u64::from(*age_ms)) + item_bytes(item)
+        OverlayFrame::Push { age_ms, entry, item, .. } => {
+            1 + varint(u64::from(*age_ms)) + varint(u64::from(*entry)) + item_bytes(item)
         }
         OverlayFrame::IHave(all) => list(all, |(_, seq)| 32 + varint(*seq)),
         OverlayFrame::Graft { seq, .. } => 32 + varint(*seq),

@@ -91,7 +91,7 @@ impl World {
             }
             Hostile::Forge => {
                 let Some(item) = self.feeds.forge(feed) else { return };
-                OverlayFrame::Push { hop: 1, age_ms: 1, item: Box::new(item) }
+                OverlayFrame::Push { hop: 1, age_ms: 1, entry: 0, item: Box::new(item) }
             }
             Hostile::Silent | Hostile::Poison => return,
         };

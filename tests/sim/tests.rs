@@ -39,6 +39,25 @@ fn calm_news() {
     assert!(v["last_hop"].as_u64().unwrap() <= 10, "{v:#}");
 }
 
+/// Ten sites: items come into each by one of its relays, and fast.
+#[test]
+fn calm_sites() {
+    let v = run("--nodes 600 --sites 10 --messages 20 --settle 30");
+    let wan = |which: &str| v["wan_copies"][which].as_f64().unwrap();
+    assert!(wan("first") <= 9.0 && wan("rest") <= 1.2, "{v:#}");
+    assert!(v["redundancy"]["rest"].as_f64().unwrap() <= 0.02, "{v:#}");
+    assert!(v["delivery_ms"]["max_steady"].as_f64().unwrap() <= 300.0, "{v:#}");
+    assert!(v["last_hop"].as_u64().unwrap() <= 30, "{v:#}");
+}
+
+/// News travel while pings show differences: sync neither takes their place nor holds them up.
+#[test]
+fn busy_news() {
+    let v = run("--nodes 300 --messages 100 --settle 20");
+    assert_eq!(v["delivery_ms"]["late"], 0, "{v:#}");
+    assert!(v["comparisons"].as_u64().unwrap() <= 300, "{v:#}");
+}
+
 /// 30 % die unseen in the moment of a message: all survivors get it, most before the deaths are
 /// noticed, and the overlay is one again.
 #[test]
@@ -122,8 +141,8 @@ fn sizes_are_the_encoded_ones() {
     let (short, cell) = (ShortLog::of(&log), SketchCell([4; 24]));
     let cells = List::truncated([cell; 130]);
     let frames = [
-        OverlayFrame::Ping { nonce: 77_777, fingerprint: [1; 8], class },
-        OverlayFrame::Push { hop: 3, age_ms: 200, item: Box::new(item.clone()) },
+        OverlayFrame::Ping { nonce: 77_777, fingerprint: [1; 8], class, carries: 1 << 40 },
+        OverlayFrame::Push { hop: 3, age_ms: 200, entry: 1 << 30, item: Box::new(item.clone()) },
         OverlayFrame::IHave(List::truncated([(log, 1), (log, 130)])),
         OverlayFrame::Graft { log, seq: 129 },
         OverlayFrame::Prune { log },

@@ -74,6 +74,12 @@ impl Contacts {
         self.graveyard.remove(node);
     }
 
+    /// What is known of a host that is not linked.
+    pub(super) fn get(&self, node: &NodeId) -> Option<&Contact> {
+        let some = self.anchors.get(node).or_else(|| self.passive.get(node));
+        some.or_else(|| self.graveyard.get(node))
+    }
+
     fn any(&mut self, node: &NodeId) -> Option<&mut Contact> {
         if let Some(c) = self.anchors.get_mut(node) {
             return Some(c);

@@ -254,7 +254,8 @@ impl Overlay {
             if let Some(flight) = self.flights.get_mut(&key) {
                 flight.add(from, Via::Sync);
             } else if rival || self.heads.seq(&key.0) < key.1 {
-                self.deliver(now, from, item, (0, 0, via), actions);
+                let course = self.course_asked(&from);
+                self.deliver(now, from, item, (course, via), actions);
             }
         }
     }

@@ -59,19 +59,46 @@ pub(super) enum Via {
     Sync,
 }
 
+/// What a push says of its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Course {
+    /// Links that it has crossed.
+    pub(super) hop: u8,
+    pub(super) age_ms: u32,
+    /// By which host it came into this site.
+    pub(super) entry: u32,
+}
+
 /// One item in flight.
 #[derive(Debug)]
 pub(super) struct Flight {
     pub(super) from: NodeId,
-    pub(super) hop: u8,
-    pub(super) age_ms: u32,
+    pub(super) course: Course,
     pub(super) at: Tick,
     pub(super) via: Via,
+    /// Who pushed it while another copy, which sync had brought, was being judged.
+    pub(super) parent: Option<NodeId>,
     /// Who has it as well, and whether by a push.
     pub(super) others: Vec<(NodeId, Via)>,
 }
 
 impl Flight {
+    pub(super) const fn new(from: NodeId, course: Course, at: Tick, via: Via) -> Self {
+        Self { from, course, at, via, parent: None, others: Vec::new() }
+    }
+
+    /// Another copy was pushed. True where it is the first, since sync brought the one in flight.
+    pub(super) fn push(&mut self, node: NodeId, course: Course, now: Tick) -> bool {
+        let first = self.via == Via::Sync;
+        if first {
+            (self.via, self.course, self.at) = (Via::Tree, course, now);
+            self.parent = Some(node);
+        }
+        self.add(node, if first { Via::Sync } else { Via::Tree });
+        first
+    }
+
+    /// Somebody else has it.
     pub(super) fn add(&mut self, node: NodeId, via: Via) {
         if let Some(known) = self.others.iter_mut().find(|(n, _)| *n == node) {
             if via == Via::Tree {
@@ -93,7 +120,7 @@ impl Overlay {
         now: Tick,
         from: NodeId,
         item: Item,
-        (hop, age_ms, via): (u8, u32, Via),
+        (course, via): (Course, Via),
         actions: &mut Vec<Action>,
     ) {
         let key = (item.log, item.seq);
@@ -109,16 +136,18 @@ impl Overlay {
         if let Some(link) = self.link_mut(&from) {
             link.flights += 1;
         }
-        let mut flight = Flight { from, hop, age_ms, at: now, via, others: Vec::new() };
+        let mut flight = Flight::new(from, course, now, via);
         if let Some(missing) = self.missing.remove(&key) {
             self.release_missing(&missing);
             self.trees.note_lag(&key.0, now.since(missing.first));
+            self.ungraft(now, &missing.asked, (from, key), actions);
             for node in missing.senders {
                 flight.add(node, Via::Sync);
             }
         }
         self.flights.insert(key, flight);
         self.counters.delivered += 1;
+        let Course { hop, age_ms, .. } = course;
         actions.push(Action::Deliver { from, item, hop, age_ms });
     }
 

@@ -75,6 +75,8 @@ pub(super) struct Link {
     // Sync.
     pub(super) compared: bool,
     pub(super) differs: Option<(Tick, [u8; 8])>,
+    /// The fingerprints that differ now, and since when.
+    pub(super) still: Option<(Tick, Pair)>,
     pub(super) sync_after: Tick,
     pub(super) synced: Option<(Tick, Pair)>,
     pub(super) sync_fails: u32,
@@ -90,6 +92,7 @@ pub(super) struct Link {
     pub(super) refused: Recent<Key, Shunned>,
     pub(super) invalid: u32,
     // Tree.
+    pub(super) carries: u64,
     pub(super) ihave: Vec<Key>,
     pub(super) records: BTreeSet<NodeId>,
     pub(super) pruned: Recent<LogId, u64>,
@@ -121,6 +124,7 @@ impl Link {
             disagreed: 0,
             compared: false,
             differs: None,
+            still: None,
             sync_after: now,
             synced: None,
             sync_fails: 0,
@@ -137,6 +141,7 @@ impl Link {
             fetch_after: now,
             refused: Recent::new(REFUSED_MAX),
             invalid: 0,
+            carries: 0,
             ihave: Vec::new(),
             records: BTreeSet::new(),
             pruned: Recent::new(PRUNED_MAX),

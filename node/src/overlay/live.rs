@@ -69,7 +69,7 @@ impl Overlay {
         let Some(link) = self.link_mut(&node) else { return };
         (link.pinged, link.ping) = (now, Some((nonce, now)));
         let class = link.class;
-        let frame = OverlayFrame::Ping { nonce, fingerprint, class };
+        let frame = OverlayFrame::Ping { nonce, fingerprint, class, carries: self.carries };
         self.send(now, node, frame, Class::Control, actions);
     }
 
@@ -78,12 +78,14 @@ impl Overlay {
         &mut self,
         now: Tick,
         from: NodeId,
-        nonce: u32,
-        theirs: [u8; 8],
+        (nonce, theirs, carries): (u32, [u8; 8], u64),
         actions: &mut Vec<Action>,
     ) {
         let fingerprint = self.heads.cut();
-        let class = self.links.get(&from).map_or(LinkClass::Transient, |l| l.class);
+        let mut class = LinkClass::Transient;
+        if let Some(link) = self.links.get_mut(&from) {
+            (class, link.carries) = (link.class, carries);
+        }
         let frame = OverlayFrame::Pong { nonce, fingerprint, class };
         self.send(now, from, frame, Class::Control, actions);
         self.compare(now, from, theirs);

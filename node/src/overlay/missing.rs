@@ -24,6 +24,8 @@ const GRAFT_WAIT_MS_MIN: u64 = 500;
 const GRAFT_WAIT_MS_MAX: u64 = 3_000;
 /// A graft's wait on a log without a parent (protocol.md §3c).
 const ORPHAN_WAIT_MS: u64 = 50;
+/// The same for what a host of another site announced to one that is no relay.
+const FOREIGN_WAIT_MS: u64 = 200;
 /// The least wait until the next announcer is asked; twice the round trip where that is more.
 const NEXT_WAIT_MS_MIN: u64 = 100;
 /// Items so far above the head are fetched as ranges at once (protocol.md §3c: 64).
@@ -107,6 +109,7 @@ impl Overlay {
 
     /// A neighbour has an item that is missing here.
     pub(super) fn note_missing(&mut self, now: Tick, from: NodeId, key: Key) {
+        let patient = self.leaves_to_relays(&from, &key.0);
         let Some(link) = self.links.get_mut(&from) else { return };
         if self.heads.seq(&key.0) >= key.1 || link.shuns(&key, now) {
             return;
@@ -126,7 +129,8 @@ impl Overlay {
             return;
         }
         link.missing += 1;
-        let wait = self.trees.parent_lag(&key.0).map_or(ORPHAN_WAIT_MS, |lag| {
+        let orphan = if patient { FOREIGN_WAIT_MS } else { ORPHAN_WAIT_MS };
+        let wait = self.trees.parent_lag(&key.0).map_or(orphan, |lag| {
             let wait = lag.saturating_mul(4).saturating_add(link.rtt_ms.saturating_mul(2));
             wait.clamp(GRAFT_WAIT_MS_MIN, GRAFT_WAIT_MS_MAX)
         });

@@ -19,6 +19,7 @@ mod bounded;
 mod contacts;
 mod fetch;
 mod flight;
+mod forward;
 mod heads;
 mod io;
 mod links;
@@ -26,6 +27,7 @@ mod live;
 mod missing;
 mod promote;
 mod reconcile;
+mod relays;
 mod rivals;
 mod rng;
 mod roster;
@@ -83,6 +85,7 @@ pub struct Overlay {
     saved: Tick,
     save_at: Option<Tick>,
     // Tree.
+    carries: u64,
     trees: tree::Trees,
     missing: missing::Missing,
     flights: flight::Flights,
@@ -123,6 +126,7 @@ impl Overlay {
             shuffles: shuffle::Shuffles::new(),
             saved: Tick(0),
             save_at: None,
+            carries: 0,
             trees: tree::Trees::default(),
             missing: missing::Missing::default(),
             flights: BTreeMap::new(),
@@ -219,6 +223,7 @@ impl Overlay {
         }
         if now >= self.house_at {
             self.house_at = now.after_ms(HOUSE_EVERY_MS);
+            self.relays_due(now, actions);
             self.flights_due(now);
             self.guests_due(now);
             self.fetch_again();
@@ -233,15 +238,16 @@ impl Overlay {
         actions: &mut Vec<Action>,
     ) {
         match frame {
-            OverlayFrame::Ping { nonce, fingerprint, .. } => {
-                self.on_ping(now, from, nonce, fingerprint, actions);
+            OverlayFrame::Ping { nonce, fingerprint, carries, .. } => {
+                self.on_ping(now, from, (nonce, fingerprint, carries), actions);
             }
             OverlayFrame::Pong { nonce, fingerprint, class } => {
                 self.on_pong(now, from, (nonce, fingerprint, class), actions);
             }
             OverlayFrame::Unlink => self.end_link(now, from, Why::Unlinked, actions),
-            OverlayFrame::Push { hop, age_ms, item } => {
-                self.on_push(now, from, (hop, age_ms), *item, actions);
+            OverlayFrame::Push { hop, age_ms, entry, item } => {
+                let course = flight::Course { hop, age_ms, entry };
+                self.on_push(now, from, course, *item, actions);
             }
             OverlayFrame::IHave(entries) => self.on_ihave(now, from, &entries),
             OverlayFrame::Graft { log, seq } => self.on_graft(now, from, (log, seq), actions),

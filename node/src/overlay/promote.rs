@@ -19,6 +19,8 @@ use super::links::{FAR_OWN, NEAR_OWN};
 
 /// Below so many links a node is starving (protocol.md §3a rule 3).
 pub(super) const LOW_WATER: usize = 3;
+/// Below so many near links it asks for one like a starving node.
+const NEAR_LOW_WATER: usize = 2;
 /// One attempt in this time where links are missing (rule 3).
 const PROMOTE_EVERY_MS: u64 = 5_000;
 /// First wait of a starving node, doubled up to the bound below (rule 3: 0.5 s to 30 s).
@@ -107,7 +109,9 @@ impl Overlay {
         let attempts = if starving { DIALS_MAX } else { 1 };
         for _ in 0..attempts {
             let Some((class, peer)) = self.next_dial(now) else { break };
-            if !self.dial(now, &peer, class, starving, actions) {
+            // Without near links a host is no part of its site: what travels there passes it by.
+            let alone = class == LinkClass::Near && self.count(class).all < NEAR_LOW_WATER;
+            if !self.dial(now, &peer, class, starving || alone, actions) {
                 break;
             }
         }
@@ -175,7 +179,20 @@ impl Overlay {
                 return Some(Arc::clone(peer));
             }
         }
-        None
+        if class == LinkClass::Near { self.neighbour(now, also) } else { None }
+    }
+
+    /// A host of the site from the roster: where there are many sites, the passive view holds few
+    /// hosts of this one.
+    fn neighbour(&mut self, now: Tick, also: impl Fn(&Contact) -> bool) -> Option<Arc<Peer>> {
+        let here = self.roster.live(now).filter(|p| p.site == self.site);
+        let fits = here.filter(|p| {
+            let busy = self.links.contains_key(&p.node) || self.dialling.contains_key(&p.node);
+            let known = self.contacts.get(&p.node);
+            !busy && known.is_none_or(&also) && !self.banned(now, p.node)
+        });
+        let fits: Vec<Arc<Peer>> = fits.cloned().collect();
+        self.rng.pick(&fits)
     }
 
     fn may_dial(&self, now: Tick, contact: &Contact) -> bool {

@@ -1,14 +1,17 @@
-//! The roster: records of all known live hosts, flooded once per host and incarnation.
+//! The roster: records of known live hosts, flooded once per host and incarnation.
+//!
+//! While a fleet fits, everybody knows everybody. In a larger one a record travels in its own site
+//! only: a host knows its site, and of other sites what there is room for (design.md §5).
 //!
 //! It answers two questions without a message: which hosts want a group (for transfer), and which
 //! two hosts of a site carry a log across sites (protocol.md §3b, §3c).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use stork_wire::codec::List;
 use stork_wire::frame::{OverlayFrame, PeerHint};
-use stork_wire::ids::{GroupId, LogId, NodeId};
+use stork_wire::ids::{GroupId, NodeId};
 use stork_wire::limits::HINTS_MAX;
 use stork_wire::text::Label;
 use stork_wire::tick::Tick;
@@ -16,7 +19,6 @@ use stork_wire::tick::Tick;
 use super::Overlay;
 use super::bounded::Recent;
 use super::io::{Action, Class, Peer};
-use super::rng::{cut, mix};
 
 /// Hosts whose newest flooded incarnation is remembered, so that a record is never flooded twice.
 /// The oldest are forgotten first: by then their flood is long over.
@@ -26,6 +28,8 @@ const LOST_MS: u64 = 600_000;
 /// A host whose record is younger than this is a newcomer, which gets the whole roster from those
 /// that it asks for links while it is starving.
 const NEWCOMER_MS: u64 = 60_000;
+/// Hosts of other sites that a newcomer in a large fleet is told.
+const FOREIGN_MAX: usize = 32;
 /// Frames of records per link and flush; what is left waits for the next one.
 const RECORD_FRAMES_PER_FLUSH: usize = 4;
 
@@ -36,16 +40,34 @@ struct Member {
     lost: Option<Tick>,
 }
 
+/// Not lost, of this site, who.
+type Worth = (bool, bool, NodeId);
+
 /// The records, and what was flooded.
 #[derive(Debug)]
 pub(super) struct Roster {
     map: BTreeMap<NodeId, Member>,
+    /// Whoever makes room, first: the lost before the live, other sites before this one.
+    by_worth: BTreeSet<Worth>,
+    by_end: BTreeSet<(Tick, NodeId)>,
     seen: Recent<NodeId, (u64, Tick)>,
+    changed: bool,
 }
 
 impl Roster {
     pub(super) const fn new() -> Self {
-        Self { map: BTreeMap::new(), seen: Recent::new(SEEN_MAX) }
+        Self {
+            map: BTreeMap::new(),
+            by_worth: BTreeSet::new(),
+            by_end: BTreeSet::new(),
+            seen: Recent::new(SEEN_MAX),
+            changed: true,
+        }
+    }
+
+    /// May hosts have come or gone since this was asked?
+    pub(super) const fn take_changed(&mut self) -> bool {
+        core::mem::replace(&mut self.changed, false)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -62,18 +84,36 @@ impl Roster {
     fn put(&mut self, now: Tick, peer: &Arc<Peer>, site: &Label, max: usize) {
         let node = peer.node;
         if self.map.len() >= max && !self.map.contains_key(&node) {
-            let worth = |m: &Member| {
-                let live = m.peer.expires > now && m.lost.is_none();
-                (live, m.peer.site == *site)
-            };
-            let least = self.map.iter().min_by_key(|(_, m)| worth(m));
-            let Some((out, least)) = least.map(|(n, m)| (*n, worth(m))) else { return };
-            if least >= (true, peer.site == *site) {
-                return;
-            }
-            self.map.remove(&out);
+            let expired = self.by_end.first().filter(|(end, _)| *end <= now).map(|(_, n)| *n);
+            let least = self.by_worth.first().copied();
+            let beaten =
+                least.filter(|(live, ours, _)| (*live, *ours) < (true, peer.site == *site));
+            let Some(out) = expired.or_else(|| beaten.map(|(_, _, n)| n)) else { return };
+            self.take_out(&out, site);
         }
+        self.take_out(&node, site);
+        self.changed |= peer.site == *site;
+        self.by_end.insert((peer.expires, node));
+        self.by_worth.insert((true, peer.site == *site, node));
         self.map.insert(node, Member { peer: Arc::clone(peer), lost: None });
+    }
+
+    fn take_out(&mut self, node: &NodeId, site: &Label) {
+        let Some(old) = self.map.remove(node) else { return };
+        self.by_end.remove(&(old.peer.expires, *node));
+        self.by_worth.remove(&(old.lost.is_none(), old.peer.site == *site, *node));
+    }
+
+    /// Notes that a host was lost, or is back. True where that is new.
+    fn mark(&mut self, node: &NodeId, lost: Option<Tick>, site: &Label) -> bool {
+        let Some(member) = self.map.get_mut(node) else { return false };
+        let ours = member.peer.site == *site;
+        let before = core::mem::replace(&mut member.lost, lost);
+        self.by_worth.remove(&(before.is_none(), ours, *node));
+        self.by_worth.insert((lost.is_none(), ours, *node));
+        let new = before.is_none() != lost.is_none();
+        self.changed |= new && ours;
+        new
     }
 }
 
@@ -101,8 +141,7 @@ impl Overlay {
             return false;
         }
         if self.roster.seen.get(&node).is_some_and(|(known, _)| *known >= peer.incarnation) {
-            let Some(member) = self.roster.map.get_mut(&node) else { return false };
-            return from.is_none() && member.lost.take().is_some();
+            return from.is_none() && self.roster.mark(&node, None, &self.site);
         }
         self.roster.seen.set(node, (peer.incarnation, now));
         self.roster.put(now, peer, &self.site, self.config.roster);
@@ -138,21 +177,35 @@ impl Overlay {
         }
     }
 
+    /// Is the fleet larger than what a host keeps of it?
+    fn fleet_is_large(&self) -> bool {
+        self.roster.map.len() >= self.config.roster
+    }
+
     /// Queues a record for all links but the one it came from.
     fn queue_record(&mut self, now: Tick, node: NodeId, from: Option<NodeId>) {
+        let large = self.fleet_is_large();
+        let local = self.local.as_ref().filter(|p| p.node == node);
+        let known = local.or_else(|| self.roster.map.get(&node).map(|m| &m.peer));
+        let Some(site) = known.map(|p| p.site.clone()) else { return };
         for (to, link) in &mut self.links {
-            if Some(*to) != from && *to != node {
+            if Some(*to) != from && *to != node && (!large || link.peer.site == site) {
                 link.records.insert(node);
             }
         }
         self.flush_soon(now);
     }
 
-    /// Queues the whole roster for one new neighbour.
+    /// Queues the whole roster for one new neighbour; in a large fleet, its site and some others.
     pub(super) fn queue_roster(&mut self, now: Tick, to: NodeId) {
-        let all: Vec<NodeId> = self.roster.live(now).map(|p| p.node).filter(|n| *n != to).collect();
+        let Some(site) = self.links.get(&to).map(|l| l.peer.site.clone()) else { return };
+        let live = self.roster.live(now).filter(|p| p.node != to);
+        let (same, mut others): (Vec<_>, Vec<_>) = live.cloned().partition(|p| p.site == site);
+        if self.fleet_is_large() {
+            others = self.rng.sample(others, FOREIGN_MAX);
+        }
         if let Some(link) = self.links.get_mut(&to) {
-            link.records.extend(all);
+            link.records.extend(same.iter().chain(&others).map(|p| p.node));
             self.flush_soon(now);
         }
     }
@@ -190,9 +243,7 @@ impl Overlay {
         if self.roster.seen.get(&node).is_some_and(|(_, at)| *at > heard) {
             return false;
         }
-        if let Some(member) = self.roster.map.get_mut(&node) {
-            member.lost = Some(now);
-        }
+        self.roster.mark(&node, Some(now), &self.site);
         true
     }
 
@@ -201,17 +252,5 @@ impl Overlay {
     pub fn interested(&self, groups: &[GroupId]) -> Vec<Arc<Peer>> {
         let wants = |p: &&Arc<Peer>| p.groups.iter().any(|g| groups.contains(g));
         self.roster.live(self.now).filter(wants).cloned().collect()
-    }
-
-    /// Does this host carry the log across sites for its site? Every node that knows the site's
-    /// hosts finds the same relays, by rendezvous hashing.
-    pub(super) fn is_relay(&self, node: NodeId, site: &Label, log: &LogId) -> bool {
-        let key = cut(log.as_bytes());
-        let weight = |n: &NodeId| (mix(cut(n.as_bytes()) ^ mix(key)), *n);
-        let mine = weight(&node);
-        let others = self.roster.live(self.now).filter(|p| p.site == *site).map(|p| p.node);
-        let me = Some(self.me).filter(|_| *site == self.site);
-        let all = others.chain(me).filter(|n| *n != node);
-        all.filter(|n| weight(n) < mine).count() < self.config.relays
     }
 }

@@ -25,6 +25,8 @@ pub(super) const SESSIONS_MAX: usize = NEIGHBOUR_SESSIONS_MAX + 1;
 const SESSION_MS: u64 = 10_000;
 /// Fingerprints must differ so long: news on its way make them differ for a moment (§3d).
 const DIFFER_MS: u64 = 2_000;
+/// The same where they change meanwhile.
+const DIFFER_MS_MAX: u64 = 15_000;
 /// Heads begin to go to one host at most once in this time.
 const HEADS_EVERY_MS: u64 = 1_000;
 /// One frame of heads (43 kB) leaves in this time, so that all heads of 32 768 logs (1.4 MB) never
@@ -61,14 +63,17 @@ pub(super) struct HeadsOut {
 impl Overlay {
     /// A fingerprint came in a ping or pong.
     pub(super) fn compare(&mut self, now: Tick, from: NodeId, theirs: [u8; 8]) {
-        let same = self.heads.cut() == theirs;
+        let pair = (self.heads.cut(), theirs);
         let Some(link) = self.link_mut(&from) else { return };
-        if same {
+        if pair.0 == theirs {
             link.compared = true;
             (link.differs, link.sync_fails, link.sync_after) = (None, 0, now);
         } else {
-            let since = link.differs.map_or(now, |(since, _)| since);
-            link.differs = Some((since, theirs));
+            // News in flight change one of the two between any two pings: what is lacking for long
+            // stays different while neither changes, or however often they change.
+            let begun = link.differs.map_or(now, |(begun, _)| begun);
+            let still = link.still.filter(|(_, p)| *p == pair).map_or(now, |(since, _)| since);
+            (link.differs, link.still) = (Some((begun, theirs)), Some((still, pair)));
         }
     }
 
@@ -76,24 +81,29 @@ impl Overlay {
     /// has differed for a while. Only the side that asked begins, or both would at once.
     pub(super) fn sync_if_due(&mut self, now: Tick, from: NodeId, actions: &mut Vec<Action>) {
         let Some(link) = self.link_mut(&from) else { return };
-        let Some((since, theirs)) = link.differs else { return };
+        let Some((begun, theirs)) = link.differs else { return };
         // A guest is asked too seldom to wait for its next pong.
         let guest = link.class == LinkClass::Transient;
         let first = !core::mem::replace(&mut link.compared, true);
-        if first || guest || now.since(since) >= DIFFER_MS {
+        let still = link.still.is_some_and(|(since, _)| now.since(since) >= DIFFER_MS);
+        if first || guest || still || now.since(begun) >= DIFFER_MS_MAX {
             self.start_sync(now, from, theirs, actions);
         }
     }
 
-    /// Compares with one random neighbour whose fingerprint was different, and asks a random host
-    /// that is none.
+    /// Compares with one random neighbour whose fingerprint was different in more than one ping,
+    /// and asks a random host that is none.
     pub(super) fn random_sync_due(&mut self, now: Tick, actions: &mut Vec<Action>) {
         if now < self.random_sync_at {
             return;
         }
         let wait = RANDOM_EVERY_MS * 2 / 3 + self.rng.below(RANDOM_EVERY_MS / 3);
         self.random_sync_at = now.after_ms(wait);
-        let differ = self.links.iter().filter_map(|(n, l)| l.differs.map(|(_, print)| (*n, print)));
+        let differ = self.links.iter().filter_map(|(n, l)| {
+            let (begun, print) = l.differs?;
+            let again = l.still.is_some_and(|(since, _)| since.since(begun) >= DIFFER_MS);
+            again.then_some((*n, print))
+        });
         let differ: Vec<(NodeId, [u8; 8])> = differ.collect();
         if let Some((node, theirs)) = self.rng.pick(&differ) {
             self.start_sync(now, node, theirs, actions);

@@ -3,47 +3,57 @@
 //! A tree is a mask of eager links and a parent, so that 32 768 of them are small. All other links
 //! are lazy: they hear of an item's number only. A duplicate prunes a link, a graft restores one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use stork_wire::codec::List;
 use stork_wire::frame::{LinkClass, OverlayFrame};
-use stork_wire::ids::{ItemHash, LogId, NodeId};
-use stork_wire::item::{Head, Item, ItemKind};
+use stork_wire::ids::{LogId, NodeId};
+use stork_wire::item::{Head, Item};
 use stork_wire::limits::{HOPS_MAX, LOGS_MAX};
 use stork_wire::tick::Tick;
 
-use super::flight::{Flight, Via};
+use super::bounded::Recent;
+use super::flight::{Course, Flight, Via};
 use super::io::{Action, Class};
+use super::rng::{cut, mix};
 use super::{Key, Overlay};
 
 /// Trees that are kept; the one that was used least recently goes first, and begins anew from the
 /// default mask (protocol.md §3c: 32 k).
 pub(super) const TREES_MAX: usize = LOGS_MAX;
-/// Entries that are announced in one frame at the latest (protocol.md §3c: 64).
-const IHAVE_BATCH: usize = 64;
-/// Announcements and records wait at most this long for company (protocol.md §3c: 100 ms).
-const FLUSH_MS: u64 = 100;
-/// An item that was made here goes to at least so many links, whoever pruned them (attack G16).
-const ORIGIN_EAGER_MIN: usize = 2;
+/// Items that sync brought before the tree did, and how long a copy of the tree may be late. The
+/// oldest are forgotten first: those below then wait for their timers.
+const HELD_MAX: usize = 256;
+const HELD_MS: u64 = 2_000;
 /// One item is sent to one host at most so often (attack G9).
 const SERVED_TIMES_MAX: u8 = 3;
 
 /// The tree of one log.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Tree {
-    eager: u16,
-    parent: Option<u8>,
+    pub(super) eager: u16,
+    pub(super) parent: Option<u8>,
+    /// The newest item, and by which host it came into this site.
+    pub(super) newest: (u64, u32),
     lag_ms: u64,
     used: u64,
 }
 
 /// The trees, with the order of their last use.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Trees {
     map: BTreeMap<LogId, Tree>,
     by_use: BTreeMap<u64, LogId>,
     stamp: u64,
+    /// Newest items that sync brought before the tree, which did not go on along the tree.
+    pub(super) held: Recent<LogId, (u64, Tick)>,
+}
+
+impl Default for Trees {
+    fn default() -> Self {
+        let (map, by_use) = (BTreeMap::new(), BTreeMap::new());
+        Self { map, by_use, stamp: 0, held: Recent::new(HELD_MAX) }
+    }
 }
 
 impl Trees {
@@ -82,7 +92,7 @@ impl Trees {
     }
 
     /// The tree, marked as used; made from the mask where there is none.
-    fn touch(&mut self, log: LogId, mask: impl FnOnce() -> u16) -> &mut Tree {
+    pub(super) fn touch(&mut self, log: LogId, mask: impl FnOnce() -> u16) -> &mut Tree {
         self.stamp += 1;
         let used = self.stamp;
         if let Some(tree) = self.map.get(&log) {
@@ -93,11 +103,16 @@ impl Trees {
             self.map.remove(&oldest);
         }
         self.by_use.insert(used, log);
-        let new = || Tree { eager: mask(), parent: None, lag_ms: 0, used };
+        let new = || Tree { eager: mask(), parent: None, newest: (0, 0), lag_ms: 0, used };
         let tree = self.map.entry(log).or_insert_with(new);
         tree.used = used;
         tree
     }
+}
+
+/// How a host is named as its site's way in: the origin of an item is 0.
+pub(super) fn entry_of(node: NodeId) -> u32 {
+    u32::try_from(mix(cut(node.as_bytes())) >> 32).unwrap_or(u32::MAX).max(1)
 }
 
 impl Overlay {
@@ -114,15 +129,6 @@ impl Overlay {
         }
     }
 
-    /// Near links are eager; far links only where one end carries the log for its site.
-    fn default_mask(&self, log: &LogId) -> u16 {
-        let carries = self.is_relay(self.me, &self.site, log);
-        let eager = |l: &&super::links::Link| {
-            l.class == LinkClass::Near || carries || self.is_relay(l.peer.node, &l.peer.site, log)
-        };
-        self.links.values().filter(eager).fold(0, |mask, l| mask | l.bit())
-    }
-
     pub(super) fn make_eager(&mut self, log: &LogId, node: NodeId) {
         if let (Some(tree), Some(link)) = (self.trees.map.get_mut(log), self.links.get(&node)) {
             tree.eager |= link.bit();
@@ -134,22 +140,43 @@ impl Overlay {
         &mut self,
         now: Tick,
         from: NodeId,
-        (hop, age_ms): (u8, u32),
+        mut course: Course,
         item: Item,
         actions: &mut Vec<Action>,
     ) {
         let key = (item.log, item.seq);
         self.counters.pushes_in += 1;
-        if !self.links.contains_key(&from) || key.1 == 0 {
-            return;
+        let Some(link) = self.links.get(&from).filter(|_| key.1 != 0) else { return };
+        course.hop = course.hop.min(HOPS_MAX);
+        if link.peer.site != self.site {
+            course.entry = entry_of(self.me);
         }
-        let in_flight = self.flights.get_mut(&key).map(|f| f.add(from, Via::Tree)).is_some();
-        let known = self.heads.seq(&key.0) >= key.1 && !self.contradicts(&item);
-        if in_flight || known {
-            self.duplicate(now, from, key, actions);
+        if let Some(flight) = self.flights.get_mut(&key) {
+            if !flight.push(from, course, now) {
+                self.duplicate(now, from, (key, course.entry), actions);
+            }
+        } else if self.heads.seq(&key.0) < key.1 || self.contradicts(&item) {
+            self.deliver(now, from, item, (course, Via::Tree), actions);
+        } else if self.was_held(now, &item) {
+            // Sync was faster, and did not pass it on: the hosts below wait for it.
+            let flight = Flight::new(from, course, now, Via::Tree);
+            let have = [from].into();
+            self.forward(now, key, &Arc::new(item), (Some(from), Some(flight), &have), actions);
         } else {
-            self.deliver(now, from, item, (hop.min(HOPS_MAX), age_ms, Via::Tree), actions);
+            self.duplicate(now, from, (key, course.entry), actions);
         }
+    }
+
+    /// Did sync bring this very item a moment ago?
+    fn was_held(&mut self, now: Tick, item: &Item) -> bool {
+        let held = self.trees.held.get(&item.log).copied();
+        let fresh = held.is_some_and(|(n, at)| n == item.seq && now.since(at) < HELD_MS);
+        let same = || Head::of(item.log, item.seq, item.envelope.hash());
+        if !fresh || self.heads.get(&item.log) != Some(&same()) {
+            return false;
+        }
+        self.trees.held.set(item.log, (0, now));
+        true
     }
 
     /// Is this another item than our head, with the head's number? One of the two is forged, or the
@@ -161,15 +188,76 @@ impl Overlay {
 
     /// The sender is pruned, once per item, unless it is the parent: then the tree is right and the
     /// item came faster by another way.
-    fn duplicate(&mut self, now: Tick, from: NodeId, key: Key, actions: &mut Vec<Action>) {
+    fn duplicate(
+        &mut self,
+        now: Tick,
+        from: NodeId,
+        (key, entry): (Key, u32),
+        actions: &mut Vec<Action>,
+    ) {
         self.counters.duplicates += 1;
-        let Some(link) = self.links.get_mut(&from) else { return };
-        if let Some(tree) = self.trees.map.get_mut(&key.0) {
-            if tree.parent == Some(link.slot) {
-                return;
-            }
-            tree.eager &= !link.bit();
+        let Some(link) = self.links.get(&from) else { return };
+        let (slot, bit, inside) = (link.slot, link.bit(), link.peer.site == self.site);
+        let Some(tree) = self.trees.map.get_mut(&key.0) else {
+            return self.prune(now, from, key, actions);
+        };
+        if tree.parent == Some(slot) {
+            return;
         }
+        let (newest, ours) = tree.newest;
+        if inside && newest == key.1 && entry < ours {
+            // The site has two ways in, of which one is enough.
+            return self.change_parent(now, from, (key, entry), actions);
+        }
+        if inside && newest == key.1 && entry > ours && tree.eager & bit != 0 {
+            // The other end sees the same, and will not send it again.
+            return;
+        }
+        tree.eager &= !bit;
+        self.prune(now, from, key, actions);
+    }
+
+    /// The log comes from this link now. A former parent in the same site gets it from here next
+    /// time, and does the same; one in another site is not needed.
+    fn change_parent(
+        &mut self,
+        now: Tick,
+        to: NodeId,
+        (key, entry): (Key, u32),
+        actions: &mut Vec<Action>,
+    ) {
+        let Some((slot, bit)) = self.links.get(&to).map(|l| (l.slot, l.bit())) else { return };
+        let Some(tree) = self.trees.map.get_mut(&key.0) else { return };
+        let old = tree.parent.replace(slot);
+        tree.eager |= bit;
+        tree.newest.1 = entry;
+        let Some(old) = self.links.values().find(|l| Some(l.slot) == old) else { return };
+        let (node, bit) = (old.peer.node, old.bit());
+        if old.peer.site != self.site {
+            tree.eager &= !bit;
+        }
+        self.prune(now, node, key, actions);
+    }
+
+    /// An item that several were asked for has come from one: the others stay out of the tree, or
+    /// the next item would come from all of them.
+    pub(super) fn ungraft(
+        &mut self,
+        now: Tick,
+        asked: &[NodeId],
+        (from, key): (NodeId, Key),
+        actions: &mut Vec<Action>,
+    ) {
+        for node in asked.iter().filter(|n| **n != from) {
+            // Also where it was the parent: the tree gets another with this very item.
+            self.on_prune(*node, &key.0);
+            self.prune(now, *node, key, actions);
+        }
+    }
+
+    /// Asks to be left out of the tree, once per item.
+    fn prune(&mut self, now: Tick, from: NodeId, key: Key, actions: &mut Vec<Action>) {
+        let Some(link) = self.links.get_mut(&from) else { return };
         if link.pruned.get(&key.0).is_none_or(|seq| *seq < key.1) {
             link.pruned.set(key.0, key.1);
             self.counters.prunes += 1;
@@ -207,124 +295,5 @@ impl Overlay {
         self.make_eager(&log, from);
         let ranges = vec![stork_wire::frame::ItemRange { log, from: seq, to: seq }];
         actions.push(Action::ReadItems { to: from, ranges });
-    }
-
-    /// An item is durably here: heads advance, neighbours get it or hear of it.
-    pub(super) fn on_committed(
-        &mut self,
-        now: Tick,
-        item: (Key, ItemHash, &Arc<Item>),
-        source: Option<NodeId>,
-        actions: &mut Vec<Action>,
-    ) {
-        let (key, hash, item) = item;
-        let flight = self.take_flight(&key);
-        let missing = self.missing.remove(&key);
-        if let Some(missing) = &missing {
-            self.release_missing(missing);
-        }
-        if !self.heads.advance(key.0, key.1, hash) {
-            return;
-        }
-        let mut have: BTreeSet<NodeId> = source.into_iter().collect();
-        have.extend(missing.into_iter().flat_map(|m| m.senders));
-        have.extend(flight.iter().flat_map(|f| f.others.iter().map(|(n, _)| *n)));
-        if let Some(link) = source.and_then(|n| self.links.get_mut(&n)) {
-            (link.sync_fails, link.sync_after) = (0, now);
-        }
-        let tree = source.is_none() || flight.as_ref().is_some_and(|f| f.via == Via::Tree);
-        let done = self.fetch_progress(now, key.0, source);
-        if tree {
-            self.forward(now, key, item, (source, flight, &have), actions);
-        } else if done {
-            // What sync brought is announced, never pushed, and of a whole range only the last.
-            let links: Vec<NodeId> = self.links.keys().copied().collect();
-            for node in links.into_iter().filter(|n| !have.contains(n)) {
-                self.announce(now, node, key, actions);
-            }
-        }
-    }
-
-    fn forward(
-        &mut self,
-        now: Tick,
-        key: Key,
-        item: &Arc<Item>,
-        (source, flight, have): (Option<NodeId>, Option<Flight>, &BTreeSet<NodeId>),
-        actions: &mut Vec<Action>,
-    ) {
-        let mask = if self.trees.get(&key.0).is_none() { self.default_mask(&key.0) } else { 0 };
-        let mut eager = self.trees.touch(key.0, || mask).eager;
-        let bit = |o: &Self, n: &NodeId| o.links.get(n).map_or(0, super::links::Link::bit);
-        for (node, via) in flight.iter().flat_map(|f| &f.others) {
-            if *via == Via::Tree {
-                eager &= !bit(self, node);
-            }
-        }
-        let parent = source.and_then(|n| self.links.get(&n)).map(|l| (l.slot, l.bit()));
-        if let Some((_, bit)) = parent {
-            eager |= bit;
-        }
-        let tree = self.trees.touch(key.0, || mask);
-        (tree.eager, tree.parent) = (eager, parent.map(|(slot, _)| slot));
-
-        let hop = flight.as_ref().map_or(0, |f| f.hop).saturating_add(1);
-        let age = flight.as_ref().map_or(0, |f| u64::from(f.age_ms) + now.since(f.at));
-        let age_ms = u32::try_from(age).unwrap_or(u32::MAX);
-        let (mut push, mut lazy): (Vec<NodeId>, Vec<NodeId>) = self
-            .links
-            .keys()
-            .copied()
-            .filter(|n| !have.contains(n))
-            .partition(|n| eager & bit(self, n) != 0 && hop <= HOPS_MAX);
-        if source.is_none() && push.len() < ORIGIN_EAGER_MIN {
-            let more = self.rng.sample(lazy.clone(), ORIGIN_EAGER_MIN - push.len());
-            lazy.retain(|n| !more.contains(n));
-            push.extend(more);
-        }
-        // A proof stops what must not be installed: nothing goes before it, and it is not shed.
-        let proof = item.kind == ItemKind::Proof;
-        let class = if proof { Class::Control } else { Class::News };
-        for to in push {
-            let frame = OverlayFrame::Push { hop, age_ms, item: Box::new(Item::clone(item)) };
-            self.counters.pushes_out += 1;
-            self.send(now, to, frame, class, actions);
-        }
-        for to in lazy {
-            self.announce(now, to, key, actions);
-        }
-    }
-
-    /// Queues an announcement; a full batch goes at once.
-    fn announce(&mut self, now: Tick, to: NodeId, key: Key, actions: &mut Vec<Action>) {
-        let Some(link) = self.links.get_mut(&to) else { return };
-        link.ihave.push(key);
-        if link.ihave.len() >= IHAVE_BATCH {
-            let batch = core::mem::take(&mut link.ihave);
-            self.send(now, to, OverlayFrame::IHave(List::truncated(batch)), Class::Lazy, actions);
-        } else {
-            self.flush_soon(now);
-        }
-    }
-
-    pub(super) fn flush_soon(&mut self, now: Tick) {
-        self.flush_at.get_or_insert_with(|| now.after_ms(FLUSH_MS));
-    }
-
-    /// Sends what has waited: announcements and records.
-    pub(super) fn flush_due(&mut self, now: Tick, actions: &mut Vec<Action>) {
-        if self.flush_at.is_none_or(|at| at > now) {
-            return;
-        }
-        self.flush_at = None;
-        let queued = self.links.iter_mut().filter(|(_, l)| !l.ihave.is_empty());
-        let batches: Vec<(NodeId, Vec<Key>)> =
-            queued.map(|(n, l)| (*n, core::mem::take(&mut l.ihave))).collect();
-        for (to, batch) in batches {
-            self.send(now, to, OverlayFrame::IHave(List::truncated(batch)), Class::Lazy, actions);
-        }
-        if self.flush_records(now, actions) {
-            self.flush_soon(now);
-        }
     }
 }

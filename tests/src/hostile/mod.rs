@@ -287,7 +287,7 @@ async fn listen(
 ) {
     while let Ok(bytes) = read_raw(&mut recv, FRAME_LEN_MAX).await {
         let Ok(frame) = Frame::from_bytes(&bytes, FRAME_LEN_MAX) else { return };
-        if let Frame::Overlay(OverlayFrame::Ping { nonce, fingerprint, class }) = frame {
+        if let Frame::Overlay(OverlayFrame::Ping { nonce, fingerprint, class, .. }) = frame {
             // The same fingerprint: so nothing differs, and nobody begins to compare heads.
             let pong = OverlayFrame::Pong { nonce, fingerprint, class };
             drop(deeds.send(Deed::Send(Frame::Overlay(pong))));
@@ -324,7 +324,7 @@ impl Talk {
     /// Sends an item along the tree.
     pub fn push(&self, item: &Item) {
         let item = Box::new(item.clone());
-        self.send(Frame::Overlay(OverlayFrame::Push { hop: 0, age_ms: 0, item }));
+        self.send(Frame::Overlay(OverlayFrame::Push { hop: 0, age_ms: 0, entry: 0, item }));
     }
 
     /// Waits for a frame.

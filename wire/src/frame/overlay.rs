@@ -71,8 +71,10 @@ pub enum OverlayFrame {
         fingerprint: [u8; 8],
         /// The class in which the sender holds this link: a disagreement is cut.
         class: LinkClass,
+        /// The buckets of logs that the sender carries into its site.
+        carries: u64,
     },
-    /// The answer to a ping, with the same fields.
+    /// The answer to a ping.
     Pong {
         /// Of the ping.
         nonce: u32,
@@ -105,6 +107,9 @@ pub enum OverlayFrame {
         hop: u8,
         /// Milliseconds since it was accepted first.
         age_ms: u32,
+        /// A short name of the host by which it came into the sender's site; 0 where it was made
+        /// there. Of no meaning between two sites.
+        entry: u32,
         /// The item.
         item: Box<Item>,
     },

@@ -193,7 +193,7 @@ impl Insider {
         let mut sent = 0;
         for (seq, envelope) in [(real.seq + 1, first), (real.seq + 2, second)] {
             let item = Box::new(Item { kind: ItemKind::Entry, log: real.log, seq, envelope });
-            let push = OverlayFrame::Push { hop: 1, age_ms: 0, item };
+            let push = OverlayFrame::Push { hop: 1, age_ms: 0, entry: 0, item };
             sent += self.send_all(&Frame::Overlay(push)).await;
         }
         Ok(Forgeries { stolen: stolen.into(), own: own.into(), sent })

@@ -60,7 +60,8 @@ fn three_feeds_500_hosts() {
     println!("redundancy {redundancy:.3}, last hop {hop}");
     assert_eq!(world.holding(log_id(0), 50), 500);
     assert!(redundancy <= 0.1, "redundancy {redundancy}");
-    assert!(hop <= 16, "hop {hop}");
+    // One way into each site costs hops within it, which are short (protocol.md §4: 30).
+    assert!(hop <= 24, "hop {hop}");
 }
 
 /// Where all sites are small, every feed has its own tree and still costs no duplicates.

@@ -93,7 +93,12 @@ fn ihave_flood() {
     assert!(v.o.counters().dropped > 0);
     for _ in 0..40 {
         v.now = v.now.after_ms(1_000);
-        v.frame(OverlayFrame::Ping { nonce: 1, fingerprint: [0; 8], class: LinkClass::Near });
+        v.frame(OverlayFrame::Ping {
+            nonce: 1,
+            fingerprint: [0; 8],
+            class: LinkClass::Near,
+            carries: 0,
+        });
         v.input(Input::Deadline);
     }
     let s = v.o.sizes();
@@ -234,7 +239,7 @@ fn invalid_items_end_the_link() {
     let mut closed = false;
     for seq in 1..=3 {
         let item = Box::new(make_item(log, seq));
-        let actions = v.frame(OverlayFrame::Push { hop: 255, age_ms: u32::MAX, item });
+        let actions = v.frame(OverlayFrame::Push { hop: 255, age_ms: u32::MAX, entry: 0, item });
         assert_eq!(actions.iter().filter(|a| matches!(a, Action::Deliver { .. })).count(), 1);
         let from = v.foe.node;
         let actions = v.input(Input::Refused { from, log, seq, why: Refusal::Invalid });
@@ -305,7 +310,8 @@ fn inbound_hosts_cannot_surround_a_node() {
 fn one_sided_links_end() {
     let mut v = Victim::new();
     let stranger = make_peer(9, 1, 1).node;
-    let frame = OverlayFrame::Ping { nonce: 3, fingerprint: [0; 8], class: LinkClass::Near };
+    let frame =
+        OverlayFrame::Ping { nonce: 3, fingerprint: [0; 8], class: LinkClass::Near, carries: 0 };
     let actions = v.input(Input::Frame { from: stranger, frame });
     assert!(matches!(
         actions.as_slice(),
@@ -317,7 +323,12 @@ fn one_sided_links_end() {
     let mut unlinked = false;
     for _ in 0..2 {
         v.now = v.now.after_ms(5_000);
-        v.frame(OverlayFrame::Ping { nonce: 1, fingerprint: [0; 8], class: LinkClass::Near });
+        v.frame(OverlayFrame::Ping {
+            nonce: 1,
+            fingerprint: [0; 8],
+            class: LinkClass::Near,
+            carries: 0,
+        });
         v.now = v.now.after_ms(5_000);
         let nonce = v.input(Input::Deadline).into_iter().find_map(|a| match a {
             Action::Send { frame: OverlayFrame::Ping { nonce, .. }, .. } => Some(nonce),

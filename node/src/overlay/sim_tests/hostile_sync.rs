@@ -147,7 +147,7 @@ fn t065_an_old_entry_is_dropped_for_ever() {
     let again = |v: &mut Victim| {
         for seq in [1, 5, 299, 300] {
             let item = Box::new(make_item(log, seq));
-            let mut actions = v.frame(OverlayFrame::Push { hop: 1, age_ms: 0, item });
+            let mut actions = v.frame(OverlayFrame::Push { hop: 1, age_ms: 0, entry: 0, item });
             actions.extend(v.frame(OverlayFrame::IHave(List::truncated([(log, seq)]))));
             actions.extend(v.frame(OverlayFrame::Items(List::truncated([make_item(log, seq)]))));
             let went_on =

@@ -1,0 +1,149 @@
+//! Passing on: an accepted item goes to the eager links of its tree, and the others hear of it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use stork_wire::codec::List;
+use stork_wire::frame::OverlayFrame;
+use stork_wire::ids::{ItemHash, NodeId};
+use stork_wire::item::{Item, ItemKind};
+use stork_wire::limits::HOPS_MAX;
+use stork_wire::tick::Tick;
+
+use super::flight::{Flight, Via};
+use super::io::{Action, Class};
+use super::{Key, Overlay};
+
+/// Entries that are announced in one frame at the latest (protocol.md §3c: 64).
+const IHAVE_BATCH: usize = 64;
+/// Announcements and records wait at most this long for company (protocol.md §3c: 100 ms).
+const FLUSH_MS: u64 = 100;
+/// An item that was made here goes to at least so many links, whoever pruned them (attack G16).
+const ORIGIN_EAGER_MIN: usize = 2;
+
+impl Overlay {
+    /// An item is durably here: heads advance, neighbours get it or hear of it.
+    pub(super) fn on_committed(
+        &mut self,
+        now: Tick,
+        item: (Key, ItemHash, &Arc<Item>),
+        source: Option<NodeId>,
+        actions: &mut Vec<Action>,
+    ) {
+        let (key, hash, item) = item;
+        let flight = self.take_flight(&key);
+        let missing = self.missing.remove(&key);
+        if let Some(missing) = &missing {
+            self.release_missing(missing);
+        }
+        if !self.heads.advance(key.0, key.1, hash) {
+            return;
+        }
+        let mut have: BTreeSet<NodeId> = source.into_iter().collect();
+        have.extend(missing.into_iter().flat_map(|m| m.senders));
+        have.extend(flight.iter().flat_map(|f| f.others.iter().map(|(n, _)| *n)));
+        if let Some(link) = source.and_then(|n| self.links.get_mut(&n)) {
+            (link.sync_fails, link.sync_after) = (0, now);
+        }
+        let tree = source.is_none() || flight.as_ref().is_some_and(|f| f.via == Via::Tree);
+        let done = self.fetch_progress(now, key.0, source);
+        if tree {
+            let parent = flight.as_ref().map_or(source, |f| f.parent.or(source));
+            self.forward(now, key, item, (parent, flight, &have), actions);
+        } else if done {
+            // What sync brought is announced, never pushed, and of a whole range only the last.
+            self.trees.held.set(key.0, (key.1, now));
+            let links: Vec<NodeId> = self.links.keys().copied().collect();
+            for node in links.into_iter().filter(|n| !have.contains(n)) {
+                self.announce(now, node, key, actions);
+            }
+        }
+    }
+
+    /// Passes an item on: `source` is the parent that its tree has now.
+    pub(super) fn forward(
+        &mut self,
+        now: Tick,
+        key: Key,
+        item: &Arc<Item>,
+        (source, flight, have): (Option<NodeId>, Option<Flight>, &BTreeSet<NodeId>),
+        actions: &mut Vec<Action>,
+    ) {
+        let mask = if self.trees.get(&key.0).is_none() { self.default_mask(&key.0) } else { 0 };
+        let mut eager = self.trees.touch(key.0, || mask).eager;
+        let bit = |o: &Self, n: &NodeId| o.links.get(n).map_or(0, super::links::Link::bit);
+        for (node, via) in flight.iter().flat_map(|f| &f.others) {
+            if *via == Via::Tree {
+                eager &= !bit(self, node);
+            }
+        }
+        let parent = source.and_then(|n| self.links.get(&n)).map(|l| (l.slot, l.bit()));
+        if let Some((_, bit)) = parent {
+            eager |= bit;
+        }
+        let tree = self.trees.touch(key.0, || mask);
+        (tree.eager, tree.parent) = (eager, parent.map(|(slot, _)| slot));
+        let entry = flight.as_ref().map_or(0, |f| f.course.entry);
+        tree.newest = (key.1, entry);
+
+        let hop = flight.as_ref().map_or(0, |f| f.course.hop).saturating_add(1);
+        let age = flight.as_ref().map_or(0, |f| u64::from(f.course.age_ms) + now.since(f.at));
+        let age_ms = u32::try_from(age).unwrap_or(u32::MAX);
+        let (mut push, mut lazy): (Vec<NodeId>, Vec<NodeId>) = self
+            .links
+            .keys()
+            .copied()
+            .filter(|n| !have.contains(n))
+            .partition(|n| eager & bit(self, n) != 0 && hop <= HOPS_MAX);
+        if source.is_none() && push.len() < ORIGIN_EAGER_MIN {
+            let more = self.rng.sample(lazy.clone(), ORIGIN_EAGER_MIN - push.len());
+            lazy.retain(|n| !more.contains(n));
+            push.extend(more);
+        }
+        // A proof stops what must not be installed: nothing goes before it, and it is not shed.
+        let proof = item.kind == ItemKind::Proof;
+        let class = if proof { Class::Control } else { Class::News };
+        for to in push {
+            let frame =
+                OverlayFrame::Push { hop, age_ms, entry, item: Box::new(Item::clone(item)) };
+            self.counters.pushes_out += 1;
+            self.send(now, to, frame, class, actions);
+        }
+        for to in lazy {
+            self.announce(now, to, key, actions);
+        }
+    }
+
+    /// Queues an announcement; a full batch goes at once.
+    fn announce(&mut self, now: Tick, to: NodeId, key: Key, actions: &mut Vec<Action>) {
+        let Some(link) = self.links.get_mut(&to) else { return };
+        link.ihave.push(key);
+        if link.ihave.len() >= IHAVE_BATCH {
+            let batch = core::mem::take(&mut link.ihave);
+            self.send(now, to, OverlayFrame::IHave(List::truncated(batch)), Class::Lazy, actions);
+        } else {
+            self.flush_soon(now);
+        }
+    }
+
+    pub(super) fn flush_soon(&mut self, now: Tick) {
+        self.flush_at.get_or_insert_with(|| now.after_ms(FLUSH_MS));
+    }
+
+    /// Sends what has waited: announcements and records.
+    pub(super) fn flush_due(&mut self, now: Tick, actions: &mut Vec<Action>) {
+        if self.flush_at.is_none_or(|at| at > now) {
+            return;
+        }
+        self.flush_at = None;
+        let queued = self.links.iter_mut().filter(|(_, l)| !l.ihave.is_empty());
+        let batches: Vec<(NodeId, Vec<Key>)> =
+            queued.map(|(n, l)| (*n, core::mem::take(&mut l.ihave))).collect();
+        for (to, batch) in batches {
+            self.send(now, to, OverlayFrame::IHave(List::truncated(batch)), Class::Lazy, actions);
+        }
+        if self.flush_records(now, actions) {
+            self.flush_soon(now);
+        }
+    }
+}
