@@ -32,13 +32,18 @@ const RESERVED_MAX: usize = 512;
 /// A link younger than this is not given up for a starving host, or the two would alternate.
 const EVICT_AGE_MS: u64 = 5_000;
 /// Logs per link for which the last prune is remembered; forgetting costs one prune too many.
-const PRUNED_MAX: usize = 1_024;
+pub(super) const PRUNED_MAX: usize = 1_024;
 /// Items per link whose sends are counted (attack G9).
-const SERVED_MAX: usize = 1_024;
+pub(super) const SERVED_MAX: usize = 1_024;
 /// Items per link that were refused and are not asked for again for a while.
-const REFUSED_MAX: usize = 1_024;
+pub(super) const REFUSED_MAX: usize = 1_024;
 /// Items per second that one host may have read from this node's disk, and at once.
 const READ_BURST: u64 = 8_192;
+
+/// Replies to shuffles that were not asked for: an honest host's come late at times, at most one for
+/// each shuffle; more of them end the link (attack G3).
+const STRANGE_EVERY_MS: u64 = 30_000;
+const STRANGE_BURST: u64 = 8;
 
 /// Who dialled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +102,7 @@ pub(super) struct Link {
     pub(super) missing: usize,
     pub(super) flights: usize,
     pub(super) shuffle_rate: Rate,
+    pub(super) strange_rate: Rate,
 }
 
 impl Link {
@@ -144,6 +150,7 @@ impl Link {
             missing: 0,
             flights: 0,
             shuffle_rate: Rate::new(10_000, 3),
+            strange_rate: Rate::new(STRANGE_EVERY_MS, STRANGE_BURST),
         }
     }
 

@@ -40,7 +40,7 @@ struct Member {
 #[derive(Debug)]
 pub(super) struct Roster {
     map: BTreeMap<NodeId, Member>,
-    seen: Recent<NodeId, (u64, Tick)>,
+    pub(super) seen: Recent<NodeId, (u64, Tick)>,
 }
 
 impl Roster {
@@ -140,12 +140,19 @@ impl Overlay {
 
     /// Queues a record for all links but the one it came from.
     fn queue_record(&mut self, now: Tick, node: NodeId, from: Option<NodeId>) {
+        let max = self.records_max();
         for (to, link) in &mut self.links {
-            if Some(*to) != from && *to != node {
+            if Some(*to) != from && *to != node && link.records.len() < max {
                 link.records.insert(node);
             }
         }
         self.flush_soon(now);
+    }
+
+    /// Records that may wait for one link: a whole roster, and as much news. What does not fit comes
+    /// to that host by its other links, or with the next change.
+    pub(super) const fn records_max(&self) -> usize {
+        2 * self.config.roster
     }
 
     /// Queues the whole roster for one new neighbour.

@@ -21,7 +21,7 @@ use super::{Key, Overlay};
 /// default mask (protocol.md §3c: 32 k).
 pub(super) const TREES_MAX: usize = LOGS_MAX;
 /// Entries that are announced in one frame at the latest (protocol.md §3c: 64).
-const IHAVE_BATCH: usize = 64;
+pub(super) const IHAVE_BATCH: usize = 64;
 /// Announcements and records wait at most this long for company (protocol.md §3c: 100 ms).
 const FLUSH_MS: u64 = 100;
 /// An item that was made here goes to at least so many links, whoever pruned them (attack G16).

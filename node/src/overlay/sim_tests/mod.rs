@@ -10,6 +10,7 @@ mod forks;
 mod hostile;
 mod hostile_sync;
 mod made;
+mod members;
 mod pair;
 mod queue;
 mod sync;
