@@ -233,6 +233,8 @@ fn sizes_of_links<'a>(links: impl Iterator<Item = &'a Link>) -> Sizes {
             served,
             missing: _, // A share of `missing`, and of `flights`.
             flights: _,
+            broken: _,
+            deaf_until: _,
             shuffle_rate: _,
             strange_rate: _,
         } = link;

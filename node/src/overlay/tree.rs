@@ -230,7 +230,7 @@ impl Overlay {
         have.extend(missing.into_iter().flat_map(|m| m.senders));
         have.extend(flight.iter().flat_map(|f| f.others.iter().map(|(n, _)| *n)));
         if let Some(link) = source.and_then(|n| self.links.get_mut(&n)) {
-            (link.sync_fails, link.sync_after) = (0, now);
+            (link.sync_fails, link.sync_after, link.broken) = (0, now, 0);
         }
         let tree = source.is_none() || flight.as_ref().is_some_and(|f| f.via == Via::Tree);
         let done = self.fetch_progress(now, key.0, source);

@@ -6,6 +6,7 @@
 mod broadcast;
 mod check;
 mod faults;
+mod floods;
 mod forks;
 mod hostile;
 mod hostile_sync;
