@@ -385,7 +385,7 @@ fn to_peer(checked: &trust::CheckedPeer, expires: Tick) -> Peer {
     Peer {
         node: checked.cert.node,
         site: checked.cert.site.clone(),
-        addrs: checked.record.addrs.to_vec(),
+        addrs: checked.record.addrs.iter().copied().filter(super::addrs::dialable).collect(),
         incarnation: checked.record.incarnation,
         groups: checked.record.groups.to_vec(),
         expires,

@@ -337,10 +337,10 @@ fn one_sided_links_end() {
     assert_eq!(v.o.links().count(), 0);
 }
 
-/// An old record never replaces a newer one and is not flooded again; only hosts that subscribe to
+/// T061: an old record never replaces a newer one and is not flooded again; only subscribers of
 /// a group and are not known to be dead are named for it; a full roster prefers the own site.
 #[test]
-fn records_and_interest() {
+fn t061_records_and_interest() {
     let mut v = Victim::new();
     let friend = make_peer(2, 1, 1);
     v.hello(&friend, LinkClass::Near, true);
