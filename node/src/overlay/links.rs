@@ -40,8 +40,8 @@ pub(super) const REFUSED_MAX: usize = 1_024;
 /// Items per second that one host may have read from this node's disk, and at once.
 const READ_BURST: u64 = 8_192;
 
-/// Replies to shuffles that were not asked for: an honest host's come late at times, at most one for
-/// each shuffle; more of them end the link (attack G3).
+/// Replies to shuffles that were not asked for: those of an honest host come late at times, one for
+/// each shuffle at the most; more of them end the link (attack G3).
 const STRANGE_EVERY_MS: u64 = 30_000;
 const STRANGE_BURST: u64 = 8;
 

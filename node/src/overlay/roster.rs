@@ -149,8 +149,8 @@ impl Overlay {
         self.flush_soon(now);
     }
 
-    /// Records that may wait for one link: a whole roster, and as much news. What does not fit comes
-    /// to that host by its other links, or with the next change.
+    /// Records that may wait for one link: a whole roster, and as much news. What does not fit
+    /// comes to that host by its other links, or with the next change.
     pub(super) const fn records_max(&self) -> usize {
         2 * self.config.roster
     }

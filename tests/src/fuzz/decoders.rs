@@ -105,7 +105,8 @@ pub(super) fn envelope(data: &[u8]) -> String {
 pub(super) fn item(data: &[u8]) -> String {
     match canonical::<Item>(data, FRAME_LEN_MAX) {
         Ok(item) => {
-            assert_eq!(item.hash(), item.clone().hash());
+            let kind = item.kind == stork_wire::item::ItemKind::Proof;
+            assert!(kind || item.hash() == item.envelope.hash());
             feature(&format!("{:?}", item.kind), data.len())
         }
         Err(e) => feature(&kind_of(&e), data.len()),

@@ -1,6 +1,6 @@
 //! Fuzz targets: plain functions that take any bytes and panic where something must hold and does
-//! not. The gate runs each over a small corpus (`tests/fuzz`), and `stork-fuzz` runs them for long,
-//! with mutations that are kept where they show something new.
+//! not. The gate runs each over a small corpus (`tests/bounds`), and `stork-fuzz` runs them for
+//! long, with mutations that are kept where they show something new.
 //!
 //! Every target returns a *feature*: a small text that stands for what the input did, such as the
 //! error and how far it came. It is what the runner keeps inputs by, in place of the coverage that

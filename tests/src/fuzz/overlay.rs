@@ -60,7 +60,7 @@ impl Run<'_> {
         let incarnation = if self.bytes.below(4) == 0 { self.bytes.wild() } else { 1 };
         Arc::new(Peer {
             node: node(i),
-            site: if i % 3 == 0 { "east" } else { "west" }.parse().unwrap(),
+            site: if i.is_multiple_of(3) { "east" } else { "west" }.parse().unwrap(),
             addrs: Vec::new(),
             incarnation,
             groups: Vec::new(),

@@ -346,17 +346,19 @@ pub(super) fn manifests() -> Vec<Vec<u8>> {
 }
 
 pub(super) fn node_tomls() -> Vec<Vec<u8>> {
-    let all = "listen = \"[::]:7749\"\nadvertise = [\"10.0.0.1:7749\"]\nstate = \"/s\"\nvms = \"/v\"\n\
-               socket = \"/a\"\nmin_free_bytes = 1\nseed_bytes = 18446744073709551615\nlog = \"json\"\n";
-    vec![all.into(), b"".to_vec(), b"listen = 1".to_vec(), b"lisen = \"x\"".to_vec()]
+    let all = b"listen = \"[::]:7749\"\nadvertise = [\"10.0.0.1:7749\"]\nstate = \"/s\"\n\
+                vms = \"/v\"\nsocket = \"/a\"\nmin_free_bytes = 1\n\
+                seed_bytes = 18446744073709551615\nlog = \"json\"\n";
+    vec![all.to_vec(), b"".to_vec(), b"listen = 1".to_vec(), b"lisen = \"x\"".to_vec()]
 }
 
 pub(super) fn vm_tomls() -> Vec<Vec<u8>> {
-    let all = "[vm]\nname = \"db\"\narch = \"amd64\"\ngroups = [\"web\"]\n[[subscribe]]\n\
-               package = \"hello\"\ngroup = \"web\"\nversion = \">= 1\"\n[[pin]]\npackage = \"hello\"\n\
-               version = \"1.*\"\nreason = \"why\"\n[[hold]]\npackage = \"other\"\nreason = \"x\"\n\
-               [[trust]]\nallow = \"acme\"\npackages = [\"hello*\"]\n[view]\nbackend = \"hardlink\"\n\
-               target = \"/views/db\"\nisolation = \"none\"\nkeep_generations = 3\n[hook]\n\
-               command = [\"true\"]\ntimeout_s = 10\n";
-    vec![all.into(), b"[vm]\ngroups = []\n[view]\ntarget = \"/x\"\n".to_vec()]
+    let all = b"[vm]\nname = \"db\"\narch = \"amd64\"\ngroups = [\"web\"]\n\
+                [[subscribe]]\npackage = \"hello\"\ngroup = \"web\"\nversion = \">= 1\"\n\
+                [[pin]]\npackage = \"hello\"\nversion = \"1.*\"\nreason = \"why\"\n\
+                [[hold]]\npackage = \"other\"\nreason = \"x\"\n\
+                [[trust]]\nallow = \"acme\"\npackages = [\"hello*\"]\n\
+                [view]\nbackend = \"hardlink\"\ntarget = \"/views/db\"\nisolation = \"none\"\n\
+                keep_generations = 3\n[hook]\ncommand = [\"true\"]\ntimeout_s = 10\n";
+    vec![all.to_vec(), b"[vm]\ngroups = []\n[view]\ntarget = \"/x\"\n".to_vec()]
 }

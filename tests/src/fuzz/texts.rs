@@ -23,7 +23,7 @@ pub(super) fn token(data: &[u8]) -> String {
     }
 }
 
-/// What is printed holds no control characters but line ends, which the parser draws its arrow with.
+/// What is printed holds no control characters but line ends, with which the parser draws.
 fn shown(text: &str) {
     let odd = |c: char| c.is_control() && c != '\n' && c != '\t';
     assert!(!text.chars().any(odd), "an error forges the terminal: {text:?}");

@@ -170,8 +170,8 @@ fn one_informant_does_not_fill_the_passive_view() {
     assert_eq!(v.o.sizes().passive, 15);
 }
 
-/// T069: prunes for unknown logs make no trees, and prunes by everybody do not keep an item that was
-/// made here from going out; a prune takes no link away (attack G16).
+/// T069: prunes for unknown logs make no trees, and prunes by everybody do not keep an item that
+/// was made here from going out; a prune takes no link away (attack G16).
 #[test]
 fn t069_prune_everything() {
     let mut v = Victim::new();
