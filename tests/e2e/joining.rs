@@ -48,6 +48,27 @@ fn a_token_is_good_once() {
     assert!(again.contains("already so"), "{again}");
 }
 
+/// T116: the node that a token names is down. Joining ends within half a minute with what to look
+/// at, an exit code that says "try again", and nothing changed: with the node back, it works.
+#[test]
+fn t116_joining_while_the_admitting_node_is_down() {
+    let mut fleet = Fleet::new(&["web"], 1);
+    let (token, stranger) = (fleet.token("late"), fleet.stranger("late"));
+    fleet.hosts[0].stop();
+    let began = std::time::Instant::now();
+    let out = stranger.node(&["join", &token]);
+    let error = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(75), "{error}");
+    assert!(
+        error.contains("cannot be reached") && error.contains("help: check address"),
+        "{error}"
+    );
+    assert!(began.elapsed() < std::time::Duration::from_secs(30));
+    fleet.hosts[0].start();
+    let said = stranger.node_ok(&["join", &token]);
+    assert!(said.contains("as `late`"), "{said}");
+}
+
 /// Tokens that have run out, that another fleet signed, or that were changed let nobody in.
 #[test]
 fn wrong_tokens_let_nobody_in() {

@@ -155,7 +155,8 @@ fn without_renewal_the_end_comes_with_words() {
         assert_eq!((peers(second).await.len(), peers(third).await.len()), (0, 0));
         let error = lab.nodes[0].start().await.unwrap_err();
         let error = error.downcast::<RunError>().unwrap();
-        assert!(error.to_string().contains("the certificate has run out"), "{error}");
+        let why = std::error::Error::source(&error).unwrap().to_string();
+        assert!(why.contains("the certificate has run out"), "{error}: {why}");
         assert!(error.help().contains("stork-node init"), "{}", error.help());
         for i in 1..3 {
             lab.nodes[i].stop().await.unwrap();

@@ -15,6 +15,8 @@ pub mod debs;
 pub mod feed;
 pub mod fleet;
 pub mod forge;
+pub mod fuzz;
+pub mod heap;
 pub mod hostile;
 pub mod lab;
 pub mod raw_push;

@@ -107,7 +107,7 @@ const PLACES: &[Place] = &[
     },
     Place {
         word: "unsafe",
-        only: &["node/src/view/sys.rs"],
+        only: &["node/src/view/sys.rs", "tests/src/heap.rs"],
         instead: "use rustix, or add the system call to node/src/view/sys.rs",
     },
     Place {

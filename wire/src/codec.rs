@@ -52,9 +52,10 @@ pub fn decode<T: Serialize + DeserializeOwned>(bytes: &[u8], max: usize) -> Resu
 }
 
 /// At most `N` elements. The bound is checked before memory is taken, and memory grows only with
-/// elements that were really there.
+/// elements that were really there. They are kept without room to spare, so that no message takes
+/// more than 16 times its bytes (test T050).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct List<T, const N: usize>(Vec<T>);
+pub struct List<T, const N: usize>(Box<[T]>);
 
 /// A collection was longer than its bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -69,12 +70,15 @@ pub struct TooMany {
 impl<T, const N: usize> List<T, N> {
     /// No elements.
     #[must_use]
-    pub const fn empty() -> Self {
-        Self(Vec::new())
+    pub fn empty() -> Self {
+        Self(Box::default())
     }
     /// Takes a vector if it is short enough.
     pub fn new(items: Vec<T>) -> Result<Self, TooMany> {
-        if items.len() > N { Err(TooMany { len: items.len(), max: N }) } else { Ok(Self(items)) }
+        if items.len() > N {
+            return Err(TooMany { len: items.len(), max: N });
+        }
+        Ok(Self(items.into_boxed_slice()))
     }
     /// Takes the first `N` of the items and drops the rest.
     pub fn truncated(items: impl IntoIterator<Item = T>) -> Self {
@@ -83,7 +87,7 @@ impl<T, const N: usize> List<T, N> {
     /// The elements as a vector.
     #[must_use]
     pub fn into_vec(self) -> Vec<T> {
-        self.0
+        self.0.into_vec()
     }
 }
 
@@ -110,7 +114,7 @@ impl<T, const N: usize> IntoIterator for List<T, N> {
     type Item = T;
     type IntoIter = std::vec::IntoIter<T>;
     fn into_iter(self) -> Self::IntoIter {
-        self.0.into_iter()
+        self.0.into_vec().into_iter()
     }
 }
 
@@ -124,7 +128,7 @@ impl<'a, T, const N: usize> IntoIterator for &'a List<T, N> {
 
 impl<T: Serialize, const N: usize> Serialize for List<T, N> {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_seq(&self.0)
+        s.collect_seq(self.0.iter())
     }
 }
 
@@ -146,7 +150,7 @@ impl<'de, T: Deserialize<'de>, const N: usize> Visitor<'de> for ListVisitor<T, N
             }
             out.push(item);
         }
-        Ok(List(out))
+        Ok(List(out.into_boxed_slice()))
     }
 }
 
@@ -158,17 +162,20 @@ impl<'de, T: Deserialize<'de>, const N: usize> Deserialize<'de> for List<T, N> {
 
 /// At most `N` raw bytes.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Blob<const N: usize>(Vec<u8>);
+pub struct Blob<const N: usize>(Box<[u8]>);
 
 impl<const N: usize> Blob<N> {
     /// Takes bytes if they are few enough.
     pub fn new(bytes: Vec<u8>) -> Result<Self, TooMany> {
-        if bytes.len() > N { Err(TooMany { len: bytes.len(), max: N }) } else { Ok(Self(bytes)) }
+        if bytes.len() > N {
+            return Err(TooMany { len: bytes.len(), max: N });
+        }
+        Ok(Self(bytes.into_boxed_slice()))
     }
     /// The bytes as a vector.
     #[must_use]
     pub fn into_vec(self) -> Vec<u8> {
-        self.0
+        self.0.into_vec()
     }
 }
 
@@ -199,7 +206,7 @@ impl<const N: usize> Visitor<'_> for BlobVisitor<N> {
         write!(f, "at most {N} bytes")
     }
     fn visit_bytes<E: de::Error>(self, v: &[u8]) -> Result<Blob<N>, E> {
-        if v.len() > N { Err(E::invalid_length(v.len(), &self)) } else { Ok(Blob(v.to_vec())) }
+        if v.len() > N { Err(E::invalid_length(v.len(), &self)) } else { Ok(Blob(v.into())) }
     }
 }
 

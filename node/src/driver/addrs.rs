@@ -42,9 +42,32 @@ fn addrs_of(listen: SocketAddr, own: impl Iterator<Item = IpAddr>) -> Vec<Socket
     fits.map(|ip| SocketAddr::new(ip, listen.port())).collect()
 }
 
+/// May another host's record send this one there? Not to nobody, to everybody, or to no port: a
+/// record must not make a fleet shout at a network (attack G4).
+pub(super) fn dialable(addr: &SocketAddr) -> bool {
+    let everybody = match addr.ip() {
+        IpAddr::V4(v4) => v4.is_broadcast() || v4.octets().first() == Some(&0),
+        IpAddr::V6(_) => false,
+    };
+    addr.port() != 0 && !addr.ip().is_unspecified() && !addr.ip().is_multicast() && !everybody
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// T061: addresses in a record that name no single host are ignored.
+    #[test]
+    fn t061_addresses_that_name_no_host() {
+        let dialable = |text: &str| dialable(&text.parse().unwrap());
+        for good in ["10.0.0.1:7749", "127.0.0.1:1", "[::1]:7749", "[2001:db8::7]:7749"] {
+            assert!(dialable(good), "{good}");
+        }
+        let bad = ["0.0.0.0:7749", "0.1.2.3:1", "255.255.255.255:9", "224.0.0.1:53", "10.0.0.1:0"];
+        for bad in bad.into_iter().chain(["[::]:7749", "[ff02::1]:5353"]) {
+            assert!(!dialable(bad), "{bad}");
+        }
+    }
 
     fn told(listen: &str, own: &[&str]) -> Vec<String> {
         let own = own.iter().map(|ip| ip.parse().unwrap());

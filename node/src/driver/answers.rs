@@ -91,12 +91,12 @@ impl Driver {
             "store": health,
             "bytes": { "served": sent, "fetched": received, "unexpected_streams": unexpected },
             "udp": self.udp_json(),
-            "net": self.net_json(),
             "gossip": {
                 "pushes_in": overlay.pushes_in, "pushes_out": overlay.pushes_out,
                 "duplicates": overlay.duplicates, "delivered": overlay.delivered,
                 "grafts": overlay.grafts, "prunes": overlay.prunes, "syncs": overlay.syncs,
             },
+            "net": self.net_json(), "gauges": self.gauges_json(),
             "counters": counters,
         })
     }

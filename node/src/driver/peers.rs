@@ -342,6 +342,12 @@ impl Driver {
         })
     }
 
+    /// How full every bounded set of the overlay is, and its bound (attack G13).
+    pub(super) fn gauges_json(&self) -> serde_json::Value {
+        let one = |size, cap| serde_json::json!({ "now": size, "max": cap });
+        self.overlay.gauges().map(|(name, size, cap)| (name.to_owned(), one(size, cap))).collect()
+    }
+
     /// Closes connections that are no overlay link and carry no content.
     pub(super) fn close_idle_connections(&self) {
         let now = self.clock.tick();
@@ -379,7 +385,7 @@ fn to_peer(checked: &trust::CheckedPeer, expires: Tick) -> Peer {
     Peer {
         node: checked.cert.node,
         site: checked.cert.site.clone(),
-        addrs: checked.record.addrs.to_vec(),
+        addrs: checked.record.addrs.iter().copied().filter(super::addrs::dialable).collect(),
         incarnation: checked.record.incarnation,
         groups: checked.record.groups.to_vec(),
         expires,

@@ -35,6 +35,11 @@ impl<K: Ord + Clone, V> Recent<K, V> {
         }
     }
 
+    /// Entries at the most.
+    pub(super) const fn max(&self) -> usize {
+        self.max
+    }
+
     /// Entries now.
     pub(super) fn len(&self) -> usize {
         self.map.len()

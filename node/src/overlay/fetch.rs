@@ -74,9 +74,9 @@ impl Fetches {
         self.running.contains_key(node)
     }
 
-    /// Wanted logs, and pieces under way.
-    pub(super) fn sizes(&self) -> (usize, usize) {
-        (self.wants.len(), self.running.len())
+    /// Wanted logs, pieces under way, and hosts because of which something is wanted.
+    pub(super) fn sizes(&self) -> (usize, usize, usize) {
+        (self.wants.len(), self.running.len(), self.owned.len())
     }
 
     pub(super) fn deadline(&self) -> Option<Tick> {

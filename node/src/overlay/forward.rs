@@ -15,7 +15,7 @@ use super::io::{Action, Class};
 use super::{Key, Overlay};
 
 /// Entries that are announced in one frame at the latest (protocol.md §3c: 64).
-const IHAVE_BATCH: usize = 64;
+pub(super) const IHAVE_BATCH: usize = 64;
 /// Announcements and records wait at most this long for company (protocol.md §3c: 100 ms).
 const FLUSH_MS: u64 = 100;
 /// An item that was made here goes to at least so many links, whoever pruned them (attack G16).
@@ -43,7 +43,7 @@ impl Overlay {
         have.extend(missing.into_iter().flat_map(|m| m.senders));
         have.extend(flight.iter().flat_map(|f| f.others.iter().map(|(n, _)| *n)));
         if let Some(link) = source.and_then(|n| self.links.get_mut(&n)) {
-            (link.sync_fails, link.sync_after) = (0, now);
+            (link.sync_fails, link.sync_after, link.broken) = (0, now, 0);
         }
         let tree = source.is_none() || flight.as_ref().is_some_and(|f| f.via == Via::Tree);
         let done = self.fetch_progress(now, key.0, source);

@@ -32,13 +32,18 @@ const RESERVED_MAX: usize = 512;
 /// A link younger than this is not given up for a starving host, or the two would alternate.
 const EVICT_AGE_MS: u64 = 5_000;
 /// Logs per link for which the last prune is remembered; forgetting costs one prune too many.
-const PRUNED_MAX: usize = 1_024;
+pub(super) const PRUNED_MAX: usize = 1_024;
 /// Items per link whose sends are counted (attack G9).
-const SERVED_MAX: usize = 1_024;
+pub(super) const SERVED_MAX: usize = 1_024;
 /// Items per link that were refused and are not asked for again for a while.
-const REFUSED_MAX: usize = 1_024;
+pub(super) const REFUSED_MAX: usize = 1_024;
 /// Items per second that one host may have read from this node's disk, and at once.
 const READ_BURST: u64 = 8_192;
+
+/// Replies to shuffles that were not asked for: those of an honest host come late at times, one for
+/// each shuffle at the most; more of them end the link (attack G3).
+const STRANGE_EVERY_MS: u64 = 30_000;
+const STRANGE_BURST: u64 = 8;
 
 /// Who dialled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,8 +103,11 @@ pub(super) struct Link {
     pub(super) pruned: Recent<LogId, u64>,
     pub(super) served: Recent<Key, u8>,
     pub(super) missing: usize,
+    pub(super) broken: u32,
+    pub(super) deaf_until: Tick,
     pub(super) flights: usize,
     pub(super) shuffle_rate: Rate,
+    pub(super) strange_rate: Rate,
 }
 
 impl Link {
@@ -147,8 +155,11 @@ impl Link {
             pruned: Recent::new(PRUNED_MAX),
             served: Recent::new(SERVED_MAX),
             missing: 0,
+            broken: 0,
+            deaf_until: now,
             flights: 0,
             shuffle_rate: Rate::new(10_000, 3),
+            strange_rate: Rate::new(STRANGE_EVERY_MS, STRANGE_BURST),
         }
     }
 

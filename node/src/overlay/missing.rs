@@ -11,6 +11,7 @@ use stork_wire::tick::Tick;
 
 use super::flight::Via;
 use super::io::{Action, Class};
+use super::links::Link;
 use super::{Key, Overlay};
 
 /// Missing items in all (attack G8). What does not fit comes by sync.
@@ -30,6 +31,11 @@ const FOREIGN_WAIT_MS: u64 = 200;
 const NEXT_WAIT_MS_MIN: u64 = 100;
 /// Items so far above the head are fetched as ranges at once (protocol.md §3c: 64).
 const WINDOW: u64 = 64;
+/// A host that broke so many promises one after the other is not listened to for a while, which
+/// doubles with every so many more (attack G8). Sync brings what it has all the same.
+const BROKEN_MAX: u32 = 64;
+const DEAF_MS: u64 = 1_000;
+const DEAF_MS_MAX: u64 = 600_000;
 /// An item whose predecessor is on its way waits for it at most so often.
 const WAITS_MAX: u8 = 10;
 
@@ -95,9 +101,23 @@ impl Missing {
     }
 }
 
+impl Link {
+    /// It was asked for an item that it said it has, and did not send it.
+    fn broke_promise(&mut self, now: Tick) {
+        self.broken = self.broken.saturating_add(1);
+        if let Some(times) = (self.broken / BROKEN_MAX).checked_sub(1) {
+            self.deaf_until = now.after_ms((DEAF_MS << times.min(10)).min(DEAF_MS_MAX));
+        }
+    }
+}
+
 impl Overlay {
     /// A neighbour says what it has.
     pub(super) fn on_ihave(&mut self, now: Tick, from: NodeId, entries: &[Key]) {
+        if self.links.get(&from).is_some_and(|l| l.deaf_until > now) {
+            self.counters.dropped += entries.len() as u64;
+            return;
+        }
         for key in entries {
             if key.1 > self.heads.seq(&key.0).saturating_add(WINDOW) {
                 self.want(key.0, key.1, from);
@@ -171,6 +191,9 @@ impl Overlay {
             item.next = now.after_ms(NEXT_WAIT_MS_MIN);
             self.missing.insert(key, item);
             return;
+        }
+        if let Some(link) = item.asked.last().and_then(|n| self.links.get_mut(n)) {
+            link.broke_promise(now);
         }
         let next = item.senders.iter().find(|n| !item.asked.contains(n)).copied();
         let ask = next.filter(|_| head == before.1);

@@ -32,6 +32,7 @@ mod rivals;
 mod rng;
 mod roster;
 mod shuffle;
+mod sizes;
 mod sketch;
 mod sync;
 mod tree;
@@ -50,7 +51,8 @@ use stork_wire::text::Label;
 use stork_wire::tick::Tick;
 
 pub use io::{Action, Class, Config, Event, Input, Peer, PeersKind, Refusal, Why};
-pub use views::{Counters, LinkView, Sizes, TreeView};
+pub use sizes::Sizes;
+pub use views::{Counters, LinkView, TreeView};
 
 use bounded::Recent;
 
@@ -175,7 +177,7 @@ impl Overlay {
                         self.on_shuffle(now, from, nonce, &peers, actions);
                     }
                     PeersKind::ShuffleReply { nonce } => {
-                        self.on_shuffle_reply(now, from, nonce, &peers);
+                        self.on_shuffle_reply(now, from, nonce, &peers, actions);
                     }
                 }
             }

@@ -29,7 +29,7 @@ const STARVING_WAIT_MS_MAX: u64 = 30_000;
 /// A lost link is replaced within this time; drawn at random, so that many losers do not storm.
 const REFILL_JITTER_MS: u64 = 500;
 /// Dials at once. Starting up takes 3 near, 3 far and an anchor in parallel (rule 1).
-const DIALS_MAX: usize = 8;
+pub(super) const DIALS_MAX: usize = 8;
 /// A dial that the driver never answered is given up after this.
 const DIAL_WAIT_MS: u64 = 10_000;
 /// One dial a second in the long run, eight at once (attack G4).

@@ -50,7 +50,7 @@ pub(super) struct Roster {
     /// Whoever makes room, first: the lost before the live, other sites before this one.
     by_worth: BTreeSet<Worth>,
     by_end: BTreeSet<(Tick, NodeId)>,
-    seen: Recent<NodeId, (u64, Tick)>,
+    pub(super) seen: Recent<NodeId, (u64, Tick)>,
     changed: bool,
 }
 
@@ -188,12 +188,23 @@ impl Overlay {
         let local = self.local.as_ref().filter(|p| p.node == node);
         let known = local.or_else(|| self.roster.map.get(&node).map(|m| &m.peer));
         let Some(site) = known.map(|p| p.site.clone()) else { return };
+        let max = self.records_max();
         for (to, link) in &mut self.links {
-            if Some(*to) != from && *to != node && (!large || link.peer.site == site) {
+            if Some(*to) != from
+                && *to != node
+                && (!large || link.peer.site == site)
+                && link.records.len() < max
+            {
                 link.records.insert(node);
             }
         }
         self.flush_soon(now);
+    }
+
+    /// Records that may wait for one link: a whole roster, and as much news. What does not fit
+    /// comes to that host by its other links, or with the next change.
+    pub(super) const fn records_max(&self) -> usize {
+        2 * self.config.roster
     }
 
     /// Queues the whole roster for one new neighbour; in a large fleet, its site and some others.

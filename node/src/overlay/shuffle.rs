@@ -1,7 +1,8 @@
 //! Shuffles: now and then two neighbours exchange some hosts, so that passive views stay fresh.
 //!
 //! A reply is taken only for the shuffle that is outstanding, from the neighbour that was asked,
-//! and no longer than what was sent (attack G3).
+//! and no longer than what was sent. Other replies change nothing, and many of them end the link
+//! (attack G3).
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use stork_wire::limits::HINTS_MAX;
 use stork_wire::tick::Tick;
 
 use super::Overlay;
-use super::io::{Action, Class, Peer};
+use super::io::{Action, Class, Peer, Why};
 
 /// A shuffle every minute, give or take half (protocol.md §3a rule 6).
 const SHUFFLE_EVERY_MS: u64 = 60_000;
@@ -88,10 +89,15 @@ impl Overlay {
         from: NodeId,
         nonce: u64,
         peers: &[Arc<Peer>],
+        actions: &mut Vec<Action>,
     ) {
         let fits = |a: &Asked| a.node == from && a.nonce == nonce && now <= a.until;
         let Some(asked) = self.shuffles.asked.take_if(|a| fits(a)) else {
             self.counters.unsolicited += 1;
+            let Some(link) = self.links.get_mut(&from) else { return };
+            if !link.strange_rate.take(now, 1) {
+                self.close(now, from, Why::Misbehaved, actions);
+            }
             return;
         };
         for peer in peers.iter().take(asked.sent) {

@@ -54,43 +54,6 @@ pub struct LinkView {
     pub age_ms: u64,
 }
 
-/// How full the bounded sets are (attack G13: every map has a gauge).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Sizes {
-    /// Near links.
-    pub near: usize,
-    /// Far links.
-    pub far: usize,
-    /// Passive view.
-    pub passive: usize,
-    /// Graveyard.
-    pub graveyard: usize,
-    /// Anchors.
-    pub anchors: usize,
-    /// Dials under way.
-    pub dialling: usize,
-    /// Records of hosts.
-    pub roster: usize,
-    /// Logs.
-    pub logs: usize,
-    /// Trees.
-    pub trees: usize,
-    /// Announced items that did not arrive yet.
-    pub missing: usize,
-    /// Items that the driver judges.
-    pub flights: usize,
-    /// Logs of which items are being fetched.
-    pub wants: usize,
-    /// Pieces that neighbours were asked for.
-    pub pieces: usize,
-    /// Comparisons of heads under way.
-    pub sessions: usize,
-    /// Hosts without a link that compare heads.
-    pub guests: usize,
-    /// Cells of the sketch that are kept.
-    pub cells: usize,
-}
-
 /// The tree of one log, as this node sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TreeView {
@@ -128,30 +91,6 @@ impl Overlay {
     #[must_use]
     pub const fn counters(&self) -> Counters {
         self.counters
-    }
-
-    /// How full everything is.
-    #[must_use]
-    pub fn sizes(&self) -> Sizes {
-        let (wants, pieces) = self.fetches.sizes();
-        Sizes {
-            near: self.count(LinkClass::Near).all,
-            far: self.count(LinkClass::Far).all,
-            passive: self.contacts.passive.len(),
-            graveyard: self.contacts.graveyard.len(),
-            anchors: self.contacts.anchors.len(),
-            dialling: self.dialling.len(),
-            roster: self.roster.len(),
-            logs: self.heads.len(),
-            trees: self.trees.len(),
-            missing: self.missing.len(),
-            flights: self.flights.len(),
-            wants,
-            pieces,
-            sessions: self.sessions.len(),
-            guests: self.guests.len(),
-            cells: self.heads.cells_kept(),
-        }
     }
 
     /// The tree of a log; `None` where none was needed yet.

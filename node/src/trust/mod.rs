@@ -8,6 +8,8 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod admission;
+#[cfg(test)]
+mod admission_tests;
 mod charter;
 mod epoch;
 #[cfg(test)]

@@ -2,29 +2,23 @@
 
 use std::collections::BTreeSet;
 
+use stork_wire::codec::List;
+use stork_wire::frame::{OverlayFrame, PeerHint};
 use stork_wire::ids::{LogId, NodeId};
+use stork_wire::limits::HINTS_MAX;
 use stork_wire::tick::Tick;
 
-use super::super::links::{FAR_SLACK, NEAR_SLACK};
-use super::super::{Overlay, contacts, fetch, flight, missing, sketch, sync, tree, visits};
+use super::super::Overlay;
+use super::made::Mute;
 use super::world::World;
 
 /// Bounds (I1, attack G13) and a next time to act (I3).
 pub(super) fn cheap(o: &Overlay, seed: u64) {
+    for (name, size, cap) in o.gauges() {
+        assert!(size <= cap, "{name}: {size} of {cap}, seed {seed}");
+    }
     let s = o.sizes();
     let target = o.config.near + o.config.far;
-    assert!(s.near <= o.config.near + NEAR_SLACK, "near {}, seed {seed}", s.near);
-    assert!(s.far <= o.config.far + FAR_SLACK, "far {}, seed {seed}", s.far);
-    assert!(s.passive <= contacts::PASSIVE_MAX, "passive {}, seed {seed}", s.passive);
-    assert!(s.graveyard <= contacts::GRAVEYARD_MAX, "graveyard {}, seed {seed}", s.graveyard);
-    assert!(s.anchors <= contacts::ANCHORS_MAX, "seed {seed}");
-    assert!(s.dialling <= 8, "dialling {}, seed {seed}", s.dialling);
-    assert!(s.roster <= o.config.roster, "roster {}, seed {seed}", s.roster);
-    assert!(s.missing <= missing::MISSING_MAX, "missing {}, seed {seed}", s.missing);
-    assert!(s.flights <= flight::FLIGHTS_MAX, "flights {}, seed {seed}", s.flights);
-    assert!(s.trees <= tree::TREES_MAX && s.wants <= fetch::WANTS_MAX, "seed {seed}");
-    assert!(s.pieces <= fetch::PARALLEL_MAX && s.sessions <= sync::SESSIONS_MAX, "seed {seed}");
-    assert!(s.guests <= visits::GUESTS_MAX && s.cells <= sketch::CELLS_MAX, "seed {seed}");
     assert!(o.guests.keys().all(|n| !o.links.contains_key(n)), "guest and link, seed {seed}");
     let soon = o.deadline().is_some_and(|at| at <= o.now.after_ms(31_000));
     assert!(soon || s.near + s.far >= target, "nothing planned below the target, seed {seed}");
@@ -56,6 +50,34 @@ pub(super) fn sets(o: &Overlay, seed: u64) {
 }
 
 impl World {
+    /// The hosts that a host names: a poisoner only those of its kind.
+    pub(super) fn poison(&self, i: usize, hints: Vec<PeerHint>) -> Vec<PeerHint> {
+        if self.hosts[i].mute != Mute::Poison {
+            return hints;
+        }
+        let kind = self.hosts.iter().filter(|h| h.mute == Mute::Poison);
+        let mut kind: Vec<PeerHint> = kind.map(|h| h.peer.hint.clone()).collect();
+        let turn = (i + usize::try_from(self.now / 1_000).unwrap()) % kind.len();
+        kind.rotate_left(turn);
+        kind.truncate(hints.len().max(1));
+        kind
+    }
+
+    /// The same for a frame that names hosts.
+    pub(super) fn poisoned(&self, i: usize, frame: OverlayFrame) -> OverlayFrame {
+        let lie = |peers: List<_, HINTS_MAX>| List::truncated(self.poison(i, peers.into_vec()));
+        match frame {
+            OverlayFrame::Records(peers) => OverlayFrame::Records(lie(peers)),
+            OverlayFrame::Shuffle { nonce, peers } => {
+                OverlayFrame::Shuffle { nonce, peers: lie(peers) }
+            }
+            OverlayFrame::ShuffleReply { nonce, peers } => {
+                OverlayFrame::ShuffleReply { nonce, peers: lie(peers) }
+            }
+            other => other,
+        }
+    }
+
     /// Hosts of the largest part that is connected by links which both ends know.
     pub(super) fn largest_part(&self) -> usize {
         let links = |i: usize| -> BTreeSet<NodeId> {

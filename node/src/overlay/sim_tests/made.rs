@@ -66,6 +66,8 @@ pub(super) enum Mute {
     Items,
     /// Everything that has to do with items.
     All,
+    /// The same, and it names only hosts that do so too.
+    Poison,
 }
 
 impl Mute {
@@ -83,7 +85,7 @@ impl Mute {
         match self {
             Self::Nothing => false,
             Self::Items => items,
-            Self::All => !member,
+            Self::All | Self::Poison => !member,
         }
     }
 }

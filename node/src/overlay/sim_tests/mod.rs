@@ -6,10 +6,12 @@
 mod broadcast;
 mod check;
 mod faults;
+mod floods;
 mod forks;
 mod hostile;
 mod hostile_sync;
 mod made;
+mod members;
 mod pair;
 mod queue;
 mod sync;

@@ -341,7 +341,8 @@ impl World {
                     self.conns.insert(pair, order);
                 }
                 let at = self.latency(i, j);
-                self.push(at, j, Ev::Ack { from: i, class, hints: hints.into_vec() });
+                let hints = self.poison(i, hints.into_vec());
+                self.push(at, j, Ev::Ack { from: i, class, hints });
             }
             Action::Close { node, .. } => {
                 let Some(j) = self.index.get(&node).copied() else { return };
@@ -385,6 +386,7 @@ impl World {
         if self.drop_percent > 0 && self.rng.percent(self.drop_percent) {
             return;
         }
+        let frame = self.poisoned(i, frame);
         self.push(self.latency(i, j), j, Ev::Frame { from: i, conn, frame });
     }
 }

@@ -141,3 +141,47 @@ fn a_false_claim_does_not_hold_back_the_origin() {
     let f = figures("false claim", &world, &content, ms);
     assert!(f.makespan <= 1.5 && f.egress <= 1.03, "{f:?}");
 }
+
+/// T055: every number and every time of every frame at the end of what numbers can be, at any time
+/// of this host, from a neighbour in a swarm that is wanted and in one that is served.
+#[test]
+fn t055_numbers_at_the_end_of_all_numbers() {
+    let content = Content::of(8, 1);
+    for have in [PieceSet::full(8), PieceSet::empty(8)] {
+        let mut p = Planner::new(Config::default(), node(0), 1);
+        let (swarm, foe, manifest) = (content.swarm, node(1), ManifestId([1; 32]));
+        let up = Input::PeerUp { node: foe, same_site: true };
+        p.handle(Tick(0), up, &mut Vec::new());
+        let join = Box::new(content.join(0, have));
+        p.handle(Tick(0), Input::Join(join), &mut Vec::new());
+        let (interested, origins) = (vec![foe], vec![foe]);
+        let urgency = stork_wire::feed::Urgency::Normal;
+        let want = Input::WantManifest { manifest, interested, origins, urgency };
+        p.handle(Tick(0), want, &mut Vec::new());
+        for now in [0, 1, 50, 1_000, 100_000, u64::MAX - 1, u64::MAX] {
+            for n in [0, 1, 7, 8, u32::MAX - 1, u32::MAX] {
+                let all = Bits::from_pieces(0..65_536, 65_536);
+                for frame in [
+                    TransferFrame::HasManifest(manifest),
+                    TransferFrame::Busy { manifest, retry_ms: n },
+                    TransferFrame::Refuse { swarm, retry_ms: n },
+                    TransferFrame::Open { swarm, pieces: n, have: all.clone() },
+                    TransferFrame::Open { swarm, pieces: 8, have: all },
+                    TransferFrame::Grant { swarm, ttl_ms: n },
+                    TransferFrame::Have { swarm, pieces: List::truncated([n, 0]) },
+                    TransferFrame::Request { swarm, piece: n },
+                    TransferFrame::Cancel { swarm, piece: n },
+                    TransferFrame::Rare { swarm, piece: n },
+                ] {
+                    let actions = tell(&mut p, now, foe, frame);
+                    let beyond = |a: &Action| {
+                        matches!(a, Action::Expect { piece, .. } | Action::SendPiece { piece, .. }
+                            if *piece >= 8)
+                    };
+                    assert!(!actions.iter().any(beyond));
+                }
+                p.handle(Tick(now), Input::Deadline, &mut Vec::new());
+            }
+        }
+    }
+}
