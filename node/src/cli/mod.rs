@@ -6,6 +6,7 @@ pub mod out;
 mod show;
 mod stork;
 mod verify;
+mod why;
 
 pub use node::node_main;
 pub use stork::stork_main;

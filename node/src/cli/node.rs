@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use stork_publisher::keys::{Passphrase, read_secret};
 use stork_wire::charter::JoinToken;
 use stork_wire::text::Label;
 use tokio::sync::watch;
@@ -188,6 +189,11 @@ fn start_log(config: &NodeConfig) {
 
 fn run_daemon(config: NodeConfig) -> ExitCode {
     start_log(&config);
+    let key = config.beacon.as_ref().map(|b| read_secret(&b.key, &Passphrase::None));
+    let key = match key.transpose() {
+        Ok(key) => key,
+        Err(e) => return failure(&e.to_string(), &causes(&e), &e.help(), e.exit()),
+    };
     let outcome = runtime().map_err(|e| run::RunError::Other(e.to_string())).and_then(|rt| {
         let outcome = rt.block_on(async {
             let (stop, stopped) = watch::channel(false);
@@ -196,7 +202,7 @@ fn run_daemon(config: NodeConfig) -> ExitCode {
                 // The node has ended by itself otherwise.
                 stop.send(true).unwrap_or_default();
             });
-            run::run(config, stopped).await
+            run::run(config, key, stopped).await
         });
         rt.shutdown_timeout(std::time::Duration::from_secs(10));
         outcome
