@@ -100,7 +100,7 @@ mod tests {
         let none = Beacon { head: None, ..beacon() };
         assert_eq!(hex(&encode(&none)), format!("01{id}0200{rest}"));
         assert_eq!(hex(&encode(&ItemKind::Beacon)), "05");
-        assert_eq!(LogId::beacon(beacon().publisher).short(), "x");
+        assert_eq!(LogId::beacon(beacon().publisher).short(), "651496e941");
     }
 
     /// Two beacons of one second are one to all heads; another number is another one.

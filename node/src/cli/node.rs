@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use stork_publisher::keys::{Passphrase, read_secret};
 use stork_wire::charter::JoinToken;
 use stork_wire::text::Label;
 use tokio::sync::watch;
@@ -95,6 +94,8 @@ enum Command {
         #[arg(long, default_value = "default")]
         site: Label,
     },
+    /// Forget the time floor, after a clock that was far ahead; the daemon must be stopped.
+    ResetClock,
     /// Print this host's node id; makes its key if there is none.
     Id,
     /// Print a completion script for a shell.
@@ -127,6 +128,7 @@ pub fn node_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             let files = (charter, admission_key, passphrase_file);
             super::init::init(&config, &files, name.unwrap_or_else(host_name), site)
         }
+        Command::ResetClock => super::freshness::reset_clock(&config),
         Command::Id => match identity_of(&config) {
             Ok(id) => {
                 result(&id);
@@ -189,10 +191,9 @@ fn start_log(config: &NodeConfig) {
 
 fn run_daemon(config: NodeConfig) -> ExitCode {
     start_log(&config);
-    let key = config.beacon.as_ref().map(|b| read_secret(&b.key, &Passphrase::None));
-    let key = match key.transpose() {
+    let key = match super::freshness::beacon_key(&config) {
         Ok(key) => key,
-        Err(e) => return failure(&e.to_string(), &causes(&e), &e.help(), e.exit()),
+        Err(code) => return code,
     };
     let outcome = runtime().map_err(|e| run::RunError::Other(e.to_string())).and_then(|rt| {
         let outcome = rt.block_on(async {
