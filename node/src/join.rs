@@ -172,7 +172,7 @@ fn judge_all(trust: &mut Trust, items: &[Item]) -> Result<Vec<JournalItem>, Join
                 out.push(JournalItem { item, hash, cuts: fact.cuts().to_vec() });
             }
             Verdict::Known | Verdict::Rival { .. } => {}
-            Verdict::Pending { .. } => {
+            Verdict::Pending { .. } | Verdict::Behind { .. } => {
                 return Err(JoinError::Untrusted("a charter document is missing".into()));
             }
             Verdict::Refused(r) => return Err(JoinError::Untrusted(r.to_string())),
@@ -242,13 +242,14 @@ pub fn found(
 }
 
 /// The order in which stored items are judged, so that nothing has to wait: documents, then the
-/// proofs that freeze feeds, then entries, epoch after epoch.
+/// proofs that freeze feeds, then entries, epoch after epoch, then beacons of their heads.
 pub(crate) fn order(item: &Item) -> (u8, u32, ItemKind, u64) {
     let epoch = || item.envelope.claimed::<Entry>().map_or(0, |e| e.epoch);
     match item.kind {
         ItemKind::Root | ItemKind::Group | ItemKind::Publisher => (0, 0, item.kind, item.seq),
         ItemKind::Proof => (1, 0, item.kind, item.seq),
         ItemKind::Entry => (2, epoch(), item.kind, item.seq),
+        ItemKind::Beacon => (3, 0, item.kind, item.seq),
     }
 }
 
@@ -263,6 +264,10 @@ pub fn load_trust(
     store.all_items(|j| waiting.push(j.item))?;
     waiting.sort_by_cached_key(order);
     for item in waiting {
+        if item.kind == ItemKind::Beacon {
+            trust.restore_beacon(&item);
+            continue;
+        }
         match trust.judge(&item, u64::MAX) {
             Verdict::Accepted { fact, .. } => each(&fact),
             // The proof of an epoch that has ended.

@@ -10,18 +10,18 @@ use std::sync::Arc;
 
 use stork_wire::codec::decode;
 use stork_wire::ids::FleetId;
-use stork_wire::limits::RECORD_LEN_MAX;
+use stork_wire::limits::{CLOCK_SKEW_S, RECORD_LEN_MAX};
 use stork_wire::sign::{Envelope, SecretKey};
 use tokio::sync::{mpsc, watch};
 
 use crate::catalog::Catalog;
 use crate::config::NodeConfig;
 use crate::control::{self, SocketError};
-use crate::driver::{Clock, Driver, Inbox, Parts, RESTART_STEP};
+use crate::driver::{Clock, Driver, FLOOR_ROW, Inbox, Parts, RESTART_STEP};
 use crate::identity::{self, IdentityError};
 use crate::net::{BindError, Net};
 use crate::store::{Store, StoreError, StoreOptions};
-use crate::trust::{AdmissionError, Fact};
+use crate::trust::{AdmissionError, Fact, Floor, Trust};
 use crate::view::Views;
 use crate::{join, push};
 
@@ -137,14 +137,31 @@ fn membership(store: &Store, state: &Path, clock: &Clock) -> Result<Membership, 
     Ok(Membership { fleet, cert, key, admission, incarnation })
 }
 
-/// Runs the node until `stop` says so.
-pub async fn run(config: NodeConfig, stop: watch::Receiver<bool>) -> Result<(), RunError> {
-    run_by(config, Clock::start(), stop).await
+/// The time floor of the last run, and what the charter proves.
+fn load_floor(store: &Store, trust: &Trust, clock: &Clock) -> Result<Floor, StoreError> {
+    let kept = store.get_state(FLOOR_ROW)?.and_then(|b| <[u8; 8]>::try_from(b).ok());
+    let mut floor = Floor(kept.map_or(0, u64::from_le_bytes));
+    trust.raise_floor(&mut floor, 0);
+    clock.hold(floor.0);
+    if clock.unix() > clock.system().saturating_add(CLOCK_SKEW_S) {
+        let behind_s = clock.unix() - clock.system();
+        tracing::warn!(behind_s, "the clock shows a time that is known to be past");
+    }
+    Ok(floor)
+}
+
+/// Runs the node until `stop` says so, with the beacon key of its settings.
+pub async fn run(
+    config: NodeConfig,
+    beacon_key: Option<SecretKey>,
+    stop: watch::Receiver<bool>,
+) -> Result<(), RunError> {
+    run_by((config, beacon_key), Clock::start(), stop).await
 }
 
 /// The same by another clock: time is passed in.
 pub async fn run_by(
-    config: NodeConfig,
+    (config, beacon_key): (NodeConfig, Option<SecretKey>),
     clock: Clock,
     stop: watch::Receiver<bool>,
 ) -> Result<(), RunError> {
@@ -158,6 +175,8 @@ pub async fn run_by(
         }
     })?;
     join::load_aside(&store, &trust, |entry, freeze| catalog.apply_frozen(entry, freeze))?;
+    // A clock that was set back makes nothing valid again.
+    let floor = load_floor(&store, &trust, &clock)?;
     let admits = member.admission.is_some();
     trust
         .check_cert(&member.cert, clock.unix())
@@ -186,6 +205,8 @@ pub async fn run_by(
         key: member.key,
         cert: member.cert,
         admission: member.admission,
+        beacon_key,
+        floor,
         store: Arc::clone(&store),
         views,
         trust,

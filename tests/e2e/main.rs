@@ -12,6 +12,7 @@ mod addresses;
 mod crashes;
 mod deltas;
 mod everything;
+mod freshness;
 mod garbage;
 mod gone;
 mod joining;

@@ -243,7 +243,9 @@ impl Feeds {
             Verdict::Known => Refusal::Duplicate,
             Verdict::Pending { .. } => Refusal::Pending,
             Verdict::Refused(r) if r.blames_sender() => Refusal::Invalid,
-            Verdict::Refused(_) | Verdict::Rival { .. } => Refusal::Unknown,
+            Verdict::Refused(_) | Verdict::Rival { .. } | Verdict::Behind { .. } => {
+                Refusal::Unknown
+            }
         };
         self.forged.insert(key, why);
         Some(why)

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use serde_json::{Value, json};
-use stork_node::config::NodeConfig;
+use stork_node::config::{BeaconConfig, NodeConfig};
 use stork_node::control::Client;
 use stork_node::driver::Clock;
 use stork_node::{identity, join, run};
 use stork_publisher::charter::{InitOptions, init};
-use stork_publisher::keys::{Passphrase, read_secret};
+use stork_publisher::keys::{Passphrase, generate, read_secret, write_key};
 use stork_publisher::progress::Progress;
 use stork_publisher::push::{BaseChoice, PushOptions, PushReport, Target, push};
 use stork_publisher::source::ReadOptions;
@@ -52,6 +52,8 @@ pub struct Lab {
     pub nodes: Vec<LabNode>,
     /// Seconds by which the calendars of all nodes are ahead.
     ahead_s: Arc<AtomicU64>,
+    /// The first node makes beacons with this key.
+    beacon_key: Option<PathBuf>,
 }
 
 /// A UDP port of loopback that was free a moment ago.
@@ -102,7 +104,9 @@ impl LabNode {
         let (stop, stopped) = watch::channel(false);
         self.stop = Some(stop);
         let clock = Clock::ahead_by(Arc::clone(&self.ahead_s));
-        let mut task = tokio::spawn(run::run_by(self.config.clone(), clock, stopped));
+        let key = self.config.beacon.as_ref().map(|b| read_secret(&b.key, &Passphrase::None));
+        let settings = (self.config.clone(), key.transpose()?);
+        let mut task = tokio::spawn(run::run_by(settings, clock, stopped));
         let client = self.client();
         let status = wait_for("status", Duration::from_secs(20), || async {
             client.get("/v1/status").await.ok()
@@ -157,10 +161,24 @@ impl LabNode {
 impl Lab {
     /// Founds a fleet of `count` running nodes without VMs.
     pub async fn new(count: usize) -> Result<Self> {
+        Self::found(count, false).await
+    }
+
+    /// The same, with a publisher that has a beacon key: the first node holds it.
+    pub async fn with_beacons(count: usize) -> Result<Self> {
+        Self::found(count, true).await
+    }
+
+    async fn found(count: usize, beacons: bool) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let charter = dir.path().join("charter");
-        found_charter(&charter)?;
-        let mut lab = Self { dir, charter, nodes: Vec::new(), ahead_s: Arc::default() };
+        let beacon_key = beacons.then(|| dir.path().join("beacon"));
+        if let Some(file) = &beacon_key {
+            write_key(file, &generate()?, "beacon", None)?;
+        }
+        found_charter_with(&charter, beacon_key.iter().cloned().collect())?;
+        let ahead_s = Arc::default();
+        let mut lab = Self { dir, charter, nodes: Vec::new(), ahead_s, beacon_key };
         for i in 0..count {
             lab.add_node(i).await?;
         }
@@ -172,18 +190,25 @@ impl Lab {
         self.ahead_s.fetch_add(time.as_secs(), Ordering::Relaxed);
     }
 
+    /// Sets all calendars back, but not before what the system's say.
+    pub fn set_back(&self, time: Duration) {
+        self.ahead_s.fetch_sub(time.as_secs(), Ordering::Relaxed);
+    }
+
     /// Adds a node: the first founds the fleet, the others join by token.
     pub async fn add_node(&mut self, i: usize) -> Result<()> {
         let name = format!("host-{}", i + 1);
         let home = self.dir.path().join(&name);
         std::fs::create_dir_all(home.join("vms"))?;
         let addr = free_addr()?;
+        let beacon = self.beacon_key.clone().filter(|_| i == 0);
         let config = NodeConfig {
             listen: addr,
             state: home.join("state"),
             vms: home.join("vms"),
             socket: home.join("sock"),
             min_free_bytes: 1 << 20,
+            beacon: beacon.map(|key| BeaconConfig { key, interval_s: 3_600, valid_s: 86_400 }),
             ..NodeConfig::default()
         };
         let id = self.enroll(&config, &name).await?;
@@ -263,6 +288,10 @@ impl Lab {
 
 /// A charter with one group `web` and one publisher `acme`.
 pub fn found_charter(dir: &Path) -> Result<()> {
+    found_charter_with(dir, Vec::new())
+}
+
+fn found_charter_with(dir: &Path, beacon_keys: Vec<PathBuf>) -> Result<()> {
     let options = InitOptions {
         dir: dir.to_owned(),
         fleet: "lab".parse()?,
@@ -272,6 +301,7 @@ pub fn found_charter(dir: &Path) -> Result<()> {
         homes: Vec::new(),
         valid_days: 30,
         release_key: None,
+        beacon_keys,
         passphrase: Passphrase::None,
     };
     init(&options, now())?;

@@ -264,6 +264,11 @@ impl LogId {
         let id: Vec<u8> = publisher.0.into_iter().chain(place).collect();
         Self::tagged(b'E', &id)
     }
+    /// The log of a publisher's beacons, of which only the newest is kept.
+    #[must_use]
+    pub fn beacon(publisher: PublisherId) -> Self {
+        Self::tagged(b'B', publisher.as_bytes())
+    }
     /// The log of a fleet's root documents.
     #[must_use]
     pub fn root(fleet: FleetId) -> Self {

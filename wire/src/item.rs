@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::encode;
 use crate::ids::{ItemHash, LogId};
+use crate::limits::MOMENTS_FROM;
 use crate::sign::Envelope;
 
 /// What kind of body an item carries, and so which rules judge it.
@@ -23,6 +24,15 @@ pub enum ItemKind {
     Entry,
     /// Two feed entries with one number: a [`crate::proof::Proof`].
     Proof,
+    /// What a publisher says of its feed's head: a [`crate::beacon::Beacon`].
+    Beacon,
+}
+
+/// Is this number a time, and its log one of which only the newest item is kept? Such a log has
+/// gaps: a later item takes the place of the one before. No other log ever gets so far.
+#[must_use]
+pub const fn is_moment(seq: u64) -> bool {
+    seq >= MOMENTS_FROM
 }
 
 /// One numbered item of a log.
@@ -41,11 +51,17 @@ pub struct Item {
 impl Item {
     /// The hash that stands for this item in heads and in the journal: of its body. Hosts may build
     /// different proofs of one fork, all equally good, and their heads must be equal all the same:
-    /// so a proof has a hash of its log alone.
+    /// so a proof has a hash of its log alone. Likewise two nodes may make a beacon in one second:
+    /// it has a hash of its log and its number.
     #[must_use]
     pub fn hash(&self) -> ItemHash {
         match self.kind {
             ItemKind::Proof => ItemHash::of(self.log.as_bytes()),
+            ItemKind::Beacon => {
+                let number = self.seq.to_le_bytes();
+                let id: Vec<u8> = self.log.0.into_iter().chain(number).collect();
+                ItemHash::of(&id)
+            }
             _ => self.envelope.hash(),
         }
     }

@@ -6,6 +6,7 @@
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod beacon;
 pub mod charter;
 pub mod codec;
 pub mod feed;

@@ -10,6 +10,12 @@ pub const UNADMITTED_FRAME_LEN_MAX: usize = 16 * 1024;
 pub const ENTRY_LEN_MAX: usize = 4 * 1024;
 /// Bytes of a proof that two entries have one number: both, with all their signatures.
 pub const PROOF_LEN_MAX: usize = 12 * 1024;
+/// Bytes of a signed beacon with its signature.
+pub const BEACON_LEN_MAX: usize = 1024;
+/// Seconds that a beacon may be good for at the most, whatever its key's holder says: a week.
+pub const BEACON_VALID_MAX_S: u64 = 7 * 86_400;
+/// Numbers of items from here on are times in seconds since 1970 (this one is in September 2001).
+pub const MOMENTS_FROM: u64 = 1_000_000_000;
 /// Bytes of a signed charter document with its signatures.
 pub const DOC_LEN_MAX: usize = 32 * 1024;
 /// Bytes of a host-signed peer record or certificate.

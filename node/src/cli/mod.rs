@@ -1,11 +1,13 @@
 //! Command lines of `stork-node` and `stork`.
 
+mod freshness;
 mod init;
 mod node;
 pub mod out;
 mod show;
 mod stork;
 mod verify;
+mod why;
 
 pub use node::node_main;
 pub use stork::stork_main;

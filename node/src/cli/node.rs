@@ -94,6 +94,8 @@ enum Command {
         #[arg(long, default_value = "default")]
         site: Label,
     },
+    /// Forget the time floor, after a clock that was far ahead; the daemon must be stopped.
+    ResetClock,
     /// Print this host's node id; makes its key if there is none.
     Id,
     /// Print a completion script for a shell.
@@ -126,6 +128,7 @@ pub fn node_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             let files = (charter, admission_key, passphrase_file);
             super::init::init(&config, &files, name.unwrap_or_else(host_name), site)
         }
+        Command::ResetClock => super::freshness::reset_clock(&config),
         Command::Id => match identity_of(&config) {
             Ok(id) => {
                 result(&id);
@@ -188,6 +191,10 @@ fn start_log(config: &NodeConfig) {
 
 fn run_daemon(config: NodeConfig) -> ExitCode {
     start_log(&config);
+    let key = match super::freshness::beacon_key(&config) {
+        Ok(key) => key,
+        Err(code) => return code,
+    };
     let outcome = runtime().map_err(|e| run::RunError::Other(e.to_string())).and_then(|rt| {
         let outcome = rt.block_on(async {
             let (stop, stopped) = watch::channel(false);
@@ -196,7 +203,7 @@ fn run_daemon(config: NodeConfig) -> ExitCode {
                 // The node has ended by itself otherwise.
                 stop.send(true).unwrap_or_default();
             });
-            run::run(config, stopped).await
+            run::run(config, key, stopped).await
         });
         rt.shutdown_timeout(std::time::Duration::from_secs(10));
         outcome

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::out::{bytes, table};
 
-fn text(v: &Value) -> String {
+pub(super) fn text(v: &Value) -> String {
     match v {
         Value::Null => "-".to_owned(),
         Value::String(s) => s.clone(),
@@ -20,7 +20,7 @@ fn short(v: &Value) -> String {
     text(v).chars().take(10).collect()
 }
 
-fn list(v: &Value) -> Vec<Value> {
+pub(super) fn list(v: &Value) -> Vec<Value> {
     v.as_array().cloned().unwrap_or_default()
 }
 
@@ -32,7 +32,7 @@ fn head(columns: &[&str]) -> Vec<String> {
     columns.iter().map(|c| (*c).to_owned()).collect()
 }
 
-fn joined(v: &Value) -> String {
+pub(super) fn joined(v: &Value) -> String {
     let all: Vec<String> = list(v).iter().map(text).collect();
     if all.is_empty() { "-".to_owned() } else { all.join(", ") }
 }
@@ -50,6 +50,13 @@ fn versions(v: &Value) -> String {
 fn frozen(v: &Value) -> String {
     let line = |f: &Value| format!("\nFEED {} {}", text(&f["publisher"]), text(&f["text"]));
     list(&v["frozen"]).iter().map(line).collect()
+}
+
+/// Feeds that are not fresh, one line each.
+fn freshness(v: &Value) -> String {
+    let all = list(&v["freshness"]);
+    let other = all.iter().filter(|f| f["state"] != "fresh" || !f["behind"].is_null());
+    other.map(|f| format!("\nFEED {}", text(&f["text"]))).collect()
 }
 
 /// `stork status`.
@@ -93,7 +100,7 @@ pub(super) fn status(v: &Value) -> String {
             text(&v["store"]["cause"])
         );
     }
-    out += &frozen(v);
+    out += &(frozen(v) + &freshness(v));
     let cert = &v["certificate"];
     if !cert["help"].is_null() {
         let days = text(&cert["days_left"]);
@@ -169,6 +176,9 @@ pub(super) fn vm(v: &Value) -> String {
     if !v["error"].is_null() {
         out += &format!("  error       {}\n", text(&v["error"]));
     }
+    for feed in list(&v["stale"]) {
+        out += &format!("  feed        {}\n", text(&feed));
+    }
     if !v["hook"].is_null() {
         out += &format!("  hook        {}\n", text(&v["hook"]));
     }
@@ -197,13 +207,22 @@ pub(super) fn releases(v: &Value) -> String {
             joined(&r["groups"]),
             size(&r["full_bytes"]),
             size(&r["delta_bytes"]),
-            if r["frozen"].is_null() { text(&r["state"]) } else { "frozen".to_owned() },
+            here(&r),
         ]);
     }
     if rows.len() == 1 {
         return "no release is known here yet".to_owned();
     }
     table(&rows)
+}
+
+/// What there is of a release here, and what is wrong with its feed.
+fn here(r: &Value) -> String {
+    match (r["frozen"].is_null(), r["freshness"].as_str()) {
+        (false, _) => "frozen".to_owned(),
+        (true, Some(word @ ("stale" | "expired"))) => format!("{} ({word})", text(&r["state"])),
+        _ => text(&r["state"]),
+    }
 }
 
 /// `stork release PACKAGE`.
@@ -217,7 +236,7 @@ pub(super) fn release(v: &Value) -> String {
             text(&r["arch"]),
             text(&r["publisher"]),
             joined(&r["groups"]),
-            text(&r["state"]),
+            here(&r),
         ));
         out.push(format!(
             "  tree {}, {} files, {} unpacked, {} to fetch in full, {} as delta",
@@ -270,41 +289,6 @@ pub(super) fn peers(v: &Value) -> String {
         return "connected with nobody; see `stork events`".to_owned();
     }
     table(&rows)
-}
-
-/// `stork why VM PACKAGE`.
-pub(super) fn why(v: &Value) -> String {
-    let mut out = format!("{}: {}", text(&v["vm"]), text(&v["answer"]));
-    for c in list(&v["considered"]) {
-        let rule = match &c["rule"] {
-            Value::Null => "no trust rule matches".to_owned(),
-            r => format!(
-                "trust rule {}: {} {}",
-                text(&r["number"]),
-                text(&r["effect"]),
-                text(&r["subject"])
-            ),
-        };
-        let shown = if c["shown"] == Value::Bool(true) { ", shown now" } else { "" };
-        out += &format!(
-            "\n  {} by {}: {} ({rule}; content {}{shown})",
-            text(&c["version"]),
-            text(&c["publisher"]),
-            text(&c["outcome"]),
-            text(&c["content"]),
-        );
-        let scripts = joined(&c["files_skipped"]);
-        if scripts != "-" {
-            out += &format!("\n    maintainer scripts that this view does not run: {scripts}");
-        }
-    }
-    for feed in list(&v["frozen"]) {
-        out += &format!("\n  {}", text(&feed));
-    }
-    if !v["error"].is_null() {
-        out += &format!("\n  the last switch failed: {}", text(&v["error"]));
-    }
-    out
 }
 
 /// `stork rollback VM`.

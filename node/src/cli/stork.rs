@@ -214,7 +214,7 @@ async fn answer(client: &Client, command: Command, json: bool) -> Answered {
         }
         Command::Peers => show_with(client.get("/v1/peers").await?, show::peers),
         Command::Why { vm, package } => {
-            show_with(client.get(&format!("/v1/why/{vm}/{package}")).await?, show::why)
+            show_with(client.get(&format!("/v1/why/{vm}/{package}")).await?, super::why::why)
         }
         Command::Rollback { vm, to, undo } => {
             let body = json!({ "to": to, "undo": undo });

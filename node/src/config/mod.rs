@@ -6,7 +6,7 @@
 mod node_file;
 mod vm_folder;
 
-pub use node_file::{ConfigError, LogFormat, NodeConfig};
+pub use node_file::{BeaconConfig, ConfigError, LogFormat, NodeConfig};
 pub use vm_folder::{BadVmFile, VmFolder};
 
 /// What to do about an error of the TOML parser; finds the key that was probably meant.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use stork_wire::limits::BEACON_VALID_MAX_S;
 
 use super::hint_for;
 
@@ -39,6 +40,46 @@ pub struct NodeConfig {
     pub seed_bytes: u64,
     /// `text` or `json`.
     pub log: LogFormat,
+    /// The beacons that this node makes, if it holds a key for them.
+    pub beacon: Option<BeaconConfig>,
+}
+
+/// `[beacon]`: this node says what it knows of the heads of feeds whose publishers name its key.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BeaconConfig {
+    /// The beacon key: an OpenSSH Ed25519 file without a passphrase, open to its owner alone.
+    pub key: PathBuf,
+    /// Seconds from one beacon to the next.
+    #[serde(default = "hour")]
+    pub interval_s: u64,
+    /// Seconds that each of them speaks.
+    #[serde(default = "day")]
+    pub valid_s: u64,
+}
+
+/// The shortest interval, in seconds: nodes pass on one beacon of a publisher in half of it.
+const INTERVAL_MIN_S: u64 = 60;
+
+const fn hour() -> u64 {
+    3_600
+}
+
+const fn day() -> u64 {
+    86_400
+}
+
+impl BeaconConfig {
+    /// Is it possible? Feeds that turn stale between two beacons would help nobody.
+    fn check(&self) -> Result<(), &'static str> {
+        if self.interval_s < INTERVAL_MIN_S {
+            Err("[beacon] interval_s must be 60 at least")
+        } else if self.valid_s <= self.interval_s || self.valid_s > BEACON_VALID_MAX_S {
+            Err("[beacon] valid_s must be more than interval_s, and 604800 (a week) at the most")
+        } else {
+            Ok(())
+        }
+    }
 }
 
 /// How the daemon writes its log.
@@ -63,6 +104,7 @@ impl Default for NodeConfig {
             min_free_bytes: 256 * 1024 * 1024,
             seed_bytes: 16 * 1024 * 1024 * 1024,
             log: LogFormat::Text,
+            beacon: None,
         }
     }
 }
@@ -84,10 +126,15 @@ impl NodeConfig {
                 });
             }
         };
-        toml::from_str(&text).map_err(|e| {
+        let config: Self = toml::from_str(&text).map_err(|e| {
             let message = e.to_string().trim_end().to_owned();
             let help = hint_for(&message);
-            ConfigError { path: shown, message, help }
-        })
+            ConfigError { path: shown.clone(), message, help }
+        })?;
+        if let Some(Err(why)) = config.beacon.as_ref().map(BeaconConfig::check) {
+            let help = "leave the key out for its default, or correct it".to_owned();
+            return Err(ConfigError { path: shown, message: why.to_owned(), help });
+        }
+        Ok(config)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use serde_json::{Value, json};
 use stork_wire::charter::{BODY_VERSION, HostCert, JoinToken};
 use stork_wire::codec::List;
 use stork_wire::frame::{
@@ -10,16 +11,20 @@ use stork_wire::frame::{
 use stork_wire::ids::{LogId, NodeId};
 use stork_wire::limits::HINTS_MAX;
 use stork_wire::sign::Envelope;
-use stork_wire::text::Line;
+use stork_wire::text::{Label, Line};
 use tokio::sync::oneshot;
 
-use super::Driver;
 use super::renewal::CERT_VALID_S;
 use super::workers::Done;
+use super::{CallError, Driver};
+use crate::identity;
 use crate::net::{Admission, Connected};
 use crate::overlay::{Input, Peer};
 use crate::store::StoreError;
 use crate::trust;
+
+/// Seconds that a join token may be good for: a week.
+const TOKEN_TTL_MAX_S: u64 = 7 * 24 * 3_600;
 
 /// A host that waits for the overlay's answer to its hello.
 #[derive(Debug)]
@@ -152,6 +157,48 @@ impl Driver {
             self.connect(connected, &peer, to, class);
             self.renew_for(to);
         }
+    }
+
+    /// Makes a token by which a host joins.
+    pub(super) fn make_token(
+        &self,
+        name: Option<Label>,
+        site: Label,
+        ttl_s: u64,
+    ) -> Result<Value, CallError> {
+        let refused = |why: &str, help: &str| CallError::Refused(why.into(), help.into());
+        let Some(key) = &self.admission else {
+            return Err(refused(
+                "this host does not admit others",
+                "ask on the host that was set up with `stork-node init`",
+            ));
+        };
+        let addrs = self.own_addrs();
+        if addrs.is_empty() {
+            return Err(refused(
+                "this node does not know an address that others could dial",
+                "give it one with --advertise ADDR:PORT, or `advertise` in node.toml",
+            ));
+        }
+        let now = self.clock.unix();
+        let id = identity::random().map_err(|e| refused(&e.to_string(), e.help()))?;
+        let token = JoinToken {
+            version: BODY_VERSION,
+            fleet: self.trust.fleet(),
+            id,
+            admitter: self.me,
+            addrs: List::truncated(addrs),
+            name,
+            site,
+            issued: now,
+            expires: now + ttl_s.clamp(60, TOKEN_TTL_MAX_S),
+        };
+        let envelope = Envelope::sign(&token, self.trust.fleet(), key)
+            .map_err(|e| refused(&e.to_string(), "see the node's log"))?;
+        Ok(json!({
+            "schema": "stork.token/v1", "token": JoinToken::to_text(&envelope),
+            "expires": token.expires, "site": token.site, "name": token.name,
+        }))
     }
 }
 

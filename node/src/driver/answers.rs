@@ -1,20 +1,13 @@
 //! Answers for the control socket, as JSON with a versioned schema.
 
 use serde_json::{Value, json};
-use stork_wire::charter::{BODY_VERSION, JoinToken};
-use stork_wire::codec::List;
 use stork_wire::frame::LinkClass;
-use stork_wire::sign::Envelope;
 use stork_wire::text::{Label, PackageName};
 
 use super::content::Stage;
 use super::vms::Vm;
 use super::{Answer, CallError, ControlCall, Driver};
-use crate::identity;
 use crate::store::Health;
-
-/// Seconds that a join token may be good for: a week.
-const TOKEN_TTL_MAX_S: u64 = 7 * 24 * 3_600;
 
 impl Driver {
     pub(super) fn on_control(&mut self, call: ControlCall) {
@@ -83,7 +76,8 @@ impl Driver {
             "vms": self.vms.len(),
             "vms_current": self.vms.values().filter(|v| self.is_current(v)).count(),
             "bad_vm_files": bad,
-            "frozen": self.frozen_json(),
+            "frozen": self.frozen_json(), "freshness": self.freshness_json(),
+            "clock": self.clock_json(),
             "releases": self.catalog.len(),
             "documents": self.trust.charter().document_count(),
             "pending_items": self.trust.pending_len(),
@@ -166,6 +160,7 @@ impl Driver {
             "error": vm.failed.as_ref().map(|(why, _, _)| why),
             "hook": vm.hook, "switch_ms": vm.switched_ms,
             "skipped": vm.skipped.len(),
+            "stale": self.stale_of(vm.wish.values().map(|c| c.known.publisher)),
         })
     }
 
@@ -215,6 +210,7 @@ impl Driver {
                     "signed_at": k.signed_at,
                     "frozen": k.frozen.map(|f| f.to_string()),
                     "publisher": charter.publisher_name(k.publisher),
+                    "freshness": self.freshness_word(k.publisher),
                     "groups": r.groups.iter().map(group_name).collect::<Vec<_>>(),
                     "tree": r.tree, "manifest": r.manifest.id,
                     "full_bytes": r.full_bytes, "delta_bytes": r.delta.map(|d| d.bytes),
@@ -309,6 +305,7 @@ impl Driver {
         Ok(json!({
             "schema": "stork.why/v1", "vm": name, "package": package, "answer": answer,
             "subscribed": subscribed, "considered": considered, "frozen": self.frozen_of(&all),
+            "stale": self.stale_of(all.iter().map(|c| c.known.publisher)),
             "error": vm.failed.as_ref().map(|(why, _, _)| why),
         }))
     }
@@ -347,42 +344,6 @@ impl Driver {
         let number = target.number;
         self.roll_back(&name, target);
         Ok(json!({ "schema": "stork.rollback/v1", "vm": name, "from": from, "to": number }))
-    }
-
-    fn make_token(&self, name: Option<Label>, site: Label, ttl_s: u64) -> Result<Value, CallError> {
-        let refused = |why: &str, help: &str| CallError::Refused(why.into(), help.into());
-        let Some(key) = &self.admission else {
-            return Err(refused(
-                "this host does not admit others",
-                "ask on the host that was set up with `stork-node init`",
-            ));
-        };
-        let addrs = self.own_addrs();
-        if addrs.is_empty() {
-            return Err(refused(
-                "this node does not know an address that others could dial",
-                "give it one with --advertise ADDR:PORT, or `advertise` in node.toml",
-            ));
-        }
-        let now = self.clock.unix();
-        let id = identity::random().map_err(|e| refused(&e.to_string(), e.help()))?;
-        let token = JoinToken {
-            version: BODY_VERSION,
-            fleet: self.trust.fleet(),
-            id,
-            admitter: self.me,
-            addrs: List::truncated(addrs),
-            name,
-            site,
-            issued: now,
-            expires: now + ttl_s.clamp(60, TOKEN_TTL_MAX_S),
-        };
-        let envelope = Envelope::sign(&token, self.trust.fleet(), key)
-            .map_err(|e| refused(&e.to_string(), "see the node's log"))?;
-        Ok(json!({
-            "schema": "stork.token/v1", "token": JoinToken::to_text(&envelope),
-            "expires": token.expires, "site": token.site, "name": token.name,
-        }))
     }
 }
 

@@ -13,6 +13,8 @@ pub struct Clock {
     start: Instant,
     /// Seconds by which the calendar is ahead of the system's: none outside of tests.
     ahead_s: Arc<AtomicU64>,
+    /// Milliseconds since 1970 that the calendar showed at least when the process began.
+    floor_ms: Arc<AtomicU64>,
 }
 
 impl Clock {
@@ -25,7 +27,18 @@ impl Clock {
     /// the end of a certificate without waiting.
     #[must_use]
     pub fn ahead_by(ahead_s: Arc<AtomicU64>) -> Self {
-        Self { start: Instant::now(), ahead_s }
+        Self { start: Instant::now(), ahead_s, floor_ms: Arc::default() }
+    }
+    /// It is this time at least, whatever the system says: from now on the calendar does not show
+    /// less, and goes on from there. In seconds.
+    pub fn hold(&self, floor: UnixSeconds) {
+        let floor_ms = floor.saturating_mul(1_000).saturating_sub(self.tick().0);
+        self.floor_ms.fetch_max(floor_ms, Ordering::Relaxed);
+    }
+    /// What the system's calendar says, also where that is known to be past. In seconds.
+    #[must_use]
+    pub fn system(&self) -> UnixSeconds {
+        self.shown().as_secs()
     }
     /// Milliseconds since the process began.
     #[must_use]
@@ -38,7 +51,7 @@ impl Clock {
         let far = Duration::from_hours(24);
         self.start + Duration::from_millis(tick.0).min(self.start.elapsed() + far)
     }
-    /// Calendar time in seconds.
+    /// Calendar time in seconds, not before what is known to be past.
     #[must_use]
     pub fn unix(&self) -> UnixSeconds {
         self.calendar().as_secs()
@@ -50,7 +63,32 @@ impl Clock {
     }
 
     fn calendar(&self) -> Duration {
+        let floor = Duration::from_millis(self.floor_ms.load(Ordering::Relaxed));
+        let floor = if floor.is_zero() { floor } else { floor + self.start.elapsed() };
+        self.shown().max(floor)
+    }
+
+    fn shown(&self) -> Duration {
         let system = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         system.saturating_add(Duration::from_secs(self.ahead_s.load(Ordering::Relaxed)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// T035: a clock that was set a year back shows the floor, and goes on from there.
+    #[test]
+    fn t035_the_floor_holds() {
+        let clock = Clock::start();
+        let (now, year) = (clock.system(), 365 * 86_400);
+        clock.hold(now + year);
+        assert!((now + year..now + year + 60).contains(&clock.unix()));
+        assert!(clock.system() < now + 60);
+        clock.hold(now);
+        assert!(clock.unix() >= now + year, "a floor does not fall");
+        let (a, b) = (clock.unix_ms(), clock.unix_ms());
+        assert!(b >= a);
     }
 }

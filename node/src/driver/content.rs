@@ -326,6 +326,7 @@ impl Driver {
 
     /// What is half fetched is made durable, so that the next start goes on from here.
     pub(super) fn save_on_exit(&self) {
+        self.save_floor();
         for partial in self.swarms.values().flat_map(|s| &s.partials) {
             if let Err(e) = partial.flush() {
                 tracing::warn!("a partial pack is not saved: {e}");

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use stork_wire::codec::{List, encode};
 use stork_wire::frame::{Frame, OverlayFrame};
 use stork_wire::ids::NodeId;
-use stork_wire::item::Item;
+use stork_wire::item::{Item, ItemKind};
 use stork_wire::limits::{FRAME_LEN_MAX, ITEMS_PER_FRAME_MAX};
 
 use super::workers::{Done, JournalJob};
@@ -58,7 +58,16 @@ impl Driver {
             Verdict::Pending { .. } => {
                 self.counters.add("items_pending", item_kind(&item));
                 answer(reply, Err(CommitError::HeadMoved));
-                Verdict2::Pending
+                // Nothing comes before a beacon in its log: asking for more of that is no help.
+                let beacon = item.kind == ItemKind::Beacon;
+                if beacon { Verdict2::Unknown } else { Verdict2::Pending }
+            }
+            Verdict::Behind { log, to } => {
+                self.counters.add("items_pending", "beacon");
+                if let Some(from) = source {
+                    self.overlay_input(Input::Behind { from, log, to });
+                }
+                Verdict2::Unknown
             }
             Verdict::Rival { at } => {
                 self.counters.add("items_refused", "equivocation");
@@ -73,6 +82,7 @@ impl Driver {
                 self.counters.add("items_refused", r.code());
                 let who = source.map_or_else(|| "here".to_owned(), |n| n.short());
                 self.event("item_refused", format!("{} from {who}: {r}", r.code()));
+                self.alarm(&item, &r);
                 let (blame, forked) = (r.blames_sender(), matches!(r, Refusal::BrokenChain(_)));
                 answer(reply, Err(CommitError::Refused(r)));
                 match (blame, forked) {
@@ -130,7 +140,14 @@ impl Driver {
                 self.on_turn(&turn, &kept);
                 self.trust.take_all_pending()
             }
+            Fact::Beacon(_) => {
+                self.watch_freshness();
+                Vec::new()
+            }
         };
+        for log in self.trust.take_void_beacons() {
+            self.overlay_input(Input::Cut { log, head: None });
+        }
         for item in ready {
             self.judge(item, None, None);
         }
@@ -182,10 +199,11 @@ fn answer(reply: Option<Reply>, outcome: Result<(u64, u32), CommitError>) {
 
 const fn item_kind(item: &Item) -> &'static str {
     match item.kind {
-        stork_wire::item::ItemKind::Root => "root",
-        stork_wire::item::ItemKind::Group => "group",
-        stork_wire::item::ItemKind::Publisher => "publisher",
-        stork_wire::item::ItemKind::Entry => "entry",
-        stork_wire::item::ItemKind::Proof => "proof",
+        ItemKind::Root => "root",
+        ItemKind::Group => "group",
+        ItemKind::Publisher => "publisher",
+        ItemKind::Entry => "entry",
+        ItemKind::Proof => "proof",
+        ItemKind::Beacon => "beacon",
     }
 }

@@ -16,11 +16,13 @@ mod addrs;
 mod admission;
 mod answers;
 mod bulk_io;
+mod calls;
 mod clock;
 mod content;
 mod counters;
 mod fetching;
 mod forks;
+mod freshness;
 mod gossip;
 mod items;
 mod leases;
@@ -31,8 +33,10 @@ mod switch;
 mod vms;
 mod workers;
 
+pub use calls::{Answer, CallError, ControlCall};
 pub use clock::Clock;
 pub use counters::{Counters, EventRecord};
+pub(crate) use freshness::FLOOR_ROW;
 pub use leases::keep_push;
 pub(crate) use peers::RESTART_STEP;
 pub use pushes::{CommitError, PushAuth, PushCall};
@@ -54,7 +58,7 @@ use crate::net::{BulkIn, Net, NetEvent};
 use crate::overlay::{self, Overlay};
 use crate::store::Store;
 use crate::transfer::{self, Planner};
-use crate::trust::Trust;
+use crate::trust::{Floor, Trust};
 use crate::view::Views;
 use content::{Content, SwarmInfo};
 use vms::Vm;
@@ -68,80 +72,6 @@ const OUTCOMES_MAX: usize = 1_024;
 /// How often slow matters are looked at: VM files, idle connections, own record.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
-/// A question or order from the control socket.
-#[derive(Debug)]
-pub enum ControlCall {
-    /// `stork status`.
-    Status(Answer),
-    /// `stork vm`.
-    Vms(Answer),
-    /// `stork release`.
-    Releases(Answer),
-    /// `stork peers`.
-    Peers(Answer),
-    /// `stork why VM PACKAGE`.
-    Why {
-        /// The VM.
-        vm: String,
-        /// The package.
-        package: String,
-        /// The answer.
-        answer: Answer,
-    },
-    /// `stork events`.
-    Events {
-        /// Only later ones.
-        after: u64,
-        /// The answer.
-        answer: Answer,
-    },
-    /// `stork rollback VM`.
-    Rollback {
-        /// The VM.
-        vm: String,
-        /// The generation; `None`: the one before.
-        to: Option<u64>,
-        /// Forget what was rolled back.
-        undo: bool,
-        /// The answer.
-        answer: Answer,
-    },
-    /// `stork token create`.
-    Token {
-        /// The host's name, if it is fixed.
-        name: Option<Label>,
-        /// Its site.
-        site: Label,
-        /// Seconds that it is good for.
-        ttl_s: u64,
-        /// The answer.
-        answer: Answer,
-    },
-    /// Read changed VM files now.
-    Reload(Answer),
-    /// `stork store gc`.
-    Collect {
-        /// Only say what would be removed.
-        dry_run: bool,
-        /// The answer.
-        answer: Answer,
-    },
-}
-
-/// Where an answer goes: JSON, or an error with its kind.
-pub type Answer = oneshot::Sender<Result<serde_json::Value, CallError>>;
-
-/// Why a call was not answered.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CallError {
-    /// No such thing.
-    #[error("{0}")]
-    NotFound(String),
-    /// Not possible here or now; the second text says what to do.
-    #[error("{0}")]
-    Refused(String, String),
-}
-
 /// What the driver is made of; `run.rs` puts it together.
 #[derive(Debug)]
 pub struct Parts {
@@ -153,6 +83,10 @@ pub struct Parts {
     pub cert: Envelope,
     /// The admission key, on nodes that admit others.
     pub admission: Option<SecretKey>,
+    /// The beacon key, on nodes that make beacons.
+    pub beacon_key: Option<SecretKey>,
+    /// The time that is known to be past.
+    pub floor: Floor,
     /// The store.
     pub store: Arc<Store>,
     /// The views.
@@ -222,6 +156,7 @@ pub struct Driver {
     /// When what switches left behind is looked at next.
     tidy_at: Tick,
     renewal: renewal::Renewal,
+    freshness: freshness::Watch,
     started_unix: u64,
     outcomes: Option<mpsc::Receiver<Done>>,
 }
@@ -241,6 +176,8 @@ impl Driver {
         let now = parts.clock.unix();
         let cert = parts.trust.check_cert(&parts.cert, now).map_err(|e| anyhow::anyhow!("{e}"))?;
         let record = peers::OwnRecord::new(parts.incarnation);
+        let freshness =
+            freshness::Watch::new(parts.config.beacon.as_ref(), parts.beacon_key, parts.floor);
         let mut driver = Self {
             overlay: Overlay::new(overlay::Config::default(), me, cert.site.clone(), parts.seed),
             planner: Planner::new(transfer::Config::default(), me, parts.seed ^ 1),
@@ -273,6 +210,7 @@ impl Driver {
             collect_at: Tick(leases::COLLECT_EVERY_MS),
             tidy_at: Tick(0),
             renewal: renewal::Renewal::new(now),
+            freshness,
             started_unix: now,
             outcomes: Some(outcomes),
         };
@@ -322,7 +260,8 @@ impl Driver {
     }
 
     fn next_deadline(&self) -> Instant {
-        let all = [self.overlay.deadline(), self.planner.deadline(), self.replan_at];
+        let fresh = self.freshness.deadline();
+        let all = [self.overlay.deadline(), self.planner.deadline(), self.replan_at, fresh];
         let next = all.into_iter().flatten().min().unwrap_or(Tick(u64::MAX));
         Instant::from_std(self.clock.instant(next))
     }
@@ -334,6 +273,9 @@ impl Driver {
         }
         if self.planner.deadline().is_some_and(|t| t <= now) {
             self.planner_input(transfer::Input::Deadline);
+        }
+        if self.freshness.deadline().is_some_and(|t| t <= now) {
+            self.watch_freshness();
         }
         if self.replan_at.is_some_and(|t| t <= now) {
             self.replan_at = None;
@@ -351,6 +293,7 @@ impl Driver {
         self.retry_switches();
         self.tidy_views();
         self.watch_certificates();
+        self.watch_freshness();
         if self.clock.tick() >= self.collect_at {
             self.collect(false, None);
         }

@@ -160,7 +160,7 @@ impl Driver {
         items.sort_by_key(|i| (i.kind, i.seq));
         let mut answer = Some(answer);
         let last = items.len().saturating_sub(1);
-        if items.iter().any(|i| matches!(i.kind, ItemKind::Entry | ItemKind::Proof)) {
+        if items.iter().any(|i| i.kind > ItemKind::Publisher) {
             let e = CommitError::Malformed("that is no charter document".into());
             if let Some(answer) = answer.take() {
                 drop(answer.send(Err(e)));

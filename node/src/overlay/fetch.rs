@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use stork_wire::codec::List;
 use stork_wire::frame::{ItemRange, OverlayFrame};
 use stork_wire::ids::{LogId, NodeId};
-use stork_wire::item::Item;
+use stork_wire::item::{Item, is_moment};
 use stork_wire::limits::{ITEMS_PER_FRAME_MAX, LOGS_MAX};
 use stork_wire::tick::Tick;
 
@@ -85,7 +85,8 @@ impl Fetches {
 
     fn covers(&self, node: &NodeId, log: &LogId, seq: u64) -> bool {
         let range = self.running.get(node).and_then(|p| p.ranges.get(log));
-        range.is_some_and(|(from, to)| (*from..=*to).contains(&seq))
+        // Of what has gaps, the newest comes, which may be a later one than was asked for.
+        range.is_some_and(|(from, to)| *from <= seq && (seq <= *to || is_moment(*to)))
     }
 
     fn remove_want(&mut self, log: &LogId) {
@@ -176,6 +177,12 @@ impl Overlay {
         f.dirty = true;
     }
 
+    /// A signed item of this neighbour says that a log goes up to here. It has all of it, or it
+    /// would not have passed the item on.
+    pub(super) fn on_behind(&mut self, from: NodeId, log: LogId, to: u64) {
+        self.want(log, to, from);
+    }
+
     /// Asks idle neighbours for pieces, if something changed.
     pub(super) fn plan_fetches(&mut self, now: Tick, actions: &mut Vec<Action>) {
         if !core::mem::take(&mut self.fetches.dirty) || self.fetches.wants.is_empty() {
@@ -220,6 +227,7 @@ impl Overlay {
             let has = want.sources.iter().find(|(n, _)| *n == node).map(|(_, to)| *to);
             let from = self.heads.seq(log).saturating_add(1);
             let Some(to) = has.filter(|to| *to >= from && want.busy.is_none()) else { continue };
+            let from = if is_moment(to) { to } else { from };
             if link.shuns(&(*log, from), now) {
                 continue;
             }
@@ -240,7 +248,7 @@ impl Overlay {
     ) {
         for item in items {
             let key = (item.log, item.seq);
-            let grafted = self.missing.get(&key).is_some_and(|m| m.asked.contains(&from));
+            let grafted = self.missing.asked(&key, from);
             let rival = self.take_rival(key, from);
             if !grafted && !rival && !self.fetches.covers(&from, &key.0, key.1) {
                 self.counters.unsolicited += 1;
@@ -356,20 +364,22 @@ impl Overlay {
         let mut room = PIECE_ITEMS_MAX;
         let mut ranges = Vec::new();
         for range in wanted.iter().take(ITEMS_PER_FRAME_MAX) {
-            let from = range.from.max(1);
-            let last = range.to.min(self.heads.seq(&range.log));
+            let (from, head) = (range.from.max(1), self.heads.seq(&range.log));
+            let newest_only = is_moment(head);
+            let last = if newest_only { head } else { range.to.min(head) };
             if last < from || room == 0 {
                 continue;
             }
             let last = last.min(from.saturating_add(room - 1));
-            let count = last - from + 1;
+            let count = if newest_only { 1 } else { last - from + 1 };
             let Some(link) = self.link_mut(&to) else { return };
             if !link.read_rate.take(now, count) {
                 self.counters.dropped += 1;
                 break;
             }
             room -= count;
-            ranges.push(ItemRange { log: range.log, from, to: last });
+            let to = if newest_only { u64::MAX } else { last };
+            ranges.push(ItemRange { log: range.log, from, to });
         }
         if !ranges.is_empty() {
             actions.push(Action::ReadItems { to, ranges });

@@ -167,6 +167,16 @@ pub enum Input {
         /// Why.
         why: Refusal,
     },
+    /// A signed item that a host passed on says that a log goes up to a number, and this node is
+    /// behind.
+    Behind {
+        /// Who passed it on.
+        from: NodeId,
+        /// The log.
+        log: LogId,
+        /// The number.
+        to: u64,
+    },
     /// Items of a log are void: its head is this one now, which may be lower, or none.
     Cut {
         /// The log.

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use stork_wire::frame::OverlayFrame;
 use stork_wire::ids::NodeId;
+use stork_wire::item::is_moment;
 use stork_wire::tick::Tick;
 
 use super::flight::Via;
@@ -66,6 +67,12 @@ impl Missing {
         self.map.get(key)
     }
 
+    /// Was this host asked for the item? For one that is a time: for it, or for an earlier one.
+    pub(super) fn asked(&self, key: &Key, from: NodeId) -> bool {
+        let first = if is_moment(key.1) { (key.0, 0) } else { *key };
+        self.map.range(first..=*key).any(|(_, m)| m.asked.contains(&from))
+    }
+
     pub(super) fn deadline(&self) -> Option<Tick> {
         self.timers.first().map(|(at, _)| *at)
     }
@@ -119,7 +126,7 @@ impl Overlay {
             return;
         }
         for key in entries {
-            if key.1 > self.heads.seq(&key.0).saturating_add(WINDOW) {
+            if !is_moment(key.1) && key.1 > self.heads.seq(&key.0).saturating_add(WINDOW) {
                 self.want(key.0, key.1, from);
             } else {
                 self.note_missing(now, from, *key);
@@ -186,7 +193,8 @@ impl Overlay {
         let head = self.heads.seq(&log);
         let before = (log, seq.saturating_sub(1));
         let coming = self.flights.contains_key(&before) || self.missing.get(&before).is_some();
-        if head < before.1 && coming && item.waits < WAITS_MAX {
+        let gaps = is_moment(seq);
+        if !gaps && head < before.1 && coming && item.waits < WAITS_MAX {
             item.waits += 1;
             item.next = now.after_ms(NEXT_WAIT_MS_MIN);
             self.missing.insert(key, item);
@@ -196,7 +204,7 @@ impl Overlay {
             link.broke_promise(now);
         }
         let next = item.senders.iter().find(|n| !item.asked.contains(n)).copied();
-        let ask = next.filter(|_| head == before.1);
+        let ask = next.filter(|_| head == before.1 || (gaps && head < seq));
         let Some((node, rtt)) = ask.and_then(|n| self.links.get(&n).map(|l| (n, l.rtt_ms))) else {
             self.release_missing(&item);
             if head < seq {

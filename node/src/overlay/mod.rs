@@ -188,6 +188,7 @@ impl Overlay {
             Input::Refused { from, log, seq, why } => {
                 self.on_refused(now, from, (log, seq), why, actions);
             }
+            Input::Behind { from, log, to } => self.on_behind(from, log, to),
             Input::Cut { log, head } => self.on_cut(log, head),
             Input::Deadline => self.on_deadline(now, actions),
         }

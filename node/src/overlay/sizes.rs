@@ -108,7 +108,7 @@ impl Overlay {
             bans,
             roster,
             shuffles: _, // One question at the most.
-            carries: _, // A mask.
+            carries: _,  // A mask.
             saved: _,
             save_at: _,
             trees,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use stork_wire::frame::{LinkClass, OverlayFrame};
 use stork_wire::ids::{LogId, NodeId};
-use stork_wire::item::{Head, Item};
+use stork_wire::item::{Head, Item, is_moment};
 use stork_wire::limits::{HOPS_MAX, LOGS_MAX};
 use stork_wire::tick::Tick;
 
@@ -293,7 +293,9 @@ impl Overlay {
         }
         link.served.set((log, seq), times + 1);
         self.make_eager(&log, from);
-        let ranges = vec![stork_wire::frame::ItemRange { log, from: seq, to: seq }];
+        // Of a log with gaps only the newest item is there, which may be a later one.
+        let to = if is_moment(seq) { u64::MAX } else { seq };
+        let ranges = vec![stork_wire::frame::ItemRange { log, from: seq, to }];
         actions.push(Action::ReadItems { to: from, ranges });
     }
 }

@@ -9,7 +9,7 @@ use redb::ReadableTable;
 use stork_wire::codec::encode;
 use stork_wire::frame::ItemRange;
 use stork_wire::ids::{ItemHash, LogId};
-use stork_wire::item::{Cut, Head, Item};
+use stork_wire::item::{Cut, Head, Item, is_moment};
 
 use super::db::{ASIDE, HEADS, ITEMS, STATE, TOKENS, TxError, after_prefix, first_id, key, put};
 use super::{Store, StoreError};
@@ -111,6 +111,13 @@ impl Store {
                 }
                 let value = key(hash.as_bytes(), &encode(item));
                 rows.insert(item_key(item.log, item.seq).as_slice(), value.as_slice())?;
+                // Of a log whose numbers are times only the newest item is kept.
+                if let Some((before, _)) = head
+                    && is_moment(item.seq)
+                    && before < item.seq
+                {
+                    rows.remove(item_key(item.log, before).as_slice())?;
+                }
                 let head = key(&item.seq.to_be_bytes(), hash.as_bytes());
                 heads.insert(log, head.as_slice())?;
                 for c in cuts {

@@ -94,6 +94,11 @@ impl FeedState {
         self.apply(entry, hash);
     }
 
+    /// The hash of an entry of the open epoch, as far back as hashes are kept.
+    pub(super) fn hash_of(&self, seq: u64) -> Option<ItemHash> {
+        self.hashes.get(&seq).copied()
+    }
+
     /// Does the entry lie on the feed's path, and in the epoch that is open here?
     pub(super) fn check_place(
         &self,

@@ -3,7 +3,7 @@
 use stork_wire::charter::PublisherDoc;
 use stork_wire::feed::{Entry, Kind, Recall, view_root};
 use stork_wire::ids::{ItemHash, LogId, Position};
-use stork_wire::item::{Cut, Item};
+use stork_wire::item::{Cut, Item, ItemKind};
 use stork_wire::proof::Proof;
 
 use super::epoch_tests::document;
@@ -71,6 +71,7 @@ impl Host {
             self.journal.push(item.clone());
             queue.extend(match fact {
                 Fact::Entry(_) => self.trust.take_ready(item.log, item.seq),
+                Fact::Beacon(_) => Vec::new(),
                 Fact::Charter(_) => self.trust.take_all_pending(),
                 Fact::Turn(turn) => {
                     if !turn.logs.is_empty() {
@@ -95,7 +96,11 @@ impl Host {
         let mut items = self.journal.clone();
         items.sort_by_key(crate::join::order);
         for item in items {
-            host.trust.judge(&item, NOW);
+            if item.kind == ItemKind::Beacon {
+                host.trust.restore_beacon(&item);
+            } else {
+                host.trust.judge(&item, NOW);
+            }
         }
         for item in host.trust.take_all_pending() {
             host.trust.judge(&item, NOW);

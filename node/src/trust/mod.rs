@@ -10,11 +10,15 @@
 mod admission;
 #[cfg(test)]
 mod admission_tests;
+mod beacon;
+#[cfg(test)]
+mod beacon_tests;
 mod charter;
 mod epoch;
 #[cfg(test)]
 mod epoch_tests;
 mod feed;
+mod floor;
 mod fork;
 #[cfg(test)]
 mod fork_tests;
@@ -24,9 +28,11 @@ mod refusal;
 pub(crate) mod tests;
 
 pub use admission::{AdmissionError, CheckedPeer};
+pub use beacon::Freshness;
 pub use charter::{Charter, GroupState, PublisherState};
 pub use epoch::Turn;
 pub use feed::{FeedState, LiveRelease};
+pub use floor::Floor;
 pub use fork::Freeze;
 pub use policy::{Decision, Effect, Rule, RuleError, Subject, decide};
 pub use refusal::Refusal;
@@ -64,6 +70,8 @@ pub enum Fact {
     Entry(Box<Accepted<Entry>>),
     /// A feed is frozen by a proof, or goes on in a new epoch by a document.
     Turn(Box<Turn>),
+    /// A publisher has spoken of its feed's head.
+    Beacon(PublisherId),
 }
 
 impl Fact {
@@ -72,7 +80,7 @@ impl Fact {
     pub fn cuts(&self) -> &[Cut] {
         match self {
             Self::Turn(turn) => &turn.cuts,
-            Self::Charter(_) | Self::Entry(_) => &[],
+            Self::Charter(_) | Self::Entry(_) | Self::Beacon(_) => &[],
         }
     }
 }
@@ -94,6 +102,13 @@ pub enum Verdict {
         /// The log of which items are missing; `None` where it is not known which.
         missing: Option<LogId>,
     },
+    /// It is a beacon whose head has not come yet: it waits until this log has got there.
+    Behind {
+        /// The feed's log.
+        log: LogId,
+        /// The number of the head.
+        to: u64,
+    },
     /// It is a second entry with the number of one that was accepted, signed by a key that may:
     /// the two are a [`stork_wire::proof::Proof`]. Nothing has changed yet.
     Rival {
@@ -114,6 +129,9 @@ pub struct Trust {
     proofs: BTreeMap<PublisherId, fork::Held>,
     /// Logs of epochs that began since [`Trust::take_ready`] was asked last.
     begun: Vec<LogId>,
+    beacons: beacon::Beacons,
+    /// The newest times in what was accepted.
+    times: floor::Times,
 }
 
 impl Trust {
@@ -126,6 +144,8 @@ impl Trust {
             pending: BTreeMap::new(),
             proofs: BTreeMap::new(),
             begun: Vec::new(),
+            beacons: beacon::Beacons::new(),
+            times: floor::Times { threshold: 0, any: 0 },
         }
     }
 
@@ -151,7 +171,7 @@ impl Trust {
     /// Items that wait.
     #[must_use]
     pub fn pending_len(&self) -> usize {
-        self.pending.len()
+        self.pending.len() + self.beacons.waiting_len()
     }
 
     /// Judges one item. What is accepted is in force at once; the caller stores it before it shows
@@ -163,13 +183,19 @@ impl Trust {
             ItemKind::Publisher => self.judge_publisher(item, now),
             ItemKind::Entry => self.judge_entry(item, now),
             ItemKind::Proof => self.judge_proof(item),
+            ItemKind::Beacon => self.judge_beacon(item, now),
         };
         let verdict = match verdict {
             Ok(v) => v,
             Err(refusal) => Verdict::Refused(refusal),
         };
-        if matches!(verdict, Verdict::Pending { .. }) {
-            self.keep_pending(item);
+        match &verdict {
+            Verdict::Pending { .. } => self.keep_pending(item),
+            Verdict::Accepted { fact, .. } => {
+                self.times.note(item, fact);
+                self.drop_void_beacons(fact);
+            }
+            _ => {}
         }
         verdict
     }
@@ -180,12 +206,16 @@ impl Trust {
         let first = core::mem::take(&mut self.begun).into_iter().map(|log| (log, 1));
         let keys: Vec<(LogId, u64)> =
             core::iter::once((after, seq.saturating_add(1))).chain(first).collect();
-        keys.iter().filter_map(|key| self.pending.remove(key)).collect()
+        let mut ready: Vec<Item> = keys.iter().filter_map(|key| self.pending.remove(key)).collect();
+        let reached = keys.iter().filter_map(|(log, next)| self.beacons.take_reached(*log, *next));
+        ready.extend(reached);
+        ready
     }
 
     /// Takes everything that waits, to be judged again after a charter document was accepted.
     pub fn take_all_pending(&mut self) -> Vec<Item> {
-        core::mem::take(&mut self.pending).into_values().collect()
+        let waiting = self.beacons.take_waiting();
+        core::mem::take(&mut self.pending).into_values().chain(waiting).collect()
     }
 
     fn keep_pending(&mut self, item: &Item) {
@@ -240,6 +270,7 @@ impl Trust {
             heads.extend(feed.head().map(|(seq, hash)| Head::of(log(feed.epoch), seq, hash)));
         }
         heads.extend(self.proofs.values().map(fork::Held::head));
+        heads.extend(self.beacons.heads());
         heads
     }
 }

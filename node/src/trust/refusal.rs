@@ -65,6 +65,20 @@ pub enum Refusal {
     /// Signed further in the future than clocks differ (attack A6).
     #[error("signed {0} s in the future")]
     FutureDated(u64),
+    /// A beacon for a head that the feed never had (attack A5): an alarm.
+    #[error("the beacon names entry {0}, which the feed never had like that")]
+    UnknownHead(Position),
+    /// A beacon whose counter does not rise: a replay.
+    #[error("the beacon's counter {got} does not rise above {have}")]
+    CounterNotRising {
+        /// Offered.
+        got: u64,
+        /// Known.
+        have: u64,
+    },
+    /// More beacons of one publisher than are passed on.
+    #[error("more beacons of this publisher than are passed on")]
+    TooOften,
     /// The view root does not commit to the live releases (attack A8).
     #[error("the view root does not fit the live releases")]
     ViewRootMismatch,
@@ -116,6 +130,9 @@ impl Refusal {
             Self::Rollback { .. } => "rollback",
             Self::WrongEpoch { .. } => "wrong_epoch",
             Self::FutureDated(_) => "future_dated",
+            Self::UnknownHead(_) => "beacon_unknown_head",
+            Self::CounterNotRising { .. } => "beacon_not_rising",
+            Self::TooOften => "beacon_too_often",
             Self::ViewRootMismatch => "view_root_mismatch",
             Self::ReleaseNotRising { .. } => "release_not_rising",
             Self::OverQuota { .. } => "over_quota",

@@ -14,6 +14,7 @@ use stork_wire::ids::{ItemHash, LogId, Position};
 use stork_wire::item::{Item, ItemKind};
 use stork_wire::text::Pattern;
 
+use super::init::read_beacon_keys;
 use super::profile::{BUNDLE_FILE, open};
 use super::{Charter, CharterError};
 use crate::bundle::write_bundle;
@@ -36,6 +37,8 @@ pub struct EpochOptions {
     pub passphrase: Passphrase,
     /// A release key instead of those in use, which sign nothing more.
     pub release_key: Option<PathBuf>,
+    /// Beacon keys instead of those in use; none: those in use stay.
+    pub beacon_keys: Vec<PathBuf>,
     /// Days until the document must have been renewed.
     pub valid_days: u32,
 }
@@ -71,6 +74,9 @@ pub fn new_epoch(
     if let Some(file) = &options.release_key {
         let key = read_public(file)?.0;
         doc.release_keys = replaced(old, survivor, key, expires)?;
+    }
+    if !options.beacon_keys.is_empty() {
+        doc.beacon_keys = read_beacon_keys(&options.beacon_keys)?;
     }
     let envelope = signer.sign(&doc, charter.fleet)?;
     let item = Item { kind: ItemKind::Publisher, log, seq: doc.number, envelope };

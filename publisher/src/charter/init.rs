@@ -46,6 +46,8 @@ pub struct InitOptions {
     pub valid_days: u32,
     /// An existing release key's public half; a new one is made otherwise.
     pub release_key: Option<PathBuf>,
+    /// Keys of nodes that make beacons, public or private halves; 16 at the most.
+    pub beacon_keys: Vec<PathBuf>,
     /// What the new keys are locked with.
     pub passphrase: Passphrase,
 }
@@ -130,8 +132,8 @@ fn root_doc(
 fn publisher_doc(
     options: &InitOptions,
     life: Life,
-    root: PublicKey,
-    release: PublicKey,
+    (root, release): (PublicKey, PublicKey),
+    beacons: &List<PublicKey, 16>,
 ) -> Result<PublisherDoc, CharterError> {
     let key = ReleaseKey {
         key: release,
@@ -150,7 +152,7 @@ fn publisher_doc(
         epoch: 1,
         survivor: None,
         release_keys: List::new(vec![key])?,
-        beacon_keys: List::empty(),
+        beacon_keys: beacons.clone(),
         homes: List::new(sorted(&options.homes))?,
     })
 }
@@ -200,9 +202,17 @@ fn write_new(path: &Path, bytes: &[u8]) -> Result<(), CharterError> {
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)
 }
 
+/// The public halves of beacon keys, each once.
+pub(super) fn read_beacon_keys(files: &[PathBuf]) -> Result<List<PublicKey, 16>, CharterError> {
+    let keys = files.iter().map(|f| read_public(f).map(|(key, _)| key));
+    let keys: Vec<PublicKey> = keys.collect::<Result<_, _>>()?;
+    Ok(List::new(sorted(&keys))?)
+}
+
 /// Founds a fleet with its groups and one publisher.
 pub fn init(options: &InitOptions, now: UnixSeconds) -> Result<Initialised, CharterError> {
     let release = options.release_key.as_deref().map(read_public).transpose()?;
+    let beacons = read_beacon_keys(&options.beacon_keys)?;
     let dir = &options.dir;
     let passphrase = options.passphrase.chosen(&dir.join("keys"))?;
     let maker = Maker { keys: prepare(dir)?, passphrase };
@@ -221,7 +231,7 @@ pub fn init(options: &InitOptions, now: UnixSeconds) -> Result<Initialised, Char
     let fleet = root.fleet_id();
     let kind = (ItemKind::Root, LogId::root(fleet));
     let mut items = vec![item(kind, &root, fleet, &Signer::File(root_key))?];
-    let publisher_doc = publisher_doc(options, life, publisher_root.public(), release)?;
+    let publisher_doc = publisher_doc(options, life, (publisher_root.public(), release), &beacons)?;
     let publisher = publisher_doc.publisher_id();
     let kind = (ItemKind::Publisher, LogId::publisher(publisher));
     items.push(item(kind, &publisher_doc, fleet, &Signer::File(publisher_root))?);

@@ -82,8 +82,8 @@ pub enum CharterError {
     /// A name or pattern breaks a rule.
     #[error(transparent)]
     Text(#[from] BadText),
-    /// More names, groups or homes than a document holds.
-    #[error("too many names, groups or homes for one document")]
+    /// More names, groups, keys or homes than a document holds.
+    #[error("too many names, groups, keys or homes for one document")]
     TooMany(#[from] stork_wire::codec::TooMany),
     /// A key cannot be made or read.
     #[error(transparent)]

@@ -15,6 +15,7 @@ fn options(dir: &TempDir) -> InitOptions {
         homes: vec![],
         valid_days: 10,
         release_key: None,
+        beacon_keys: Vec::new(),
         passphrase: Passphrase::None,
     }
 }
@@ -109,6 +110,7 @@ fn a_new_epoch() {
         key: Some(options.dir.join("keys/authority").to_str().unwrap().to_owned()),
         passphrase: Passphrase::None,
         release_key: Some(dir.path().join("new.pub")),
+        beacon_keys: vec![dir.path().join("new.pub"), new_key],
         valid_days: 10,
     };
     assert!(new_epoch(&epoch, 2_000).is_err(), "by another key");
@@ -123,11 +125,14 @@ fn a_new_epoch() {
     let mut ends: Vec<_> = doc.release_keys.iter().map(|k| k.valid_through).collect();
     ends.sort();
     assert_eq!(ends, [None, Some(at)]);
+    assert_eq!(doc.beacon_keys.len(), 1, "both halves of one key");
     let names = |k: &stork_wire::charter::ReleaseKey| k.packages.clone();
     assert_eq!(names(&doc.release_keys[0]), names(&doc.release_keys[1]));
     // From nothing, and back in an epoch before the last.
     epoch = EpochOptions { after: None, release_key: None, ..epoch };
-    assert_eq!(new_epoch(&epoch, 3_000).unwrap().1.survivor, None);
+    epoch.beacon_keys.clear();
+    let kept = new_epoch(&epoch, 3_000).unwrap().1;
+    assert_eq!((kept.survivor, kept.beacon_keys), (None, doc.beacon_keys));
     epoch = EpochOptions { after: Some((3, hash)), of_epoch: Some(1), ..epoch };
     let doc = new_epoch(&epoch, 4_000).unwrap().1;
     assert_eq!((doc.epoch, doc.survivor.unwrap().at.epoch), (4, 1));

@@ -87,6 +87,7 @@ pub(super) fn charter_init(args: InitArgs) -> Result<(), Failure> {
         homes: args.home,
         valid_days: args.valid_days,
         release_key: args.release_key,
+        beacon_keys: args.beacon_key,
         passphrase,
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
@@ -126,6 +127,7 @@ pub(super) fn charter_new_epoch(args: EpochArgs) -> Result<(), Failure> {
         key: args.key,
         passphrase: args.passphrase_file.map_or(Passphrase::Ask, Passphrase::File),
         release_key: args.release_key,
+        beacon_keys: args.beacon_key,
         valid_days: args.valid_days,
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
@@ -199,6 +201,9 @@ fn charter_lines(charter: &Charter) -> Vec<String> {
             let names: Vec<&str> = key.packages.iter().map(|p| p.as_str()).collect();
             let key = keys::fingerprint(&key.key);
             lines.push(format!("  release key {key} for {}", names.join(", ")));
+        }
+        for key in &doc.beacon_keys {
+            lines.push(format!("  beacon key {}", keys::fingerprint(key)));
         }
         for home in &doc.homes {
             lines.push(format!("  home {home}"));

@@ -162,6 +162,9 @@ struct InitArgs {
     /// Use this release key instead of making one
     #[arg(long, value_name = "FILE.pub")]
     release_key: Option<PathBuf>,
+    /// Key of a node that says how far the feed goes; up to 16 times
+    #[arg(long, value_name = "FILE.pub")]
+    beacon_key: Vec<PathBuf>,
     #[command(flatten)]
     passphrase: NewPassphrase,
     /// Print JSON
@@ -196,6 +199,9 @@ struct EpochArgs {
     /// A new release key; those in use sign nothing more
     #[arg(long, value_name = "FILE.pub")]
     release_key: Option<PathBuf>,
+    /// Beacon keys instead of those in use; up to 16 times
+    #[arg(long, value_name = "FILE.pub")]
+    beacon_key: Vec<PathBuf>,
     /// Days until the document must have been renewed
     #[arg(long, value_name = "N", default_value_t = 365,
         value_parser = clap::value_parser!(u32).range(1..=3650))]

@@ -39,7 +39,7 @@ fn first_minutes() {
     ok("key show @k.pub --json");
     fails("key show @tree/file", 78);
     let init = "charter init --dir @c --fleet acme --group web --publisher ops --no-passphrase";
-    ok(&format!("{init} --release-key @k.pub --packages a* b --json"));
+    ok(&format!("{init} --release-key @k.pub --beacon-key @k.pub --packages a* b --json"));
     fails(init, 1);
     ok("charter show @c");
     ok("charter show @c/charter.bundle --json");

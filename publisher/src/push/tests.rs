@@ -34,6 +34,7 @@ impl Shop {
             homes,
             valid_days: 10,
             release_key: None,
+            beacon_keys: Vec::new(),
             passphrase: Passphrase::None,
         };
         init(&options, now()).unwrap();

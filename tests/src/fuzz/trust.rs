@@ -2,6 +2,7 @@
 //! again by other keys, judged at any time.
 
 use stork_node::trust::{PENDING_MAX, Trust, Verdict};
+use stork_wire::beacon::Beacon;
 use stork_wire::codec::{Blob, encode};
 use stork_wire::feed::Entry;
 use stork_wire::item::{Item, ItemKind};
@@ -11,8 +12,14 @@ use super::bytes::Bytes;
 use super::samples::{Fleet, NOW, key};
 
 const STEPS_MAX: usize = 60;
-const KINDS: [ItemKind; 5] =
-    [ItemKind::Root, ItemKind::Group, ItemKind::Publisher, ItemKind::Entry, ItemKind::Proof];
+const KINDS: [ItemKind; 6] = [
+    ItemKind::Root,
+    ItemKind::Group,
+    ItemKind::Publisher,
+    ItemKind::Entry,
+    ItemKind::Proof,
+    ItemKind::Beacon,
+];
 
 /// Signs an item's body again, as it stands, by some key.
 fn sign_again(item: &mut Item, fleet: &Fleet, by: u8) {
@@ -21,6 +28,7 @@ fn sign_again(item: &mut Item, fleet: &Fleet, by: u8) {
         ItemKind::Group => "group",
         ItemKind::Publisher => "publisher",
         ItemKind::Entry | ItemKind::Proof => Entry::CONTEXT,
+        ItemKind::Beacon => Beacon::CONTEXT,
     };
     let message = signed_bytes(context, fleet.fleet, &item.envelope.body);
     drop(item.envelope.add(key(by).public(), key(by).sign(&message)));
@@ -121,7 +129,10 @@ fn judge(trust: &mut Trust, item: &Item, now: u64) -> String {
             assert_eq!(before, after, "it was refused, and a head has changed");
             format!("refused {}", super::kind_of(why))
         }
-        Verdict::Known | Verdict::Pending { .. } | Verdict::Rival { .. } => {
+        Verdict::Known
+        | Verdict::Pending { .. }
+        | Verdict::Behind { .. }
+        | Verdict::Rival { .. } => {
             assert_eq!(before, after, "nothing was accepted, and a head has changed");
             format!("{:?}", core::mem::discriminant(&verdict))
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use stork_wire::codec::List;
-use stork_wire::frame::{Frame, LinkClass, OverlayFrame};
+use stork_wire::frame::{Frame, ItemRange, LinkClass, OverlayFrame};
 use stork_wire::ids::LogId;
 use stork_wire::item::Head;
 use stork_wire::limits::ITEMS_PER_FRAME_MAX;
@@ -129,7 +129,9 @@ impl Pair {
             match action {
                 Action::Send { frame, .. } => self.send(i, frame),
                 Action::ReadItems { ranges, .. } => {
-                    let all = ranges.iter().flat_map(|r| (r.from..=r.to).map(|s| (r.log, s)));
+                    // Of a log with gaps there is one item.
+                    let last = |r: &ItemRange| if r.to == u64::MAX { r.from } else { r.to };
+                    let all = ranges.iter().flat_map(|r| (r.from..=last(r)).map(|s| (r.log, s)));
                     let items: Vec<_> = all.map(|(l, s)| make_item(l, s)).collect();
                     for chunk in items.chunks(ITEMS_PER_FRAME_MAX) {
                         let list = List::truncated(chunk.iter().cloned());

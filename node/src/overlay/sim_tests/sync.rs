@@ -53,6 +53,28 @@ fn ten_thousand_logs_cost_what_differs() {
     assert_eq!(pair.hosts[0].counters().sketches_failed, 0);
 }
 
+/// Logs whose numbers are times have one item: what is fetched is that, however far the heads are
+/// apart, by full heads and by sketches, and then nothing more is asked for.
+#[test]
+fn of_logs_with_gaps_the_newest_is_fetched() {
+    const T: u64 = 1_800_000_000;
+    for n in [3, 400] {
+        let base: Vec<Head> = (0..n).map(|i| head(i, if i % 2 == 0 { T } else { 5 })).collect();
+        let mut pair = Pair::new(&base);
+        let mut newer = base.clone();
+        newer[0] = head(0, T + 90_000);
+        newer[2] = head(2, T + 3);
+        newer.push(head(n, T + 1));
+        pair.set(1, &newer);
+        pair.reset();
+        pair.until_same(60_000);
+        assert_eq!(pair.cost.items, 3, "{n} logs");
+        pair.reset();
+        pair.run(60_000);
+        assert_eq!((pair.cost.items, pair.same()), (0, true));
+    }
+}
+
 /// Gaps of many items, logs that only one side has, and forks, all at once: what can be fetched is
 /// fetched by whoever lacks it, and both sides see each fork.
 #[test]

@@ -273,6 +273,24 @@ fn a_full_disk_can_be_freed() {
     store.put_state("a", b"b").unwrap();
 }
 
+/// Of a log whose numbers are times one row is kept, with its head; a question for an older one is
+/// answered with it.
+#[test]
+fn of_beacons_the_newest_is_kept() {
+    let (folder, store) = store();
+    let at = |n: u64| 1_800_000_000 + n;
+    store.commit_items(&[item(1, at(0), b"a"), item(1, at(7), b"b"), item(2, 1, b"x")]).unwrap();
+    store.commit_items(&[item(1, at(9_000), b"c")]).unwrap();
+    assert!(store.commit_items(&[item(1, at(8), b"old")]).is_err());
+    drop(store);
+    let store = open(&folder.path().join("stork"));
+    let mut seen = Vec::new();
+    store.all_items(|i| seen.push((i.item.log.0[0], i.item.seq))).unwrap();
+    assert_eq!(seen, [(1, at(9_000)), (2, 1)]);
+    let range = ItemRange { log: LogId([1; 32]), from: at(7), to: u64::MAX };
+    assert_eq!(store.items(range, usize::MAX, 256).unwrap().len(), 1);
+}
+
 /// What a proof or a new epoch makes void goes in the transaction that stores it: rows, head, and
 /// where they must still be known by name, a copy aside. It is so after a restart.
 #[test]

@@ -1,0 +1,78 @@
+//! What the control socket asks of the driver, and where the answers go.
+
+use stork_wire::text::Label;
+use tokio::sync::oneshot;
+
+/// A question or order from the control socket.
+#[derive(Debug)]
+pub enum ControlCall {
+    /// `stork status`.
+    Status(Answer),
+    /// `stork vm`.
+    Vms(Answer),
+    /// `stork release`.
+    Releases(Answer),
+    /// `stork peers`.
+    Peers(Answer),
+    /// `stork why VM PACKAGE`.
+    Why {
+        /// The VM.
+        vm: String,
+        /// The package.
+        package: String,
+        /// The answer.
+        answer: Answer,
+    },
+    /// `stork events`.
+    Events {
+        /// Only later ones.
+        after: u64,
+        /// The answer.
+        answer: Answer,
+    },
+    /// `stork rollback VM`.
+    Rollback {
+        /// The VM.
+        vm: String,
+        /// The generation; `None`: the one before.
+        to: Option<u64>,
+        /// Forget what was rolled back.
+        undo: bool,
+        /// The answer.
+        answer: Answer,
+    },
+    /// `stork token create`.
+    Token {
+        /// The host's name, if it is fixed.
+        name: Option<Label>,
+        /// Its site.
+        site: Label,
+        /// Seconds that it is good for.
+        ttl_s: u64,
+        /// The answer.
+        answer: Answer,
+    },
+    /// Read changed VM files now.
+    Reload(Answer),
+    /// `stork store gc`.
+    Collect {
+        /// Only say what would be removed.
+        dry_run: bool,
+        /// The answer.
+        answer: Answer,
+    },
+}
+
+/// Where an answer goes: JSON, or an error with its kind.
+pub type Answer = oneshot::Sender<Result<serde_json::Value, CallError>>;
+
+/// Why a call was not answered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// No such thing.
+    #[error("{0}")]
+    NotFound(String),
+    /// Not possible here or now; the second text says what to do.
+    #[error("{0}")]
+    Refused(String, String),
+}

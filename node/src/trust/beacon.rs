@@ -1,0 +1,351 @@
+//! Beacons: when a feed is fresh, and which statements about its head are believed.
+//!
+//! Only the newest beacon of a publisher matters, and it stands as long as the publisher's document
+//! names its key and epoch, and no proof lies before its head. When it has run out is no reason to
+//! refuse it: all hosts must end with the same one, whatever their clocks say. A beacon whose head
+//! has not come yet waits for the feed; so does this host learn that news are kept from it.
+
+use std::collections::BTreeMap;
+
+use stork_wire::beacon::{Beacon, BeaconHead};
+use stork_wire::charter::{PublisherDoc, UnixSeconds};
+use stork_wire::ids::{KeyId, LogId, Position, PublicKey, PublisherId};
+use stork_wire::item::{Head, Item, ItemKind};
+use stork_wire::limits::CLOCK_SKEW_S;
+
+use super::{Fact, Refusal, Trust, Verdict};
+
+/// In the long run one beacon of a publisher is taken in so many seconds: half of the shortest
+/// interval that a node may be told to keep.
+const EVERY_S: u64 = 30;
+/// So many may come at once: several nodes may hold a key.
+const BURST: u64 = 8;
+
+/// Is what is known of a feed all that there is?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freshness {
+    /// A valid beacon speaks until then.
+    Fresh {
+        /// When it runs out.
+        until: UnixSeconds,
+    },
+    /// No valid beacon: the host may be cut off, or the publisher's nodes are silent.
+    Stale {
+        /// When the last one ran out; `None`: there has been none.
+        since: Option<UnixSeconds>,
+    },
+    /// The publisher has no beacon keys: its entries' own expiry must do.
+    Unwatched,
+    /// The publisher's document has run out: nothing that it permits can be fresh.
+    Expired {
+        /// When.
+        since: UnixSeconds,
+    },
+}
+
+/// The newest beacon of a publisher.
+#[derive(Debug, Clone)]
+struct Newest {
+    beacon: Beacon,
+    key: KeyId,
+    head: Head,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The highest counter that was accepted, also if that beacon does not stand any more.
+    high: u64,
+    newest: Option<Newest>,
+    /// The rate limit: calendar time until which it is used up.
+    spent_until: UnixSeconds,
+}
+
+/// A signed beacon whose head has not come.
+#[derive(Debug)]
+struct Waiting {
+    item: Item,
+    beacon: Beacon,
+}
+
+/// All beacons.
+#[derive(Debug)]
+pub(super) struct Beacons {
+    states: BTreeMap<PublisherId, State>,
+    /// By the log of the feed's epoch that has to go on; the newest one of each.
+    waiting: BTreeMap<LogId, Waiting>,
+    /// Logs of beacons that do not stand any more.
+    void: Vec<LogId>,
+}
+
+impl Beacons {
+    pub(super) const fn new() -> Self {
+        Self { states: BTreeMap::new(), waiting: BTreeMap::new(), void: Vec::new() }
+    }
+
+    pub(super) fn heads(&self) -> impl Iterator<Item = Head> + '_ {
+        self.states.values().filter_map(|s| s.newest.as_ref().map(|n| n.head))
+    }
+
+    pub(super) fn waiting_len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// The beacon that waited until this log went so far; `next` is the number that comes next.
+    pub(super) fn take_reached(&mut self, log: LogId, next: u64) -> Option<Item> {
+        let seq = self.waiting.get(&log)?.beacon.head.map_or(0, |h| h.seq);
+        if seq < next { self.waiting.remove(&log).map(|w| w.item) } else { None }
+    }
+
+    pub(super) fn take_waiting(&mut self) -> impl Iterator<Item = Item> + use<> {
+        core::mem::take(&mut self.waiting).into_values().map(|w| w.item)
+    }
+
+    fn newest(&self, publisher: PublisherId) -> Option<&Newest> {
+        self.states.get(&publisher).and_then(|s| s.newest.as_ref())
+    }
+}
+
+impl State {
+    /// Takes one unit of the rate limit, if there is one.
+    fn take(&mut self, now: UnixSeconds) -> bool {
+        // A clock that was set back must not shut beacons out.
+        let start = self.spent_until.min(now.saturating_add(EVERY_S * BURST)).max(now);
+        let after = start.saturating_add(EVERY_S);
+        let fits = after <= now.saturating_add(EVERY_S * BURST);
+        self.spent_until = if fits { after } else { start };
+        fits
+    }
+}
+
+fn signer(item: &Item) -> Option<KeyId> {
+    item.envelope.signatures.first().map(|s| s.key)
+}
+
+fn names(doc: &PublisherDoc, key: KeyId) -> bool {
+    doc.beacon_keys.iter().any(|k| k.key_id() == key)
+}
+
+impl Trust {
+    /// Is this feed fresh at this time?
+    #[must_use]
+    pub fn freshness(&self, publisher: PublisherId, now: UnixSeconds) -> Freshness {
+        let Some(doc) = self.charter.publisher(publisher).map(super::PublisherState::doc) else {
+            return Freshness::Stale { since: None };
+        };
+        if doc.expires <= now {
+            return Freshness::Expired { since: doc.expires };
+        }
+        if doc.beacon_keys.is_empty() {
+            return Freshness::Unwatched;
+        }
+        match self.beacons.newest(publisher).map(|n| n.beacon.expires) {
+            Some(until) if until > now => Freshness::Fresh { until },
+            since => Freshness::Stale { since },
+        }
+    }
+
+    /// The newest beacon of a publisher that stands.
+    #[must_use]
+    pub fn beacon(&self, publisher: PublisherId) -> Option<&Beacon> {
+        self.beacons.newest(publisher).map(|n| &n.beacon)
+    }
+
+    /// The head of which a beacon speaks that has not come; `None` where no beacon waits.
+    #[must_use]
+    pub fn behind(&self, publisher: PublisherId) -> Option<Position> {
+        let of = |w: &&Waiting| w.beacon.publisher == publisher;
+        let beacon = &self.beacons.waiting.values().find(of)?.beacon;
+        Some(Position { epoch: beacon.epoch, seq: beacon.head.map_or(0, |h| h.seq) })
+    }
+
+    /// Publishers for which a key may make beacons.
+    pub fn watched_by(&self, key: PublicKey) -> Vec<PublisherId> {
+        let all = self.charter.publishers();
+        all.filter(|(_, p)| p.doc().beacon_keys.contains(&key)).map(|(id, _)| *id).collect()
+    }
+
+    /// What this host would say of a feed's head now; `None` where it knows that it is behind.
+    #[must_use]
+    pub fn next_beacon(
+        &self,
+        publisher: PublisherId,
+        now: UnixSeconds,
+        valid_s: u64,
+    ) -> Option<Beacon> {
+        let doc = self.charter.publisher(publisher)?.doc();
+        let high = self.beacons.states.get(&publisher).map_or(0, |s| s.high);
+        let feed = self.feeds.get(&publisher);
+        if now <= high || self.behind(publisher).is_some() {
+            return None;
+        }
+        let head = match feed {
+            // It has not walked to the open epoch yet.
+            Some(f) if f.rewinds > 0 || (f.epoch != doc.epoch && f.epoch != 0) => return None,
+            _ if doc.survivor.is_some() && feed.is_none_or(|f| f.epoch == 0) => return None,
+            Some(f) => f.head().map(|(seq, hash)| BeaconHead { seq, hash }),
+            None => None,
+        };
+        Some(Beacon {
+            version: stork_wire::charter::BODY_VERSION,
+            publisher,
+            epoch: doc.epoch,
+            head,
+            counter: now,
+            time: now,
+            expires: now.saturating_add(valid_s),
+        })
+    }
+
+    pub(super) fn judge_beacon(
+        &mut self,
+        item: &Item,
+        now: UnixSeconds,
+    ) -> Result<Verdict, Refusal> {
+        let (id, verdict) = match self.check_beacon(item)? {
+            Checked::Done(verdict) => return Ok(verdict),
+            Checked::Good(beacon) => (beacon.publisher, self.place_beacon(item, beacon, now)?),
+        };
+        if let Verdict::Behind { .. } = verdict {
+            return Ok(verdict);
+        }
+        let reached = |w: &Waiting| w.beacon.publisher == id && w.item.seq <= item.seq;
+        self.beacons.waiting.retain(|_, w| !reached(w));
+        Ok(verdict)
+    }
+
+    /// Everything that needs no feed and no clock.
+    fn check_beacon(&self, item: &Item) -> Result<Checked, Refusal> {
+        let beacon: Beacon = item.envelope.claimed()?;
+        let id = beacon.publisher;
+        if item.log != LogId::beacon(id) || item.seq != beacon.counter {
+            return Err(Refusal::WrongLog);
+        }
+        let Some(publisher) = self.charter.publisher(id) else {
+            return Ok(Checked::Done(Verdict::Pending { missing: None }));
+        };
+        let doc = publisher.doc();
+        if beacon.epoch > doc.epoch {
+            let missing = Some(LogId::publisher(id));
+            return Ok(Checked::Done(Verdict::Pending { missing }));
+        }
+        if beacon.epoch < doc.epoch {
+            return Err(Refusal::WrongEpoch { got: beacon.epoch, want: doc.epoch });
+        }
+        let have = self.beacons.states.get(&id).map_or(0, |s| s.high);
+        if beacon.counter == have {
+            return Ok(Checked::Done(Verdict::Known));
+        }
+        if beacon.counter < have {
+            return Err(Refusal::CounterNotRising { got: beacon.counter, have });
+        }
+        item.envelope.verify::<Beacon>(self.charter.fleet(), &doc.beacon_keys, 1)?;
+        Ok(Checked::Good(beacon))
+    }
+
+    /// Looks for the beacon's head in the feed.
+    fn place_beacon(
+        &mut self,
+        item: &Item,
+        beacon: Beacon,
+        now: UnixSeconds,
+    ) -> Result<Verdict, Refusal> {
+        let id = beacon.publisher;
+        let ahead = beacon.time.saturating_sub(now);
+        if ahead > CLOCK_SKEW_S {
+            return Err(Refusal::FutureDated(ahead));
+        }
+        let path = self.charter.publisher(id).map(super::PublisherState::path).unwrap_or_default();
+        let feed = self.feeds.entry(id).or_default();
+        feed.advance(&path);
+        let seq = beacon.head.map_or(0, |h| h.seq);
+        if let Some(freeze) = self.proofs.get(&id).map(|h| h.freeze).filter(|f| f.at.seq <= seq) {
+            return Err(Refusal::Frozen(freeze));
+        }
+        if feed.rewinds > 0 || feed.epoch != beacon.epoch || feed.head_seq() < seq {
+            let log = LogId::feed_epoch(id, beacon.epoch);
+            let older = self.beacons.waiting.get(&log).is_none_or(|w| w.item.seq < item.seq);
+            if older {
+                self.beacons.waiting.insert(log, Waiting { item: item.clone(), beacon });
+            }
+            return Ok(Verdict::Behind { log, to: seq });
+        }
+        if let Some(head) = beacon.head {
+            match feed.hash_of(head.seq) {
+                Some(hash) if hash == head.hash => {}
+                Some(_) => {
+                    return Err(Refusal::UnknownHead(Position { epoch: beacon.epoch, seq }));
+                }
+                None => return Err(Refusal::Replay { seq, head: feed.head_seq() }),
+            }
+        }
+        if !self.beacons.states.entry(id).or_default().take(now) {
+            return Err(Refusal::TooOften);
+        }
+        Ok(self.hold(item, beacon))
+    }
+
+    fn hold(&mut self, item: &Item, beacon: Beacon) -> Verdict {
+        let (id, hash) = (beacon.publisher, item.hash());
+        let state = self.beacons.states.entry(id).or_default();
+        state.high = beacon.counter;
+        let head = Head::of(item.log, item.seq, hash);
+        state.newest = signer(item).map(|key| Newest { beacon, key, head });
+        Verdict::Accepted { hash, fact: Fact::Beacon(id) }
+    }
+
+    /// Takes a beacon that was accepted before a restart. Where it does not stand any more, its
+    /// counter still does.
+    pub fn restore_beacon(&mut self, item: &Item) {
+        let checked = self.check_beacon(item);
+        let Ok(beacon) = item.envelope.claimed::<Beacon>() else { return };
+        let id = beacon.publisher;
+        self.times.note(item, &Fact::Beacon(id));
+        if let Ok(Checked::Good(beacon)) = checked {
+            self.hold(item, beacon);
+            self.drop_void(id);
+        } else {
+            let state = self.beacons.states.entry(id).or_default();
+            state.high = state.high.max(beacon.counter);
+        }
+    }
+
+    /// Forgets a publisher's beacon if it does not stand any more.
+    fn drop_void(&mut self, id: PublisherId) -> bool {
+        let void = self.beacons.newest(id).is_some_and(|n| !self.stands(n));
+        if void && let Some(state) = self.beacons.states.get_mut(&id) {
+            state.newest = None;
+        }
+        void
+    }
+
+    fn stands(&self, newest: &Newest) -> bool {
+        let (id, epoch) = (newest.beacon.publisher, newest.beacon.epoch);
+        let seq = newest.beacon.head.map_or(0, |h| h.seq);
+        let frozen = self.frozen(id).is_some_and(|f| f.at.epoch == epoch && f.at.seq <= seq);
+        let doc = self.charter.publisher(id).map(super::PublisherState::doc);
+        !frozen && doc.is_some_and(|d| d.epoch == epoch && names(d, newest.key))
+    }
+
+    /// A document or a proof may end what a beacon says.
+    pub(super) fn drop_void_beacons(&mut self, fact: &Fact) {
+        if !matches!(fact, Fact::Charter(ItemKind::Publisher) | Fact::Turn(_)) {
+            return;
+        }
+        let ids: Vec<PublisherId> = self.beacons.states.keys().copied().collect();
+        for id in ids {
+            if self.drop_void(id) {
+                self.beacons.void.push(LogId::beacon(id));
+            }
+        }
+    }
+
+    /// Logs of beacons that do not stand any more since this was asked last: they have no head.
+    pub fn take_void_beacons(&mut self) -> Vec<LogId> {
+        core::mem::take(&mut self.beacons.void)
+    }
+}
+
+enum Checked {
+    Done(Verdict),
+    Good(Beacon),
+}

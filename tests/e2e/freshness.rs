@@ -1,0 +1,156 @@
+//! Freshness on real nodes in this process: beacons keep feeds fresh, silence makes them stale, and
+//! a clock that is set back changes nothing. Calendars are moved; nothing waits for hours.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use stork_tests::hostile::runtime;
+use stork_tests::lab::{Lab, LabNode, wait_for};
+use stork_tests::wait::PATIENCE_S;
+
+const LIMIT: Duration = Duration::from_secs(PATIENCE_S);
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// What a node says of its one feed.
+async fn feed(node: &LabNode) -> Value {
+    let status = node.client().get("/v1/status").await.unwrap();
+    status["freshness"][0].clone()
+}
+
+async fn await_state(node: &LabNode, state: &str) -> Value {
+    wait_for(&format!("{state} on {}", node.name), LIMIT, || async {
+        let feed = feed(node).await;
+        (feed["state"] == state).then_some(feed)
+    })
+    .await
+    .unwrap()
+}
+
+/// Waits for a newer beacon than one that runs out at `until`.
+async fn await_newer(node: &LabNode, until: u64) -> u64 {
+    wait_for(&format!("a newer beacon on {}", node.name), LIMIT, || async {
+        feed(node).await["until"].as_u64().filter(|u| *u > until)
+    })
+    .await
+    .unwrap()
+}
+
+async fn await_event(node: &LabNode, kind: &str) {
+    let what = format!("{kind} on {}", node.name);
+    wait_for(&what, LIMIT, || node.event_ms(kind, "acme")).await.unwrap();
+}
+
+async fn counter(node: &LabNode, name: &str, reason: &str) -> u64 {
+    let status = node.client().get("/v1/status").await.unwrap();
+    let all = status["counters"].as_array().unwrap().clone();
+    let fits = |c: &&Value| c["name"] == name && c["reason"] == reason;
+    all.iter().find(fits).map_or(0, |c| c["count"].as_u64().unwrap())
+}
+
+/// T033 and T034: three hosts are fresh as long as beacons come, each a new one in an hour. Without
+/// them the feed turns stale where a beacon has run out; what a VM shows stays, and the commands
+/// say so. When beacons come again, so does freshness.
+#[test]
+fn t033_silence_turns_stale_and_t034_beacons_make_fresh() {
+    runtime().block_on(async {
+        let mut lab = Lab::with_beacons(3).await.unwrap();
+        lab.settle().await.unwrap();
+        let target = lab.nodes[1].add_vm("web-1").unwrap();
+        let package = lab.dir.path().join("site");
+        std::fs::create_dir_all(&package).unwrap();
+        std::fs::write(package.join("hello"), "hello").unwrap();
+        lab.publish(&package, "site", "1").await.unwrap();
+        let shown = target.join("hello");
+        let there = || async { shown.exists().then_some(()) };
+        wait_for("the view", LIMIT, there).await.unwrap();
+
+        // An hour: another beacon, everywhere.
+        for node in &lab.nodes {
+            await_state(node, "fresh").await;
+        }
+        lab.nodes[2].stop().await.unwrap();
+        let mut until = feed(&lab.nodes[1]).await["until"].as_u64().unwrap();
+        for _ in 0..3 {
+            lab.pass(HOUR);
+            until = await_newer(&lab.nodes[1], until).await;
+        }
+        assert_eq!(counter(&lab.nodes[1], "feeds", "stale").await, 0);
+
+        // One that was away gets the newest, and only that: the others are no more.
+        lab.nodes[2].start().await.unwrap();
+        await_newer(&lab.nodes[2], until - 1).await;
+        assert_eq!(counter(&lab.nodes[2], "items_committed", "beacon").await, 1);
+
+        // The only host that makes beacons is gone for longer than they speak.
+        lab.nodes[0].stop().await.unwrap();
+        lab.pass(23 * HOUR);
+        for node in &lab.nodes[1..] {
+            assert_eq!(feed(node).await["state"], "fresh", "an hour is left");
+        }
+        lab.pass(HOUR);
+        for node in &lab.nodes[1..] {
+            assert_eq!(feed(node).await["state"], "stale");
+            await_event(node, "feed_stale").await;
+            assert_eq!(counter(node, "feeds", "stale").await, 1);
+        }
+        let vms = lab.nodes[1].client().get("/v1/vms").await.unwrap();
+        assert!(vms["vms"][0]["stale"][0].as_str().unwrap().contains("acme is stale"), "{vms}");
+        let releases = lab.nodes[1].client().get("/v1/releases").await.unwrap();
+        assert_eq!(releases["releases"][0]["freshness"], "stale");
+        assert_eq!(std::fs::read_to_string(&shown).unwrap(), "hello", "it is served all the same");
+
+        // A restart knows as much, and a host that is back makes the next one at once.
+        lab.nodes[2].stop().await.unwrap();
+        lab.nodes[2].start().await.unwrap();
+        assert_eq!(feed(&lab.nodes[2]).await["state"], "stale");
+        lab.nodes[0].start().await.unwrap();
+        for node in &lab.nodes {
+            await_state(node, "fresh").await;
+        }
+        await_event(&lab.nodes[1], "feed_fresh").await;
+        assert_eq!(counter(&lab.nodes[1], "feeds", "fresh").await, 1);
+        lab.stop().await.unwrap();
+    });
+}
+
+/// T035: a host whose clock is set back at its start knows better: what has run out stays so.
+#[test]
+fn t035_a_clock_that_is_set_back_makes_nothing_fresh() {
+    runtime().block_on(async {
+        let mut lab = Lab::with_beacons(2).await.unwrap();
+        lab.settle().await.unwrap();
+        await_state(&lab.nodes[1], "fresh").await;
+        lab.nodes[0].stop().await.unwrap();
+        let node = &lab.nodes[1];
+        // A leap of more than a day could be a clock that is wrong; some hours are believed.
+        for _ in 0..3 {
+            lab.pass(9 * HOUR);
+            wait_for("the floor to rise", LIMIT, || async {
+                let clock = node.client().get("/v1/status").await.ok()?["clock"].clone();
+                (clock["floor"].as_u64()? + 5 >= clock["system"].as_u64()?).then_some(())
+            })
+            .await
+            .unwrap();
+        }
+        assert_eq!(feed(node).await["state"], "stale");
+        lab.nodes[1].stop().await.unwrap();
+        lab.set_back(26 * HOUR);
+        lab.nodes[1].start().await.unwrap();
+        let status = lab.nodes[1].client().get("/v1/status").await.unwrap();
+        let clock = &status["clock"];
+        assert!(clock["now"].as_u64() > clock["system"].as_u64().map(|s| s + 25 * 3_600));
+        assert_eq!(feed(&lab.nodes[1]).await["state"], "stale", "{clock}");
+        lab.stop().await.unwrap();
+    });
+}
+
+/// Without beacon keys the status says on what freshness rests.
+#[test]
+fn without_beacon_keys_expiry_must_do() {
+    runtime().block_on(async {
+        let mut lab = Lab::new(1).await.unwrap();
+        let feed = await_state(&lab.nodes[0], "unwatched").await;
+        assert!(feed["text"].as_str().unwrap().contains("expiry of its entries"), "{feed}");
+        lab.stop().await.unwrap();
+    });
+}
