@@ -22,6 +22,7 @@ mod flight;
 mod forward;
 mod heads;
 mod io;
+mod link;
 mod links;
 mod live;
 mod missing;

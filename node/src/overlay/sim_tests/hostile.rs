@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use stork_wire::codec::List;
 use stork_wire::frame::{ItemRange, LinkClass, OverlayFrame};
-use stork_wire::ids::{GroupId, LogId};
+use stork_wire::ids::LogId;
 use stork_wire::item::Head;
 use stork_wire::limits::{HEADS_PER_FRAME_MAX, ITEMS_PER_FRAME_MAX, LOGS_MAX};
 use stork_wire::tick::Tick;
@@ -346,60 +346,4 @@ fn one_sided_links_end() {
     }
     assert!(unlinked);
     assert_eq!(v.o.links().count(), 0);
-}
-
-/// T061: an old record never replaces a newer one and is not flooded again; only subscribers of
-/// a group and are not known to be dead are named for it; a full roster prefers the own site.
-#[test]
-fn t061_records_and_interest() {
-    let mut v = Victim::new();
-    let friend = make_peer(2, 1, 1);
-    v.hello(&friend, LinkClass::Near, true);
-    v.now = Tick(1_000);
-    v.input(Input::Deadline);
-    let group = GroupId([7; 32]);
-    let record = |i, incarnation, groups: &[GroupId]| {
-        Arc::new(Peer { groups: groups.to_vec(), ..Peer::clone(&make_peer(i, incarnation, 1)) })
-    };
-    let take = |v: &mut Victim, peer: Arc<Peer>| -> usize {
-        let (from, kind) = (v.foe.node, PeersKind::Records);
-        v.input(Input::Peers { from, kind, peers: vec![peer] });
-        v.now = v.now.after_ms(100);
-        let actions = v.input(Input::Deadline);
-        let is = |a: &&Action| matches!(a, Action::Send { frame: OverlayFrame::Records(_), .. });
-        actions.iter().filter(is).count()
-    };
-    assert_eq!(take(&mut v, record(20, 5, &[group])), 1, "goes on to the friend only");
-    assert_eq!(take(&mut v, record(20, 5, &[group])), 0);
-    assert_eq!(take(&mut v, record(20, 4, &[])), 0);
-    assert_eq!(v.o.interested(&[group]).iter().map(|p| p.incarnation).collect::<Vec<_>>(), [5]);
-    assert_eq!(v.o.interested(&[GroupId([8; 32])]).len(), 0);
-    assert_eq!(take(&mut v, record(20, 6, &[])), 1);
-    assert_eq!(v.o.interested(&[group]).len(), 0);
-
-    take(&mut v, record(21, 1, &[group]));
-    let dial = |actions: &[Action]| {
-        actions.iter().any(|a| matches!(a, Action::Dial { peer, .. } if peer.groups == [group]))
-    };
-    let mut dialled = false;
-    for _ in 0..20 {
-        v.now = v.now.after_ms(3_000);
-        v.frame(OverlayFrame::IHave(List::empty()));
-        dialled |= dial(&v.input(Input::Deadline));
-    }
-    assert!(dialled, "a node with two links dials whom it hears of");
-    assert_eq!(v.o.interested(&[group]).len(), 0, "a dial without an answer: it is dead");
-    take(&mut v, record(21, 2, &[group]));
-    assert_eq!(v.o.interested(&[group]).len(), 1, "it says that it lives");
-
-    for i in 0..2_000 {
-        let far = Peer { site: "far".parse().unwrap(), ..Peer::clone(&make_peer(100 + i, 1, 1)) };
-        take(&mut v, Arc::new(far));
-    }
-    assert_eq!(v.o.sizes().roster, 512);
-    for i in 0..40 {
-        take(&mut v, make_peer(3_000 + i, 1, 1));
-    }
-    let near = v.o.hosts().filter(|p| p.site.as_str() == "site-0").count();
-    assert!(near >= 40, "{near} of the own site");
 }
