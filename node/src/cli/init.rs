@@ -37,8 +37,8 @@ pub(super) fn init(config: &NodeConfig, files: &Files, name: Label, site: Label)
 fn read_charter(path: &Path) -> Result<Vec<stork_wire::item::Item>, ExitCode> {
     let shown = path.display();
     let bytes = std::fs::read(path).map_err(|e| {
-        let help = "give the charter.bundle that `stork-publish charter init` made, in a place that \
-                    this user may read";
+        let help = "give the charter.bundle that `stork-publish charter init` made, where \
+                    this user may read it";
         failure(&format!("{shown}: {e}"), &[], help, file_exit(&e))
     })?;
     read_bundle(&bytes).map_err(|e| {
