@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use stork_node::overlay::Action;
 use stork_wire::codec::List;
-use stork_wire::frame::{OverlayFrame, PeerHint};
+use stork_wire::frame::{Have, OverlayFrame, PeerHint};
 use stork_wire::ids::LogId;
 
 use super::queue::Ev;
@@ -87,7 +87,9 @@ impl World {
             Hostile::IHave => {
                 let random = self.rng.next();
                 let made_up = LogId::of(&random.to_le_bytes());
-                OverlayFrame::IHave(List::truncated([(log, len + 1), (log, len + 2), (made_up, 1)]))
+                let all = [(log, len + 1), (log, len + 2), (made_up, 1)];
+                let all = all.map(|(log, seq)| Have { log, seq, waited_ms: u16::MAX });
+                OverlayFrame::IHave(List::truncated(all))
             }
             Hostile::Forge => {
                 let Some(item) = self.feeds.forge(feed) else { return };
