@@ -47,6 +47,10 @@ impl Driver {
             }
             Action::Deliver { from, item, .. } => self.on_delivered(from, item),
             Action::ReadItems { to, ranges } => self.send_items(to, ranges),
+            Action::Summarise(cell) => {
+                self.record.cell = cell;
+                self.refresh_record();
+            }
             Action::SavePeers(hints) => {
                 let list: List<PeerHint, 1_024> = List::truncated(hints);
                 let store = Arc::clone(&self.store);

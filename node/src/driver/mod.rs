@@ -28,6 +28,7 @@ mod items;
 mod leases;
 mod peers;
 mod pushes;
+mod record;
 mod renewal;
 mod switch;
 mod vms;
@@ -139,7 +140,7 @@ pub struct Driver {
     overlay: Overlay,
     planner: Planner,
     counters: Counters,
-    record: peers::OwnRecord,
+    record: record::OwnRecord,
     connections: BTreeMap<NodeId, peers::Link>,
     waiting: BTreeMap<NodeId, admission::Waiting>,
     dialling: BTreeSet<NodeId>,
@@ -175,7 +176,7 @@ impl Driver {
         let me = crate::identity::node_id(&parts.key);
         let now = parts.clock.unix();
         let cert = parts.trust.check_cert(&parts.cert, now).map_err(|e| anyhow::anyhow!("{e}"))?;
-        let record = peers::OwnRecord::new(parts.incarnation);
+        let record = record::OwnRecord::new(parts.incarnation);
         let freshness =
             freshness::Watch::new(parts.config.beacon.as_ref(), parts.beacon_key, parts.floor);
         let mut driver = Self {

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use stork_wire::charter::{BODY_VERSION, HostCert, PeerRecord, UnixSeconds};
+use stork_wire::charter::{HostCert, PeerRecord, UnixSeconds};
 use stork_wire::codec::{List, encode};
 use stork_wire::frame::{Frame, HelloAck, LinkClass, OverlayFrame, PeerHint};
-use stork_wire::ids::{GroupId, NodeId};
+use stork_wire::ids::NodeId;
 use stork_wire::sign::Envelope;
 use stork_wire::tick::Tick;
 
@@ -16,8 +16,6 @@ use crate::net::{ConnId, Connected, NetEvent};
 use crate::overlay::{Input, Peer, PeersKind};
 use crate::{transfer, trust};
 
-/// Seconds that an own record is good for; it is renewed at half.
-const RECORD_VALID_S: u64 = 7 * 24 * 3_600;
 /// Milliseconds after which a connection without link and content is closed.
 const IDLE_MS: u64 = 60_000;
 /// Hosts whose signatures were checked and are remembered: the roster and as many again.
@@ -42,64 +40,7 @@ pub(super) struct Link {
     pub(super) cert_expires: UnixSeconds,
 }
 
-/// This node's own record, signed anew when something in it changes.
-#[derive(Debug)]
-pub(super) struct OwnRecord {
-    incarnation: u64,
-    pub(super) current: Option<(PeerRecord, PeerHint)>,
-}
-
-impl OwnRecord {
-    pub(super) const fn new(incarnation: u64) -> Self {
-        Self { incarnation, current: None }
-    }
-}
-
 impl Driver {
-    /// Signs the own record again where it changed or gets old, and tells the overlay.
-    pub(super) fn refresh_record(&mut self) {
-        let now = self.clock.unix();
-        let groups = self.wanted_groups();
-        let addrs = self.own_addrs();
-        if let Some((r, _)) = &self.record.current
-            && *r.groups == *groups
-            && *r.addrs == *addrs
-            && r.expires > now + RECORD_VALID_S / 2
-        {
-            return;
-        }
-        self.record.incarnation += 1;
-        let record = PeerRecord {
-            version: BODY_VERSION,
-            node: self.me,
-            incarnation: self.record.incarnation,
-            addrs: List::truncated(addrs),
-            site: self.site.clone(),
-            groups: List::truncated(groups),
-            issued: now,
-            expires: now + RECORD_VALID_S,
-        };
-        let signed = Envelope::sign(&record, self.trust.fleet(), &self.key);
-        let Ok(signed) = signed else { return };
-        let hint = PeerHint { cert: self.cert.clone(), record: signed };
-        self.record.current = Some((record, hint.clone()));
-        if let Some(peer) = self.check_hint(&hint) {
-            self.overlay_input(Input::Local(peer));
-        }
-    }
-
-    fn wanted_groups(&self) -> Vec<GroupId> {
-        let names = self.vms.values().flat_map(|v| v.file.groups.iter());
-        let charter = self.trust.charter();
-        let ids = names.filter_map(|n| charter.group_named(n.as_str()).map(|g| g.id()));
-        let sorted: std::collections::BTreeSet<GroupId> = ids.collect();
-        sorted.into_iter().collect()
-    }
-
-    pub(super) fn own_hint(&self) -> Option<PeerHint> {
-        self.record.current.as_ref().map(|(_, hint)| hint.clone())
-    }
-
     /// Checks a host's certificate and record, or finds that they were checked before.
     pub(super) fn check_hint(&mut self, hint: &PeerHint) -> Option<Arc<Peer>> {
         let key = *blake3::hash(&encode(hint)).as_bytes();
@@ -342,12 +283,6 @@ impl Driver {
         })
     }
 
-    /// How full every bounded set of the overlay is, and its bound (attack G13).
-    pub(super) fn gauges_json(&self) -> serde_json::Value {
-        let one = |size, cap| serde_json::json!({ "now": size, "max": cap });
-        self.overlay.gauges().map(|(name, size, cap)| (name.to_owned(), one(size, cap))).collect()
-    }
-
     /// Closes connections that are no overlay link and carry no content.
     pub(super) fn close_idle_connections(&self) {
         let now = self.clock.tick();
@@ -388,6 +323,7 @@ fn to_peer(checked: &trust::CheckedPeer, expires: Tick) -> Peer {
         addrs: checked.record.addrs.iter().copied().filter(super::addrs::dialable).collect(),
         incarnation: checked.record.incarnation,
         groups: checked.record.groups.to_vec(),
+        cell: checked.record.cell.clone(),
         expires,
         hint: checked.hint.clone(),
     }

@@ -98,6 +98,7 @@ fn record(key: &SecretKey, fleet: FleetId, groups: Vec<GroupId>) -> Envelope {
         addrs: List::empty(),
         site: "default".parse().unwrap(),
         groups: List::new(groups).unwrap(),
+        cell: None,
         issued,
         expires: issued + 3_600,
     };
