@@ -116,8 +116,8 @@ impl Roster {
         self.map.insert(node, Member { peer: Arc::clone(peer), lost: None });
     }
 
-    /// Do enough hosts speak for this site? Whoever says so is believed (`cells`): insiders of a site
-    /// shall not fill the roster of everybody else.
+    /// Do enough hosts speak for this site? Whoever says so is believed (`cells`), but the insiders
+    /// of a site shall not fill the roster of everybody else.
     fn has_contacts(&self, site: &Label) -> bool {
         let speak = |m: &&Member| m.peer.cell.is_some() && m.peer.site == *site;
         self.map.values().filter(speak).count() >= CONTACTS_KEPT_MAX
