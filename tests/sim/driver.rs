@@ -1,5 +1,5 @@
 //! The simulated driver of a node: what its machine asks for is done here, as `node/src/driver`
-//! does it: items are judged, made durable, and only then passed on.
+//! does it: items are judged, passed on, and made durable; a publisher's first host stores them first.
 
 use stork_node::overlay::{Action, Class, Event, Input, PeersKind, Refusal};
 use stork_wire::codec::List;
@@ -25,6 +25,9 @@ const PENDING_MAX: usize = 1_024;
 impl World {
     /// Gives a node's machine an input, does what it asks for, and checks what must hold then.
     pub(crate) fn input(&mut self, i: u32, input: Input) {
+        if self.is_puppet(i) {
+            return self.pull(i, input);
+        }
         let now = self.now;
         let mut actions = self.scratch.pop().unwrap_or_default();
         let Some(node) = self.node_mut(i) else { return };
@@ -92,6 +95,9 @@ impl World {
         if !self.node(i).is_some_and(|n| n.conns.contains_key(&j)) {
             return;
         }
+        if self.options.no_sync && compares(&frame) {
+            return;
+        }
         let (bytes, payload) = (frame_bytes(&frame), payload_bytes(&frame));
         let before = sent.iter().find(|(n, _)| *n == j).map_or(0, |(_, b)| *b);
         if class == Class::Lazy && before + bytes > LAZY_BYTES_MAX {
@@ -123,6 +129,7 @@ impl World {
         }
         let id = sender.peer.node;
         let crosses = self.crosses(from, i);
+        self.overhear(i, from, &frame);
         match &frame {
             OverlayFrame::Push { item, .. } => self.count_payload(item, crosses),
             OverlayFrame::Items(items) => {
@@ -145,6 +152,18 @@ impl World {
             frame => Input::Frame { from: id, frame },
         };
         self.input(i, input);
+    }
+
+    /// A hostile node remembers what it could say to please its neighbours.
+    fn overhear(&mut self, i: u32, from: u32, frame: &OverlayFrame) {
+        let (OverlayFrame::Ping { fingerprint, .. } | OverlayFrame::Pong { fingerprint, .. }) =
+            frame
+        else {
+            return;
+        };
+        if let Some(node) = self.node_mut(i).filter(|n| n.hostile.is_some()) {
+            node.heard.insert(from, *fingerprint);
+        }
     }
 
     fn count_payload(&mut self, item: &Item, crosses: bool) {
@@ -184,11 +203,11 @@ impl World {
         (feed, seq): (u32, u64),
         too_new: bool,
     ) -> Option<Refusal> {
-        let commit_us = self.options.commit_us;
         let node = self.nodes.get_mut(i as usize)?;
-        let (accepted, stored) = node.logs.get_mut(feed as usize)?;
+        let (accepted, _) = node.logs.get_mut(feed as usize)?;
         if seq <= *accepted {
-            if seq <= *stored {
+            // What waited for the disk may have come once more meanwhile.
+            if source.is_some() {
                 self.violation("I7", i, || format!("item {seq} of feed {feed} came again"));
             }
             return Some(Refusal::Duplicate);
@@ -204,27 +223,44 @@ impl World {
             return Some(Refusal::Pending);
         }
         *accepted = seq;
-        self.plan(commit_us, i, Ev::Commit { from: source, feed, seq });
+        let (now, on_disk) = (self.now, node.disk_us);
+        let full = node.full_until > now;
+        // What another host brought travels on at once; what a publisher brought has come here
+        // by way of the disk (`publish`).
+        self.pass_on(i, source, feed, seq);
+        if !full {
+            self.plan(on_disk, i, Ev::Commit { feed, seq });
+        }
         None
     }
 
-    /// An item is durable: it takes effect and travels on, and what waited for it is judged.
-    pub(crate) fn on_stored(&mut self, i: u32, from: Option<u32>, feed: u32, seq: u64) {
+    /// An accepted item counts as here, and travels on.
+    fn pass_on(&mut self, i: u32, from: Option<u32>, feed: u32, seq: u64) {
         let Some(p) = self.feeds.item(feed, seq) else { return };
         let (item, hash, message) = (std::sync::Arc::clone(&p.item), p.hash, p.message);
         let (log, now) = (item.log, self.now);
-        let Some(node) = self.nodes.get_mut(i as usize) else { return };
-        if let Some((_, stored)) = node.logs.get_mut(feed as usize) {
-            *stored = seq;
-        }
-        let ready = node.pending.remove(&(feed, seq + 1));
-        let born = node.born;
+        let Some(node) = self.node(i) else { return };
         if node.is_honest() {
-            self.meter.stored(message, (i, from), now, born);
+            self.meter.got(message, (i, from), now, node.born);
         }
         let source = from.and_then(|s| self.node(s)).map(|n| n.peer.node);
         self.input(i, Input::Committed { log, seq, hash, item, source });
-        if ready {
+    }
+
+    /// An item is durable: what waited for it is judged.
+    pub(crate) fn on_stored(&mut self, i: u32, feed: u32, seq: u64) {
+        let now = self.now;
+        let at = self.feeds.item(feed, seq).and_then(|p| self.meter.published_at(p.message));
+        let Some(node) = self.nodes.get_mut(i as usize) else { return };
+        let Some((_, stored)) = node.logs.get_mut(feed as usize) else { return };
+        *stored = seq.max(*stored);
+        if at.is_some_and(|at| at <= node.born) && node.behind > 0 {
+            node.behind -= 1;
+            if node.behind == 0 && node.is_honest() {
+                self.meter.caught_up.push(now - node.born);
+            }
+        }
+        if node.pending.remove(&(feed, seq + 1)) {
             // The driver hands on what waited as if it were its own: it forgets who sent it.
             let next = self.feeds.item(feed, seq + 1).map(|p| Item::clone(&p.item));
             if let Some(next) = next {
@@ -240,7 +276,10 @@ impl World {
         let tries: Vec<u32> = (0..50).map(|_| self.rng.node(self.nodes.len())).collect();
         let fits = |i: u32| {
             let has = |n: &super::world::Node| n.logs.get(feed as usize).map(|l| l.1);
-            let up = |n: &&super::world::Node| n.alive && n.is_honest() && n.paused_until == 0;
+            let up = |n: &&super::world::Node| {
+                let works = n.paused_until <= self.now && n.full_until <= self.now;
+                n.alive && n.is_honest() && works
+            };
             self.node(i).filter(up).and_then(has) == Some(len)
         };
         let mut at = Some(home).filter(|h| fits(*h));
@@ -257,7 +296,8 @@ impl World {
             *accepted = seq;
         }
         // Its own disk comes before the answer to the publisher: the clock runs from then.
-        self.on_stored(i, None, feed, seq);
+        self.on_stored(i, feed, seq);
+        self.pass_on(i, None, feed, seq);
         Ok(Some(i))
     }
 
@@ -269,8 +309,10 @@ impl World {
         let all = ranges.iter().flat_map(|r| (r.from..=r.to).map(|seq| (r.log, seq)));
         let mut frames = Vec::new();
         for (log, seq) in all {
-            let feed = self.feeds.find(&log);
-            let Some(p) = feed.and_then(|f| self.feeds.item(f, seq)) else { continue };
+            let Some(feed) = self.feeds.find(&log) else { continue };
+            let on_disk = self.node(i).and_then(|n| n.logs.get(feed as usize)).map_or(0, |l| l.1);
+            let found = self.feeds.item(feed, seq).filter(|_| seq <= on_disk);
+            let Some(p) = found else { continue };
             let len = item_bytes(&p.item);
             if bytes + len > FRAME_LEN_MAX as u64 - 1_024 || batch.len() == ITEMS_PER_FRAME_MAX {
                 frames.push(std::mem::take(&mut batch));
@@ -289,4 +331,17 @@ impl World {
             }
         }
     }
+}
+
+/// Is this a frame of sync, without which there are only trees, announcements and grafts?
+const fn compares(frame: &OverlayFrame) -> bool {
+    matches!(
+        frame,
+        OverlayFrame::Heads { .. }
+            | OverlayFrame::SketchAsk { .. }
+            | OverlayFrame::Sketch { .. }
+            | OverlayFrame::HeadsAsk(_)
+            | OverlayFrame::Ahead(_)
+            | OverlayFrame::Fetch(_)
+    )
 }

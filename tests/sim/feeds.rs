@@ -213,6 +213,11 @@ impl Feeds {
         self.by_log.get(log).copied()
     }
 
+    /// Items of a feed so far.
+    pub(crate) fn len(&self, feed: u32) -> u64 {
+        self.all.get(feed as usize).map_or(0, |f| f.items.len() as u64)
+    }
+
     /// One published item.
     pub(crate) fn item(&self, feed: u32, seq: u64) -> Option<&Published> {
         let at = usize::try_from(seq.checked_sub(1)?).ok()?;

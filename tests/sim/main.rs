@@ -10,9 +10,11 @@ mod feeds;
 mod frame_size;
 mod hostile;
 mod invariants;
+mod isolation;
 mod meter;
 mod network;
 mod news;
+mod puppet;
 mod queue;
 mod report;
 mod rng;
@@ -20,6 +22,7 @@ mod soak;
 mod sync_cost;
 #[cfg(test)]
 mod tests;
+mod timeline;
 mod world;
 
 use std::io::Write;

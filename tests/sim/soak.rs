@@ -117,10 +117,11 @@ pub(crate) fn one_of(seed: u64, nodes: u32, faults_s: u64) -> Result<Outcome> {
         commit_us: pick(&[0, 2_000, 2_000, 30_000]),
         jitter_us: pick(&[0, 1_000, 30_000]),
         loss_ppm: pick(&[0, 0, 1_000, 20_000]),
+        no_sync: false,
         config: Config::default(),
     };
     let hostile = pick(&[0, 0, 2, 5, 10]);
-    let kind = pick(&[0, 1, 2, 3, 4, 99]);
+    let kind = pick(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 99, 99, 99]);
     let about = format!(
         "nodes {nodes} sites {} feeds {} loss {} ppm hostile {hostile} %",
         options.sites, options.feeds, options.loss_ppm
@@ -198,7 +199,7 @@ fn second(world: &mut World, happened: &mut BTreeMap<&'static str, u64>) -> Resu
             let at = usize::try_from(world.rng.below(4)).unwrap_or(0);
             let length = (5 + world.rng.below(100)) * SECOND;
             let one_way = world.rng.below(3) == 0;
-            world.cut(share.get(at).copied().unwrap_or(0.5), length, one_way);
+            world.cut(share.get(at).copied().unwrap_or(0.5), length, one_way, (None, None));
             note(if one_way { "one_way_cut" } else { "cut" });
         }
         15 if world.rng.below(4) == 0 => {
