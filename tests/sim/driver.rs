@@ -1,5 +1,5 @@
 //! The simulated driver of a node: what its machine asks for is done here, as `node/src/driver`
-//! does it: items are judged, passed on, and made durable; a publisher's first host stores them first.
+//! does it: items are judged, passed on, made durable; the first host of an item stores it first.
 
 use stork_node::overlay::{Action, Class, Event, Input, PeersKind, Refusal};
 use stork_wire::codec::List;

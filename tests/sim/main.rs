@@ -8,6 +8,7 @@ mod driver;
 mod faults;
 mod feeds;
 mod frame_size;
+mod history;
 mod hostile;
 mod invariants;
 mod isolation;
