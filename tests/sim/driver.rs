@@ -4,11 +4,11 @@
 use stork_node::overlay::{Action, Class, Event, Input, PeersKind, Refusal};
 use stork_wire::codec::List;
 use stork_wire::frame::{ItemRange, LinkClass, OverlayFrame};
-use stork_wire::ids::NodeId;
+use stork_wire::ids::{LogId, NodeId};
 use stork_wire::item::Item;
 use stork_wire::limits::{CLOCK_SKEW_S, FRAME_LEN_MAX, ITEMS_PER_FRAME_MAX};
 
-use super::feeds::UNIX_START;
+use super::feeds::{Published, UNIX_START};
 use super::frame_size::{frame_bytes, item_bytes, payload_bytes};
 use super::queue::Ev;
 use super::world::{SECOND, World, number};
@@ -175,13 +175,22 @@ impl World {
     /// Judges an item: the rules of its content once for the whole process, its order here.
     fn judge(&mut self, i: u32, source: Option<u32>, item: Item) {
         let (log, seq, unix) = (item.log, item.seq, self.unix(i));
+        if let Some(feed) = self.fork_of(&item) {
+            let why = self.judge_fork(i, source, feed, &item);
+            return self.refuse(i, source, (log, seq), why);
+        }
         let why = match self.feeds.genuine(&item).map(|(feed, p)| (feed, p.signed_at)) {
             Some((feed, signed_at)) => {
                 self.judge_order(i, source, (feed, seq), signed_at > unix + CLOCK_SKEW_S)
             }
             None => self.judge_forged(i, &item, unix),
         };
+        self.refuse(i, source, (log, seq), why);
+    }
+
+    fn refuse(&mut self, i: u32, source: Option<u32>, key: (LogId, u64), why: Option<Refusal>) {
         let Some(from) = source.and_then(|s| self.node(s)).map(|n| n.peer.node) else { return };
+        let (log, seq) = key;
         if let Some(why) = why {
             self.input(i, Input::Refused { from, log, seq, why });
         }
@@ -235,8 +244,8 @@ impl World {
     }
 
     /// An accepted item counts as here, and travels on.
-    fn pass_on(&mut self, i: u32, from: Option<u32>, feed: u32, seq: u64) {
-        let Some(p) = self.feeds.item(feed, seq) else { return };
+    pub(crate) fn pass_on(&mut self, i: u32, from: Option<u32>, feed: u32, seq: u64) {
+        let Some(p) = self.held(i, feed, seq) else { return };
         let (item, hash, message) = (std::sync::Arc::clone(&p.item), p.hash, p.message);
         let (log, now) = (item.log, self.now);
         let Some(node) = self.node(i) else { return };
@@ -273,6 +282,9 @@ impl World {
     pub(crate) fn publish(&mut self, feed: u32) -> anyhow::Result<Option<u32>> {
         let Some(f) = self.feeds.all.get(feed as usize) else { return Ok(None) };
         let (home, len) = (f.home, f.items.len() as u64);
+        if self.feeds.forks.contains_key(&feed) {
+            return Ok(None);
+        }
         let tries: Vec<u32> = (0..50).map(|_| self.rng.node(self.nodes.len())).collect();
         let fits = |i: u32| {
             let has = |n: &super::world::Node| n.logs.get(feed as usize).map(|l| l.1);
@@ -301,6 +313,18 @@ impl World {
         Ok(Some(i))
     }
 
+    /// What a node can serve.
+    fn on_disk(&self, i: u32, log: LogId, seq: u64) -> Option<&Published> {
+        let node = self.node(i)?;
+        let Some(feed) = self.feeds.find(&log) else {
+            let (feed, fork) = self.feeds.forks.iter().find(|(_, f)| f.proof.item.log == log)?;
+            let proven = node.forks.get(feed).is_some_and(|b| b.proven) && seq == 1;
+            return Some(&fork.proof).filter(|_| proven);
+        };
+        let stored = node.logs.get(feed as usize).map_or(0, |l| l.1);
+        self.held(i, feed, seq).filter(|_| seq <= stored)
+    }
+
     /// Reads stored items and sends them in frames that fit.
     fn read_items(&mut self, i: u32, to: NodeId, ranges: &[ItemRange]) {
         let j = number(&to);
@@ -309,10 +333,7 @@ impl World {
         let all = ranges.iter().flat_map(|r| (r.from..=r.to).map(|seq| (r.log, seq)));
         let mut frames = Vec::new();
         for (log, seq) in all {
-            let Some(feed) = self.feeds.find(&log) else { continue };
-            let on_disk = self.node(i).and_then(|n| n.logs.get(feed as usize)).map_or(0, |l| l.1);
-            let found = self.feeds.item(feed, seq).filter(|_| seq <= on_disk);
-            let Some(p) = found else { continue };
+            let Some(p) = self.on_disk(i, log, seq) else { continue };
             let len = item_bytes(&p.item);
             if bytes + len > FRAME_LEN_MAX as u64 - 1_024 || batch.len() == ITEMS_PER_FRAME_MAX {
                 frames.push(std::mem::take(&mut batch));

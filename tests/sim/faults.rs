@@ -36,6 +36,7 @@ impl World {
         if let Some(node) = self.node_mut(i).filter(|n| !n.alive) {
             node.logs.iter_mut().for_each(|l| *l = (0, 0));
             node.saved.clear();
+            node.forks.clear();
         }
     }
 

@@ -17,6 +17,9 @@ const QUIET_S: u64 = 45;
 /// Seconds by which a calendar may be ahead or behind.
 const SKEW_S: u64 = 300;
 
+/// A publisher equivocates once in so many seconds, where it has a feed to lose.
+const FORK_IN: u64 = 150;
+
 /// What happened, and how often.
 type Happened = BTreeMap<&'static str, u64>;
 
@@ -108,7 +111,7 @@ impl History {
             let feed = world.rng.node(world.feeds.all.len());
             world.publish(feed)?;
         }
-        let what = strike(world);
+        let what = if world.rng.below(FORK_IN) == 0 { fork(world)? } else { strike(world) };
         if let Some(what) = what {
             *self.happened.entry(what).or_default() += 1;
         }
@@ -116,6 +119,15 @@ impl History {
         world.check_fleet();
         Ok(())
     }
+}
+
+/// A publisher signs two entries with one number. One feed goes on.
+fn fork(world: &mut World) -> Result<Option<&'static str>> {
+    let feed = world.rng.node(world.feeds.all.len());
+    if world.feeds.forks.len() + 1 >= world.feeds.all.len() {
+        return Ok(None);
+    }
+    Ok(world.equivocate(feed)?.then_some("equivocation"))
 }
 
 /// Perhaps a fault; its name.

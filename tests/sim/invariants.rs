@@ -93,7 +93,7 @@ impl World {
     }
 
     fn is_genuine(&self, item: &Item) -> bool {
-        self.feeds.genuine(item).is_some()
+        self.feeds.genuine(item).is_some() || self.fork_of(item).is_some()
     }
 
     /// Checks the whole fleet; called every simulated second.
@@ -150,9 +150,11 @@ impl World {
         let mut wrong = Vec::new();
         for (i, node) in self.honest() {
             let heads = (0u32..).zip(&node.logs);
-            let sum = heads.fold(0u128, |acc, (feed, (accepted, _))| {
-                acc.wrapping_add(self.feeds.item(feed, *accepted).map_or(0, |p| p.print))
-            });
+            let heads = heads.filter_map(|(feed, (accepted, _))| self.held(i, feed, *accepted));
+            let proven = |feed: &u32| node.forks.get(feed).is_some_and(|b| b.proven);
+            let proofs = self.feeds.forks.iter().filter(|(feed, _)| proven(feed));
+            let all = heads.chain(proofs.map(|(_, fork)| &fork.proof));
+            let sum = all.fold(0u128, |acc, p| acc.wrapping_add(p.print));
             if sum != node.overlay.fingerprint() {
                 wrong.push(i);
             }

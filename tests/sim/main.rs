@@ -7,6 +7,7 @@
 mod driver;
 mod faults;
 mod feeds;
+mod forks;
 mod frame_size;
 mod history;
 mod hostile;

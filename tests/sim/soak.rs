@@ -175,7 +175,8 @@ fn who(world: &World) -> String {
     for (i, node) in world.honest() {
         let lacks: Vec<u64> = node.logs.iter().zip(&most).map(|((_, s), m)| m - s).collect();
         let sizes = node.overlay.sizes();
-        if lacks.iter().any(|l| *l > 0) || sizes.near + sizes.far == 0 {
+        let unproven = node.forks.len() < world.feeds.forks.len();
+        if unproven || lacks.iter().any(|l| *l > 0) || sizes.near + sizes.far == 0 {
             let (life, born) = (node.life, node.born / SECOND);
             out += &format!("\n      {i} lacks {lacks:?}, life {life} since {born} s, {sizes:?}");
         }
@@ -192,7 +193,10 @@ fn lacking(world: &World) -> u64 {
     for feed in 0..world.feeds.all.len() {
         let has = || world.honest().map(|(_, n)| n.logs.get(feed).map_or(0, |l| l.1));
         let most = has().max().unwrap_or(0);
-        sum += has().map(|h| most - h).sum::<u64>();
+        let forked = world.feeds.forks.get(&u32::try_from(feed).unwrap_or(u32::MAX));
+        // The entry at a fork is void.
+        let most = forked.map_or(most, |f| most.min(f.at - 1));
+        sum += has().map(|h| most.saturating_sub(h)).sum::<u64>();
     }
-    sum
+    sum + world.unproven()
 }

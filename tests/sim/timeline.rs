@@ -34,7 +34,7 @@ pub(crate) struct Seen {
     pub(crate) survivors: Vec<u32>,
     pub(crate) part_after: Option<f64>,
     pub(crate) part_repaired: Option<f64>,
-    /// The heal of a partition, and the items of each feed then.
+    /// The heal of a partition, or the deaths, and the items of each feed then.
     pub(crate) healed_at: Option<u64>,
     pub(crate) at_heal: Vec<u64>,
     pub(crate) heal_s: Option<f64>,
@@ -90,6 +90,7 @@ fn fault(news: &News, world: &mut World, seen: &mut Seen) -> Result<()> {
     if news.kill > 0.0 {
         world.kill_share(news.kill, &homes);
         seen.part_after = Some(part(world));
+        seen.healed_at = Some(world.now);
     }
     if news.restart > 0.0 {
         for i in world.kill_share(news.restart, &homes) {

@@ -14,6 +14,7 @@ use stork_wire::text::Label;
 use stork_wire::tick::Tick;
 
 use super::feeds::{Feeds, UNIX_START};
+use super::forks::Branch;
 use super::hostile::Hostile;
 use super::invariants::Watch;
 use super::meter::Meter;
@@ -79,6 +80,7 @@ pub(crate) struct Node {
     /// Accepted by the rules and on disk, for each feed.
     pub(crate) logs: Vec<(u64, u64)>,
     pub(crate) pending: BTreeSet<(u32, u64)>,
+    pub(crate) forks: BTreeMap<u32, Branch>,
     /// Hosts on disk: number and incarnation.
     pub(crate) saved: Vec<(u32, u64)>,
     pub(crate) wake: u64,
@@ -199,6 +201,7 @@ impl World {
                 waiting: None,
                 logs: vec![(0, 0); world.options.feeds as usize],
                 pending: BTreeSet::new(),
+                forks: BTreeMap::new(),
                 saved: Vec::new(),
                 wake: u64::MAX,
                 wakes: (0, 0),
@@ -240,17 +243,16 @@ impl World {
         node.peer = make_peer(i, incarnation, node.peer.site.clone(), seed);
         let own_seed = mix2(seed, u64::from(i) << 20 | u64::from(node.life));
         node.overlay = Overlay::new(config, node.peer.node, node.peer.site.clone(), own_seed);
-        let mut heads = Vec::new();
         node.behind = 0;
         for (feed, (accepted, stored)) in (0u32..).zip(&mut node.logs) {
             *accepted = *stored;
-            heads.extend(self.feeds.head(feed, *stored));
-            node.behind += self.feeds.len(feed) - *stored;
+            node.behind += self.feeds.len(feed).saturating_sub(*stored);
         }
         if node.is_honest() && node.life > 1 {
             self.meter.returned(node.behind);
         }
         let (peer, saved) = (Arc::clone(&node.peer), node.saved.clone());
+        let heads = self.heads_on_disk(i);
         if let Some(all) = self.records.get_mut(i as usize) {
             all.push(Arc::clone(&peer));
         }
