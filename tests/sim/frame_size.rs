@@ -57,7 +57,7 @@ pub(crate) fn frame_bytes(frame: &OverlayFrame) -> u64 {
         OverlayFrame::Push { age_ms, entry, item, .. } => {
             1 + varint(u64::from(*age_ms)) + varint(u64::from(*entry)) + item_bytes(item)
         }
-        OverlayFrame::IHave(all) => list(all, |(_, seq)| 32 + varint(*seq)),
+        OverlayFrame::IHave(all) => list(all, |h| 32 + varint(h.seq) + varint(h.waited_ms.into())),
         OverlayFrame::Graft { seq, .. } => 32 + varint(*seq),
         OverlayFrame::Prune { .. } => 32,
         OverlayFrame::Heads { heads, .. } => list(heads, |h| 32 + varint(h.seq) + 8) + 2,

@@ -3,7 +3,7 @@
 
 use stork_node::overlay::Action;
 use stork_wire::codec::List;
-use stork_wire::frame::{ItemRange, OverlayFrame, PeerHint, ShortLog, SketchCell};
+use stork_wire::frame::{Have, ItemRange, OverlayFrame, PeerHint, ShortLog, SketchCell};
 use stork_wire::ids::{ItemHash, LogId};
 use stork_wire::item::Head;
 
@@ -175,7 +175,7 @@ impl World {
         match frame {
             OverlayFrame::Push { item, .. } if item.log == censored => None,
             OverlayFrame::IHave(all) => {
-                let rest = all.iter().filter(|(log, _)| *log != censored).copied();
+                let rest = all.iter().filter(|h| h.log != censored).copied();
                 Some(OverlayFrame::IHave(List::truncated(rest.collect::<Vec<_>>())))
             }
             frame => Some(frame),
@@ -203,6 +203,7 @@ impl World {
             Hostile::IHave => {
                 let made_up = LogId::of(&self.rng.next().to_le_bytes());
                 let all = [(log, len + 1), (log, len + 2), (made_up, 1)];
+                let all = all.map(|(log, seq)| Have { log, seq, waited_ms: u16::MAX });
                 vec![OverlayFrame::IHave(List::truncated(all))]
             }
             Hostile::Forge => match self.feeds.forge(feed) {
@@ -235,7 +236,7 @@ impl World {
         let seqs: Vec<u64> = (0..3).map(|_| 1 + self.rng.below(len.max(1))).chain([len]).collect();
         let items = seqs.iter().filter_map(|seq| self.feeds.item(feed, *seq));
         let mut frames: Vec<OverlayFrame> = items.map(|p| push((*p.item).clone())).collect();
-        let old = seqs.iter().map(|seq| (log, *seq)).filter(|(_, seq)| *seq > 0);
+        let old = seqs.iter().filter(|seq| **seq > 0).map(|seq| Have::new(log, *seq));
         frames.push(OverlayFrame::IHave(List::truncated(old.collect::<Vec<_>>())));
         frames
     }

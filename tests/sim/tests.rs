@@ -4,7 +4,7 @@ use clap::Parser;
 use stork_node::overlay::Config;
 use stork_wire::charter::{BODY_VERSION, HostCert, PeerRecord};
 use stork_wire::codec::{List, encode};
-use stork_wire::frame::{Frame, LinkClass, OverlayFrame, PeerHint, ShortLog, SketchCell};
+use stork_wire::frame::{Frame, Have, LinkClass, OverlayFrame, PeerHint, ShortLog, SketchCell};
 use stork_wire::ids::{FleetId, LogId, NodeId};
 use stork_wire::item::Head;
 use stork_wire::sign::{Envelope, SecretKey};
@@ -143,7 +143,10 @@ fn sizes_are_the_encoded_ones() {
     let frames = [
         OverlayFrame::Ping { nonce: 77_777, fingerprint: [1; 8], class, carries: 1 << 40 },
         OverlayFrame::Push { hop: 3, age_ms: 200, entry: 1 << 30, item: Box::new(item.clone()) },
-        OverlayFrame::IHave(List::truncated([(log, 1), (log, 130)])),
+        OverlayFrame::IHave(List::truncated([
+            Have::new(log, 1),
+            Have { log, seq: 130, waited_ms: 300 },
+        ])),
         OverlayFrame::Graft { log, seq: 129 },
         OverlayFrame::Prune { log },
         OverlayFrame::Unlink,

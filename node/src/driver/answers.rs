@@ -88,7 +88,7 @@ impl Driver {
             "gossip": {
                 "pushes_in": overlay.pushes_in, "pushes_out": overlay.pushes_out,
                 "duplicates": overlay.duplicates, "delivered": overlay.delivered,
-                "grafts": overlay.grafts, "prunes": overlay.prunes, "syncs": overlay.syncs,
+                "grafts": overlay.grafts, "prunes": overlay.prunes, "leads": overlay.leads, "syncs": overlay.syncs,
             },
             "net": self.net_json(), "gauges": self.gauges_json(),
             "counters": counters,

@@ -57,6 +57,8 @@ pub(super) enum Via {
     Tree,
     /// Fetched by sync: neighbours hear of the newest one only.
     Sync,
+    /// Not at all: the host says that it has it, along another way of the tree.
+    Told,
 }
 
 /// What a push says of its way.
@@ -78,7 +80,7 @@ pub(super) struct Flight {
     pub(super) via: Via,
     /// Who pushed it while another copy, which sync had brought, was being judged.
     pub(super) parent: Option<NodeId>,
-    /// Who has it as well, and whether by a push.
+    /// Who has it as well, and how that is known.
     pub(super) others: Vec<(NodeId, Via)>,
 }
 
@@ -89,7 +91,7 @@ impl Flight {
 
     /// Another copy was pushed. True where it is the first, since sync brought the one in flight.
     pub(super) fn push(&mut self, node: NodeId, course: Course, now: Tick) -> bool {
-        let first = self.via == Via::Sync;
+        let first = self.via != Via::Tree;
         if first {
             (self.via, self.course, self.at) = (Via::Tree, course, now);
             self.parent = Some(node);
@@ -140,9 +142,13 @@ impl Overlay {
         if let Some(missing) = self.missing.remove(&key) {
             self.release_missing(&missing);
             self.trees.note_lag(&key.0, now.since(missing.first));
+            if via == Via::Tree {
+                let was = (missing.owner, missing.could);
+                self.announced_early(now, from, (key, course.age_ms), was, actions);
+            }
             self.ungraft(now, &missing.asked, (from, key), actions);
             for node in missing.senders {
-                flight.add(node, Via::Sync);
+                flight.add(node, Via::Told);
             }
         }
         self.flights.insert(key, flight);

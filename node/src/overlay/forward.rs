@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use stork_wire::codec::List;
-use stork_wire::frame::OverlayFrame;
+use stork_wire::frame::{Have, OverlayFrame};
 use stork_wire::ids::{ItemHash, NodeId};
 use stork_wire::item::{Item, ItemKind};
-use stork_wire::limits::HOPS_MAX;
+use stork_wire::limits::{HOPS_MAX, ITEMS_PER_FRAME_MAX};
 use stork_wire::tick::Tick;
 
 use super::flight::{Flight, Via};
@@ -20,6 +20,14 @@ pub(super) const IHAVE_BATCH: usize = 64;
 const FLUSH_MS: u64 = 100;
 /// An item that was made here goes to at least so many links, whoever pruned them (attack G16).
 const ORIGIN_EAGER_MIN: usize = 2;
+
+/// Takes what waits to be announced, with how long it waited.
+fn announcements(now: Tick, queued: &mut Vec<(Key, Tick)>) -> List<Have, ITEMS_PER_FRAME_MAX> {
+    List::truncated(core::mem::take(queued).into_iter().map(|((log, seq), since)| {
+        let waited_ms = u16::try_from(now.since(since)).unwrap_or(u16::MAX);
+        Have { log, seq, waited_ms }
+    }))
+}
 
 impl Overlay {
     /// An item is durably here: heads advance, neighbours get it or hear of it.
@@ -69,11 +77,12 @@ impl Overlay {
         (source, flight, have): (Option<NodeId>, Option<Flight>, &BTreeSet<NodeId>),
         actions: &mut Vec<Action>,
     ) {
-        let mask = if self.trees.get(&key.0).is_none() { self.default_mask(&key.0) } else { 0 };
+        let fresh = self.trees.get(&key.0).is_none();
+        let mask = if fresh { self.default_mask(&key.0) } else { 0 };
         let mut eager = self.trees.touch(key.0, || mask).eager;
         let bit = |o: &Self, n: &NodeId| o.links.get(n).map_or(0, super::links::Link::bit);
         for (node, via) in flight.iter().flat_map(|f| &f.others) {
-            if *via == Via::Tree {
+            if *via != Via::Sync {
                 eager &= !bit(self, node);
             }
         }
@@ -85,6 +94,8 @@ impl Overlay {
         (tree.eager, tree.parent) = (eager, parent.map(|(slot, _)| slot));
         let entry = flight.as_ref().map_or(0, |f| f.course.entry);
         tree.newest = (key.1, entry);
+        let age_ms = flight.as_ref().map_or(0, |f| f.course.age_ms);
+        tree.came = (flight.as_ref().map_or(now, |f| f.at), age_ms);
 
         let hop = flight.as_ref().map_or(0, |f| f.course.hop).saturating_add(1);
         let age = flight.as_ref().map_or(0, |f| u64::from(f.course.age_ms) + now.since(f.at));
@@ -112,15 +123,19 @@ impl Overlay {
         for to in lazy {
             self.announce(now, to, key, actions);
         }
+        if fresh {
+            // Nobody knows yet whom a new tree misses: it is announced without company.
+            self.flush_at = Some(now);
+        }
     }
 
     /// Queues an announcement; a full batch goes at once.
     fn announce(&mut self, now: Tick, to: NodeId, key: Key, actions: &mut Vec<Action>) {
         let Some(link) = self.links.get_mut(&to) else { return };
-        link.ihave.push(key);
+        link.ihave.push((key, now));
         if link.ihave.len() >= IHAVE_BATCH {
-            let batch = core::mem::take(&mut link.ihave);
-            self.send(now, to, OverlayFrame::IHave(List::truncated(batch)), Class::Lazy, actions);
+            let batch = announcements(now, &mut link.ihave);
+            self.send(now, to, OverlayFrame::IHave(batch), Class::Lazy, actions);
         } else {
             self.flush_soon(now);
         }
@@ -137,10 +152,9 @@ impl Overlay {
         }
         self.flush_at = None;
         let queued = self.links.iter_mut().filter(|(_, l)| !l.ihave.is_empty());
-        let batches: Vec<(NodeId, Vec<Key>)> =
-            queued.map(|(n, l)| (*n, core::mem::take(&mut l.ihave))).collect();
+        let batches: Vec<_> = queued.map(|(n, l)| (*n, announcements(now, &mut l.ihave))).collect();
         for (to, batch) in batches {
-            self.send(now, to, OverlayFrame::IHave(List::truncated(batch)), Class::Lazy, actions);
+            self.send(now, to, OverlayFrame::IHave(batch), Class::Lazy, actions);
         }
         if self.flush_records(now, actions) {
             self.flush_soon(now);

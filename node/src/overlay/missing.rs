@@ -5,13 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use stork_wire::frame::OverlayFrame;
+use stork_wire::frame::{Have, OverlayFrame};
 use stork_wire::ids::NodeId;
 use stork_wire::item::is_moment;
 use stork_wire::tick::Tick;
 
 use super::flight::Via;
 use super::io::{Action, Class};
+use super::lead::could_push;
 use super::links::Link;
 use super::{Key, Overlay};
 
@@ -46,7 +47,9 @@ pub(super) struct MissingItem {
     pub(super) senders: Vec<NodeId>,
     pub(super) asked: Vec<NodeId>,
     pub(super) first: Tick,
-    owner: NodeId,
+    /// When the first announcer's push would have come.
+    pub(super) could: Tick,
+    pub(super) owner: NodeId,
     next: Tick,
     waits: u8,
 }
@@ -120,16 +123,28 @@ impl Link {
 
 impl Overlay {
     /// A neighbour says what it has.
-    pub(super) fn on_ihave(&mut self, now: Tick, from: NodeId, entries: &[Key]) {
+    pub(super) fn on_ihave(
+        &mut self,
+        now: Tick,
+        from: NodeId,
+        entries: &[Have],
+        actions: &mut Vec<Action>,
+    ) {
         if self.links.get(&from).is_some_and(|l| l.deaf_until > now) {
             self.counters.dropped += entries.len() as u64;
             return;
         }
-        for key in entries {
+        for have in entries {
+            let key = (have.log, have.seq);
             if !is_moment(key.1) && key.1 > self.heads.seq(&key.0).saturating_add(WINDOW) {
                 self.want(key.0, key.1, from);
-            } else {
-                self.note_missing(now, from, *key);
+                continue;
+            }
+            let could = could_push(now, have.waited_ms);
+            self.announced_late(now, from, key, could, actions);
+            self.note_missing(now, from, key);
+            if let Some(item) = self.missing.map.get_mut(&key).filter(|m| m.owner == from) {
+                item.could = item.could.min(could);
             }
         }
     }
@@ -142,7 +157,7 @@ impl Overlay {
             return;
         }
         if let Some(flight) = self.flights.get_mut(&key) {
-            flight.add(from, Via::Sync);
+            flight.add(from, Via::Told);
             return;
         }
         if let Some(item) = self.missing.map.get_mut(&key) {
@@ -167,6 +182,7 @@ impl Overlay {
                 senders: vec![from],
                 asked: Vec::new(),
                 first: now,
+                could: now,
                 owner: from,
                 next: now.after_ms(wait),
                 waits: 0,
@@ -203,6 +219,7 @@ impl Overlay {
         if let Some(link) = item.asked.last().and_then(|n| self.links.get_mut(n)) {
             link.broke_promise(now);
         }
+        self.parent_failed(now, &log);
         let next = item.senders.iter().find(|n| !item.asked.contains(n)).copied();
         let ask = next.filter(|_| head == before.1 || (gaps && head < seq));
         let Some((node, rtt)) = ask.and_then(|n| self.links.get(&n).map(|l| (n, l.rtt_ms))) else {

@@ -4,7 +4,7 @@
 //! - **members** (`links`, `contacts`, `promote`, `roster`, `shuffle`, `live`): a few
 //!   near and far links, kept up for ever, after `HyParView` (Leitão et al., DSN 2007) with merge
 //!   probes and rules against insiders;
-//! - **tree** (`tree`, `missing`, `flight`): one broadcast tree per log, after Plumtree
+//! - **tree** (`tree`, `forward`, `missing`, `flight`, `lead`, `relays`): one broadcast tree per log, after Plumtree
 //!   (Leitão et al., SRDS 2007);
 //! - **sync** (`heads`, `sketch`, `sync`, `reconcile`, `visits`, `fetch`): comparison of heads,
 //!   which guarantees delivery.
@@ -22,6 +22,7 @@ mod flight;
 mod forward;
 mod heads;
 mod io;
+mod lead;
 mod link;
 mod links;
 mod live;
@@ -98,6 +99,7 @@ pub struct Overlay {
     sessions: BTreeMap<NodeId, sync::Session>,
     guests: links::Links,
     visit: Option<(NodeId, Tick)>,
+    watched: NodeId,
     former: flight::Former,
     fetches: fetch::Fetches,
     forks: Recent<Key, ()>,
@@ -138,6 +140,7 @@ impl Overlay {
             sessions: BTreeMap::new(),
             guests: BTreeMap::new(),
             visit: None,
+            watched: NodeId([0; 32]),
             former: flight::former(),
             fetches: fetch::Fetches::default(),
             forks: Recent::new(sync::FORKS_MAX),
@@ -253,7 +256,7 @@ impl Overlay {
                 let course = flight::Course { hop, age_ms, entry };
                 self.on_push(now, from, course, *item, actions);
             }
-            OverlayFrame::IHave(entries) => self.on_ihave(now, from, &entries),
+            OverlayFrame::IHave(entries) => self.on_ihave(now, from, &entries, actions),
             OverlayFrame::Graft { log, seq } => self.on_graft(now, from, (log, seq), actions),
             OverlayFrame::Prune { log } => self.on_prune(from, &log),
             OverlayFrame::Heads { heads, last, answer } => {

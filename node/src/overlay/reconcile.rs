@@ -97,6 +97,9 @@ impl Overlay {
             }
             self.sessions.remove(&from);
         }
+        if let Some(link) = self.link_mut(&from) {
+            link.sketch_asked = Some(now);
+        }
         let fingerprint = self.heads.cut();
         let logs = u32::try_from(self.heads.len()).unwrap_or(u32::MAX);
         let cells = self.heads.cells(end).iter().skip(at).map(|c| c.to_wire());

@@ -80,6 +80,13 @@ impl Roster {
         self.map.values().filter(move |m| m.peer.expires > now && !lost(m)).map(|m| &m.peer)
     }
 
+    /// Hosts of which nothing says that they are dead: one that was lost stays so until it is heard
+    /// of again.
+    pub(super) fn not_lost(&self, now: Tick) -> impl Iterator<Item = &Arc<Peer>> {
+        let here = move |m: &&Member| m.peer.expires > now && m.lost.is_none();
+        self.map.values().filter(here).map(|m| &m.peer)
+    }
+
     /// Stores a record; a full roster gives up the expired, the dead, then hosts of other sites.
     fn put(&mut self, now: Tick, peer: &Arc<Peer>, site: &Label, max: usize) {
         let node = peer.node;

@@ -119,6 +119,7 @@ impl Overlay {
             sessions,
             guests,
             visit: _,
+            watched: _,
             former,
             fetches,
             forks,
@@ -231,6 +232,7 @@ fn sizes_of_links<'a>(links: impl Iterator<Item = &'a Link>) -> Sizes {
             sketch_rate: _,
             short_rate: _,
             sketch_failed: _,
+            sketch_asked: _,
             read_rate: _,
             barren: _,
             fetch_after: _,
@@ -244,6 +246,7 @@ fn sizes_of_links<'a>(links: impl Iterator<Item = &'a Link>) -> Sizes {
             flights: _,
             broken: _,
             deaf_until: _,
+            no_lead_until: _,
             shuffle_rate: _,
             strange_rate: _,
         } = link;

@@ -23,6 +23,8 @@ const NEIGHBOUR_SESSIONS_MAX: usize = 2;
 pub(super) const SESSIONS_MAX: usize = NEIGHBOUR_SESSIONS_MAX + 1;
 /// A comparison that takes longer is given up.
 const SESSION_MS: u64 = 10_000;
+/// A host that compares with this one is not compared with for so long.
+const ASKED_MS: u64 = 2_000;
 /// Fingerprints must differ so long: news on its way make them differ for a moment (§3d).
 const DIFFER_MS: u64 = 2_000;
 /// The same where they change meanwhile.
@@ -120,7 +122,9 @@ impl Overlay {
         let fetching = self.fetches.is_running(&node);
         let few = self.heads.len() <= FULL_LOGS_MAX;
         let Some(link) = self.link_mut(&node) else { return };
-        if busy || fetching || link.sync_due(pair) > now || !link.may_send_heads(now) {
+        // What it finds it tells: to look from both sides costs twice.
+        let asked = link.sketch_asked.is_some_and(|t| now.since(t) < ASKED_MS);
+        if busy || fetching || asked || link.sync_due(pair) > now || !link.may_send_heads(now) {
             return;
         }
         link.differs = None;

@@ -15,6 +15,7 @@ use stork_wire::tick::Tick;
 use super::bounded::Recent;
 use super::flight::{Course, Flight, Via};
 use super::io::{Action, Class};
+use super::lead::Lead;
 use super::rng::{cut, mix};
 use super::{Key, Overlay};
 
@@ -35,6 +36,9 @@ pub(super) struct Tree {
     pub(super) parent: Option<u8>,
     /// The newest item, and by which host it came into this site.
     pub(super) newest: (u64, u32),
+    /// When it came, and its age in milliseconds as the parent said.
+    pub(super) came: (Tick, u32),
+    pub(super) lead: Lead,
     lag_ms: u64,
     used: u64,
 }
@@ -76,7 +80,13 @@ impl Trees {
         for tree in self.map.values_mut() {
             tree.eager &= !(1 << (slot & 15));
             tree.parent = tree.parent.filter(|p| *p != slot);
+            tree.lead.forget(slot);
         }
+    }
+
+    /// The tree, to change it; unlike [`Self::touch`] that is no use.
+    pub(super) fn get_mut(&mut self, log: &LogId) -> Option<&mut Tree> {
+        self.map.get_mut(log)
     }
 
     /// How far the tree of this log lags behind its announcements; `None` without a parent.
@@ -103,7 +113,15 @@ impl Trees {
             self.map.remove(&oldest);
         }
         self.by_use.insert(used, log);
-        let new = || Tree { eager: mask(), parent: None, newest: (0, 0), lag_ms: 0, used };
+        let new = || Tree {
+            eager: mask(),
+            parent: None,
+            newest: (0, 0),
+            came: (Tick(0), 0),
+            lead: Lead::default(),
+            lag_ms: 0,
+            used,
+        };
         let tree = self.map.entry(log).or_insert_with(new);
         tree.used = used;
         tree
@@ -256,7 +274,7 @@ impl Overlay {
     }
 
     /// Asks to be left out of the tree, once per item.
-    fn prune(&mut self, now: Tick, from: NodeId, key: Key, actions: &mut Vec<Action>) {
+    pub(super) fn prune(&mut self, now: Tick, from: NodeId, key: Key, actions: &mut Vec<Action>) {
         let Some(link) = self.links.get_mut(&from) else { return };
         if link.pruned.get(&key.0).is_none_or(|seq| *seq < key.1) {
             link.pruned.set(key.0, key.1);
@@ -273,7 +291,8 @@ impl Overlay {
         }
     }
 
-    /// A neighbour misses an item and wants to be in the tree. What is unknown here is ignored.
+    /// A neighbour wants to be in the tree, and most often misses an item. What is unknown here is
+    /// ignored.
     pub(super) fn on_graft(
         &mut self,
         now: Tick,
@@ -283,8 +302,11 @@ impl Overlay {
     ) {
         let have = self.heads.seq(&log);
         let Some(link) = self.links.get_mut(&from) else { return };
-        if seq == 0 || seq > have || !link.read_rate.take(now, 1) {
+        if seq > have || !link.read_rate.take(now, 1) {
             return;
+        }
+        if seq == 0 {
+            return self.make_eager(&log, from);
         }
         let times = link.served.get(&(log, seq)).copied().unwrap_or(0);
         if times >= SERVED_TIMES_MAX {

@@ -25,6 +25,8 @@ pub struct Counters {
     pub grafts: u64,
     /// Prunes sent.
     pub prunes: u64,
+    /// Trees that turned toward a faster link.
+    pub leads: u64,
     /// Comparisons of heads begun.
     pub syncs: u64,
     /// Comparisons that a sketch answered.

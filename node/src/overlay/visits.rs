@@ -30,6 +30,8 @@ const VISIT_MS: u64 = 45_000;
 /// One visit in so many goes to a host that was lost: it may be the other side of a healed
 /// partition.
 const LOST_EVERY: u64 = 4;
+/// Of the others, so many in a hundred go to a relay of the site that this host would replace.
+const WATCH_PERCENT: u64 = 50;
 
 impl Overlay {
     /// A neighbour or guest.
@@ -53,9 +55,17 @@ impl Overlay {
                 self.end_guest(node);
             }
         }
-        if let Some(peer) = self.someone_else(now) {
+        let watched = if self.rng.percent(WATCH_PERCENT) { self.relay_to_watch(now) } else { None };
+        if let Some(peer) = watched.or_else(|| self.someone_else(now)) {
             self.dial(now, &peer, LinkClass::Transient, false, actions);
         }
+    }
+
+    /// May this host be dialled for a visit?
+    pub(super) fn is_free(&self, now: Tick, peer: &Peer) -> bool {
+        let node = peer.node;
+        let busy = self.links.contains_key(&node) || self.dialling.contains_key(&node);
+        node != self.me && !busy && !self.banned(now, node)
     }
 
     /// A random host without a link, from everything that is known.
@@ -65,10 +75,7 @@ impl Overlay {
         let filed = c.passive.values().chain(c.anchors.values()).map(|c| &c.peer);
         let known = filed.chain(self.roster.live(now)).filter(|p| p.expires > now);
         let dead = c.graveyard.values().map(|c| &c.peer);
-        let free = |p: &&Arc<Peer>| {
-            let busy = self.links.contains_key(&p.node) || self.dialling.contains_key(&p.node);
-            p.node != self.me && !busy && !self.banned(now, p.node)
-        };
+        let free = |p: &&Arc<Peer>| self.is_free(now, p);
         let by_id = |p: &Arc<Peer>| (p.node, Arc::clone(p));
         let known: BTreeMap<NodeId, Arc<Peer>> = known.filter(free).map(by_id).collect();
         let dead: BTreeMap<NodeId, Arc<Peer>> = dead.filter(free).map(by_id).collect();

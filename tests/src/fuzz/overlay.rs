@@ -7,7 +7,7 @@ use std::sync::Arc;
 use stork_node::overlay::{Action, Config, Input, Overlay, Peer, PeersKind, Refusal};
 use stork_wire::codec::{Blob, List};
 use stork_wire::frame::{
-    Frame, ItemRange, LinkClass, OverlayFrame, PeerHint, ShortLog, SketchCell,
+    Frame, Have, ItemRange, LinkClass, OverlayFrame, PeerHint, ShortLog, SketchCell,
 };
 use stork_wire::ids::{LogId, NodeId};
 use stork_wire::item::{Head, Item, ItemKind};
@@ -127,7 +127,11 @@ impl Run<'_> {
                 let (hop, item) = (self.bytes.byte(), Box::new(self.item()));
                 OverlayFrame::Push { hop, age_ms: small, entry: small, item }
             }
-            5 => OverlayFrame::IHave(list(keys)),
+            5 => {
+                let waited_ms = u16::from(self.bytes.byte()) << 8;
+                let have = |(log, seq)| Have { log, seq, waited_ms };
+                OverlayFrame::IHave(list(keys.into_iter().map(have)))
+            }
             6 => OverlayFrame::Graft { log, seq },
             7 => OverlayFrame::Prune { log },
             8 => {

@@ -3,7 +3,7 @@
 use stork_wire::codec::encode;
 use stork_wire::feed::ManifestRef;
 use stork_wire::frame::{
-    Bits, BulkHeader, Frame, Hello, HelloAck, ItemRange, JoinReply, JoinRequest, LinkClass,
+    Bits, BulkHeader, Frame, Have, Hello, HelloAck, ItemRange, JoinReply, JoinRequest, LinkClass,
     OverlayFrame, PROTOCOL_VERSION, PackState, PushReply, PushRequest, Refusal, ShortLog,
     SketchCell, TransferFrame,
 };
@@ -48,7 +48,7 @@ fn overlay(fleet: &Fleet) -> Vec<OverlayFrame> {
         OverlayFrame::ShuffleReply { nonce: 300, peers: list([hint()]) },
         OverlayFrame::Unlink,
         OverlayFrame::Push { hop: 2, age_ms: 40, entry: 9, item },
-        OverlayFrame::IHave(list([(log, 9), (log, 10)])),
+        OverlayFrame::IHave(list([Have::new(log, 9), Have { log, seq: 10, waited_ms: 300 }])),
         OverlayFrame::Graft { log, seq: 9 },
         OverlayFrame::Prune { log },
         OverlayFrame::Heads { heads: list([head]), last: true, answer: false },

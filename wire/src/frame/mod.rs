@@ -9,7 +9,7 @@ mod push;
 mod transfer;
 
 pub use bulk::{BULK_HEADER_LEN_MAX, BulkHeader};
-pub use overlay::{ItemRange, LinkClass, OverlayFrame, PeerHint, ShortLog, SketchCell};
+pub use overlay::{Have, ItemRange, LinkClass, OverlayFrame, PeerHint, ShortLog, SketchCell};
 pub use push::{PackState, PushReply, PushRequest, Refusal};
 pub use transfer::{Bits, TransferFrame};
 

@@ -40,6 +40,25 @@ pub struct ItemRange {
     pub to: u64,
 }
 
+/// An item that the sender has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Have {
+    /// The log.
+    pub log: LogId,
+    /// The item's number in it.
+    pub seq: u64,
+    /// Milliseconds since the sender could have pushed it: announcements wait for company.
+    pub waited_ms: u16,
+}
+
+impl Have {
+    /// An item that is announced without delay.
+    #[must_use]
+    pub const fn new(log: LogId, seq: u64) -> Self {
+        Self { log, seq, waited_ms: 0 }
+    }
+}
+
 /// The first 8 bytes of a log's id. Logs that share them are told apart by their full heads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ShortLog(pub [u8; 8]);
@@ -114,12 +133,12 @@ pub enum OverlayFrame {
         item: Box<Item>,
     },
     /// Items that the sender has, along the links that are not in the tree.
-    IHave(List<(LogId, u64), ITEMS_PER_FRAME_MAX>),
+    IHave(List<Have, ITEMS_PER_FRAME_MAX>),
     /// Send me that item, and make this link part of the log's tree.
     Graft {
         /// The log.
         log: LogId,
-        /// The missing item.
+        /// The missing item; 0: none, only those to come.
         seq: u64,
     },
     /// I have that already: take this link out of the log's tree.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use stork_wire::codec::List;
-use stork_wire::frame::{ItemRange, LinkClass, OverlayFrame, ShortLog, SketchCell};
+use stork_wire::frame::{Have, ItemRange, LinkClass, OverlayFrame, ShortLog, SketchCell};
 use stork_wire::ids::LogId;
 use stork_wire::item::Head;
 use stork_wire::limits::{HEADS_PER_FRAME_MAX, ITEMS_PER_FRAME_MAX};
@@ -30,7 +30,7 @@ fn t064_one_item_a_hundred_thousand_times() {
     for k in 0..100_000 {
         let frame = match k % 3 {
             0 => OverlayFrame::Push { hop: 1, age_ms: 0, entry: 0, item: Box::new(item.clone()) },
-            1 => OverlayFrame::IHave(List::truncated([(log, 1)])),
+            1 => OverlayFrame::IHave(List::truncated([Have::new(log, 1)])),
             _ => OverlayFrame::Items(List::truncated([item.clone()])),
         };
         let mut actions = v.fast(frame);
@@ -66,7 +66,7 @@ fn t066_a_million_false_promises() {
     assert!(foes.len() >= 5, "{} links", foes.len());
     let (mut asked, mut most) = (0usize, 0);
     for k in 0..10_000 {
-        let ids = (0..ITEMS_PER_FRAME_MAX).map(|i| (some_log(k * 100 + i), 1));
+        let ids = (0..ITEMS_PER_FRAME_MAX).map(|i| Have::new(some_log(k * 100 + i), 1));
         let (from, frame) = (foes[k % foes.len()], OverlayFrame::IHave(List::truncated(ids)));
         let mut actions = Vec::new();
         v.o.handle(v.now, Input::Frame { from, frame }, &mut actions);
@@ -111,7 +111,7 @@ fn t071_a_hundred_thousand_logs() {
         v.fast(OverlayFrame::Ahead(List::truncated(logs.iter().map(short))));
         v.fast(OverlayFrame::HeadsAsk(List::truncated(logs.iter().map(ShortLog::of))));
         for chunk in logs.chunks(ITEMS_PER_FRAME_MAX) {
-            v.fast(OverlayFrame::IHave(List::truncated(chunk.iter().map(|l| (*l, 1)))));
+            v.fast(OverlayFrame::IHave(List::truncated(chunk.iter().map(|l| Have::new(*l, 1)))));
             let range = |log: &LogId| ItemRange { log: *log, from: 1, to: u64::MAX };
             v.fast(OverlayFrame::Fetch(List::truncated(chunk.iter().map(range))));
         }
@@ -180,7 +180,10 @@ fn wild(v: &mut Victim, n: u64) {
         OverlayFrame::Ping { nonce: small, fingerprint, class, carries: u64::MAX },
         OverlayFrame::Pong { nonce: small, fingerprint, class },
         OverlayFrame::Push { hop, age_ms: small, entry: 0, item: Box::new(item()) },
-        OverlayFrame::IHave(List::truncated([(log, n), (some_log(1), n)])),
+        OverlayFrame::IHave(List::truncated([
+            Have { log, seq: n, waited_ms: u16::MAX },
+            Have::new(some_log(1), n),
+        ])),
         OverlayFrame::Graft { log, seq: n },
         OverlayFrame::Heads { heads, last: true, answer: true },
         OverlayFrame::Fetch(List::truncated([

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use stork_wire::codec::List;
-use stork_wire::frame::{ItemRange, LinkClass, OverlayFrame};
+use stork_wire::frame::{Have, ItemRange, LinkClass, OverlayFrame};
 use stork_wire::ids::LogId;
 use stork_wire::item::Head;
 use stork_wire::limits::{HEADS_PER_FRAME_MAX, ITEMS_PER_FRAME_MAX, LOGS_MAX};
@@ -86,7 +86,7 @@ pub(super) fn some_log(i: usize) -> LogId {
 fn ihave_flood() {
     let mut v = Victim::new();
     for k in 0..50 {
-        let ids = (0..ITEMS_PER_FRAME_MAX).map(|i| (some_log(k * 1_000 + i), 1));
+        let ids = (0..ITEMS_PER_FRAME_MAX).map(|i| Have::new(some_log(k * 1_000 + i), 1));
         v.frame(OverlayFrame::IHave(List::truncated(ids)));
     }
     assert_eq!(v.o.sizes().missing, 1_000);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use stork_wire::codec::List;
-use stork_wire::frame::{Frame, LinkClass, OverlayFrame, ShortLog, SketchCell};
+use stork_wire::frame::{Frame, Have, LinkClass, OverlayFrame, ShortLog, SketchCell};
 use stork_wire::item::Head;
 use stork_wire::limits::{HEADS_PER_FRAME_MAX, LOGS_MAX, SKETCH_CELLS_MAX};
 use stork_wire::tick::Tick;
@@ -148,7 +148,7 @@ fn t065_an_old_entry_is_dropped_for_ever() {
         for seq in [1, 5, 299, 300] {
             let item = Box::new(make_item(log, seq));
             let mut actions = v.frame(OverlayFrame::Push { hop: 1, age_ms: 0, entry: 0, item });
-            actions.extend(v.frame(OverlayFrame::IHave(List::truncated([(log, seq)]))));
+            actions.extend(v.frame(OverlayFrame::IHave(List::truncated([Have::new(log, seq)]))));
             actions.extend(v.frame(OverlayFrame::Items(List::truncated([make_item(log, seq)]))));
             let went_on =
                 |f: &OverlayFrame| matches!(f, OverlayFrame::Push { .. } | OverlayFrame::IHave(_));

@@ -16,4 +16,5 @@ mod pair;
 mod queue;
 mod sync;
 mod sync_faults;
+mod ways;
 mod world;

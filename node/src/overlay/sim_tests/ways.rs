@@ -1,0 +1,118 @@
+//! Which way items take: trees turn toward faster links, and sites keep their relays.
+
+use stork_wire::codec::List;
+use stork_wire::frame::{Have, LinkClass, OverlayFrame};
+use stork_wire::ids::NodeId;
+use stork_wire::tick::Tick;
+
+use super::super::{Action, Input};
+use super::hostile::Victim;
+use super::made::{log_id, make_item, make_peer};
+use super::world::World;
+
+/// A node with two neighbours, of which the first pushes and the second announces.
+struct Two {
+    v: Victim,
+    other: NodeId,
+}
+
+impl Two {
+    fn new() -> Self {
+        let mut v = Victim::new();
+        let other = make_peer(2, 1, 1);
+        assert_eq!(v.hello(&other, LinkClass::Near, true), LinkClass::Near);
+        Self { v, other: other.node }
+    }
+
+    /// Item `seq` comes from the first neighbour, and `after_ms` later the other one says for how
+    /// long it has had it. What the node then sends.
+    fn item(&mut self, seq: u64, after_ms: u64, waited_ms: u16) -> Vec<(NodeId, OverlayFrame)> {
+        let log = log_id(0);
+        self.v.now = Tick(self.v.now.0 + 1_000);
+        let (item, from) = (Box::new(make_item(log, seq)), self.v.foe.node);
+        self.v.frame(OverlayFrame::Push { hop: 1, age_ms: 60, entry: 0, item: item.clone() });
+        let (hash, item) = (item.hash(), std::sync::Arc::new(*item));
+        self.v.input(Input::Committed { log, seq, hash, item, source: Some(from) });
+        self.v.now = Tick(self.v.now.0 + after_ms);
+        let frame = OverlayFrame::IHave(List::truncated([Have { log, seq, waited_ms }]));
+        let actions = self.v.input(Input::Frame { from: self.other, frame });
+        let sent = actions.into_iter().filter_map(|a| match a {
+            Action::Send { to, frame, .. } => Some((to, frame)),
+            _ => None,
+        });
+        sent.collect()
+    }
+
+    fn parent(&self) -> Option<NodeId> {
+        self.v.o.tree(&log_id(0)).and_then(|t| t.parent)
+    }
+}
+
+/// A link that would have been 50 ms faster three times of four becomes the parent, and the former
+/// parent is told; twice is not enough.
+#[test]
+fn a_tree_turns_toward_a_faster_link() {
+    let (mut two, log) = (Two::new(), log_id(0));
+    let foe = two.v.foe.node;
+    assert!(two.item(1, 10, 60).is_empty() && two.item(2, 10, 20).is_empty());
+    assert!(two.item(3, 10, 60).is_empty());
+    assert_eq!(two.parent(), Some(foe));
+    let sent = two.item(4, 10, 60);
+    let graft = (two.other, OverlayFrame::Graft { log, seq: 0 });
+    assert_eq!(sent, [graft, (foe, OverlayFrame::Prune { log })]);
+    let tree = two.v.o.tree(&log).unwrap();
+    assert_eq!((tree.parent, tree.eager), (Some(two.other), vec![two.other]));
+}
+
+/// The other end of such a graft adds the link and sends nothing that was not missing.
+#[test]
+fn a_graft_without_an_item_only_adds_the_link() {
+    let (mut v, log) = (Victim::new(), log_id(0));
+    v.commit(log, 1..=3);
+    v.frame(OverlayFrame::Prune { log });
+    assert!(v.o.tree(&log).unwrap().eager.is_empty());
+    assert!(v.frame(OverlayFrame::Graft { log, seq: 0 }).is_empty());
+    assert_eq!(v.o.tree(&log).unwrap().eager, [v.foe.node]);
+}
+
+/// A wait that nobody can have had does not count: late news are no lead. And one announcement that
+/// is repeated counts once.
+#[test]
+fn a_made_up_wait_is_no_lead() {
+    let mut two = Two::new();
+    let foe = two.v.foe.node;
+    for seq in 1..=10 {
+        assert!(two.item(seq, 400, u16::MAX).is_empty());
+    }
+    assert_eq!(two.parent(), Some(foe));
+    let have = Have { log: log_id(0), seq: 10, waited_ms: u16::MAX };
+    two.item(11, 10, 100);
+    for _ in 0..10 {
+        let frame = OverlayFrame::IHave(List::truncated([Have { seq: 11, ..have }]));
+        let input = Input::Frame { from: two.other, frame };
+        assert!(two.v.input(input).is_empty());
+    }
+    assert_eq!(two.parent(), Some(foe));
+}
+
+/// When all relays of a site die that carry some log, hosts that are not linked to them take their
+/// places in minutes, without being told by anybody.
+#[test]
+fn dead_relays_are_replaced() {
+    let mut world = World::running(48, 2, 21);
+    world.check_every = 11;
+    let carriers = |world: &World, bucket: u32| {
+        let ours = (0..48).step_by(2).filter(|i| world.hosts[*i].alive);
+        ours.filter(|i| world.hosts[*i].overlay.carries >> bucket & 1 == 1).count()
+    };
+    assert!((0..64).all(|b| carriers(&world, b) == 2), "two relays for each bucket");
+    let dead: Vec<usize> = (0..48)
+        .step_by(2)
+        .filter(|i| *i > 4 && world.hosts[*i].overlay.carries & 0b111 != 0)
+        .collect();
+    assert!(dead.len() >= 3, "{dead:?}");
+    dead.iter().for_each(|i| world.kill(*i));
+    world.run(900_000);
+    let lacking: Vec<u32> = (0..64).filter(|b| carriers(&world, *b) < 2).collect();
+    assert!(lacking.is_empty(), "buckets {lacking:?} lack relays, seed {}", world.seed);
+}
