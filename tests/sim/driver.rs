@@ -1,14 +1,14 @@
 //! The simulated driver of a node: what its machine asks for is done here, as `node/src/driver`
-//! does it: items are judged, made durable, and only then passed on.
+//! does it: items are judged, passed on, made durable; the first host of an item stores it first.
 
 use stork_node::overlay::{Action, Class, Event, Input, PeersKind, Refusal};
 use stork_wire::codec::List;
 use stork_wire::frame::{ItemRange, LinkClass, OverlayFrame};
-use stork_wire::ids::NodeId;
+use stork_wire::ids::{LogId, NodeId};
 use stork_wire::item::Item;
 use stork_wire::limits::{CLOCK_SKEW_S, FRAME_LEN_MAX, ITEMS_PER_FRAME_MAX};
 
-use super::feeds::UNIX_START;
+use super::feeds::{Published, UNIX_START};
 use super::frame_size::{frame_bytes, item_bytes, payload_bytes};
 use super::queue::Ev;
 use super::world::{SECOND, World, number};
@@ -25,6 +25,9 @@ const PENDING_MAX: usize = 1_024;
 impl World {
     /// Gives a node's machine an input, does what it asks for, and checks what must hold then.
     pub(crate) fn input(&mut self, i: u32, input: Input) {
+        if self.is_puppet(i) {
+            return self.pull(i, input);
+        }
         let now = self.now;
         let mut actions = self.scratch.pop().unwrap_or_default();
         let Some(node) = self.node_mut(i) else { return };
@@ -93,6 +96,9 @@ impl World {
         if !self.node(i).is_some_and(|n| n.conns.contains_key(&j)) {
             return;
         }
+        if self.options.no_sync && compares(&frame) {
+            return;
+        }
         let (bytes, payload) = (frame_bytes(&frame), payload_bytes(&frame));
         let before = sent.iter().find(|(n, _)| *n == j).map_or(0, |(_, b)| *b);
         if class == Class::Lazy && before + bytes > LAZY_BYTES_MAX {
@@ -124,6 +130,7 @@ impl World {
         }
         let id = sender.peer.node;
         let crosses = self.crosses(from, i);
+        self.overhear(i, from, &frame);
         match &frame {
             OverlayFrame::Push { item, .. } => self.count_payload(item, crosses),
             OverlayFrame::Items(items) => {
@@ -148,6 +155,18 @@ impl World {
         self.input(i, input);
     }
 
+    /// A hostile node remembers what it could say to please its neighbours.
+    fn overhear(&mut self, i: u32, from: u32, frame: &OverlayFrame) {
+        let (OverlayFrame::Ping { fingerprint, .. } | OverlayFrame::Pong { fingerprint, .. }) =
+            frame
+        else {
+            return;
+        };
+        if let Some(node) = self.node_mut(i).filter(|n| n.hostile.is_some()) {
+            node.heard.insert(from, *fingerprint);
+        }
+    }
+
     fn count_payload(&mut self, item: &Item, crosses: bool) {
         let Some(feed) = self.feeds.find(&item.log) else { return };
         let Some(message) = self.feeds.item(feed, item.seq).map(|p| p.message) else { return };
@@ -157,13 +176,22 @@ impl World {
     /// Judges an item: the rules of its content once for the whole process, its order here.
     fn judge(&mut self, i: u32, source: Option<u32>, item: Item) {
         let (log, seq, unix) = (item.log, item.seq, self.unix(i));
+        if let Some(feed) = self.fork_of(&item) {
+            let why = self.judge_fork(i, source, feed, &item);
+            return self.refuse(i, source, (log, seq), why);
+        }
         let why = match self.feeds.genuine(&item).map(|(feed, p)| (feed, p.signed_at)) {
             Some((feed, signed_at)) => {
                 self.judge_order(i, source, (feed, seq), signed_at > unix + CLOCK_SKEW_S)
             }
             None => self.judge_forged(i, &item, unix),
         };
+        self.refuse(i, source, (log, seq), why);
+    }
+
+    fn refuse(&mut self, i: u32, source: Option<u32>, key: (LogId, u64), why: Option<Refusal>) {
         let Some(from) = source.and_then(|s| self.node(s)).map(|n| n.peer.node) else { return };
+        let (log, seq) = key;
         if let Some(why) = why {
             self.input(i, Input::Refused { from, log, seq, why });
         }
@@ -185,11 +213,11 @@ impl World {
         (feed, seq): (u32, u64),
         too_new: bool,
     ) -> Option<Refusal> {
-        let commit_us = self.options.commit_us;
         let node = self.nodes.get_mut(i as usize)?;
-        let (accepted, stored) = node.logs.get_mut(feed as usize)?;
+        let (accepted, _) = node.logs.get_mut(feed as usize)?;
         if seq <= *accepted {
-            if seq <= *stored {
+            // What waited for the disk may have come once more meanwhile.
+            if source.is_some() {
                 self.violation("I7", i, || format!("item {seq} of feed {feed} came again"));
             }
             return Some(Refusal::Duplicate);
@@ -205,27 +233,44 @@ impl World {
             return Some(Refusal::Pending);
         }
         *accepted = seq;
-        self.plan(commit_us, i, Ev::Commit { from: source, feed, seq });
+        let (now, on_disk) = (self.now, node.disk_us);
+        let full = node.full_until > now;
+        // What another host brought travels on at once; what a publisher brought has come here
+        // by way of the disk (`publish`).
+        self.pass_on(i, source, feed, seq);
+        if !full {
+            self.plan(on_disk, i, Ev::Commit { feed, seq });
+        }
         None
     }
 
-    /// An item is durable: it takes effect and travels on, and what waited for it is judged.
-    pub(crate) fn on_stored(&mut self, i: u32, from: Option<u32>, feed: u32, seq: u64) {
-        let Some(p) = self.feeds.item(feed, seq) else { return };
+    /// An accepted item counts as here, and travels on.
+    pub(crate) fn pass_on(&mut self, i: u32, from: Option<u32>, feed: u32, seq: u64) {
+        let Some(p) = self.held(i, feed, seq) else { return };
         let (item, hash, message) = (std::sync::Arc::clone(&p.item), p.hash, p.message);
         let (log, now) = (item.log, self.now);
-        let Some(node) = self.nodes.get_mut(i as usize) else { return };
-        if let Some((_, stored)) = node.logs.get_mut(feed as usize) {
-            *stored = seq;
-        }
-        let ready = node.pending.remove(&(feed, seq + 1));
-        let born = node.born;
+        let Some(node) = self.node(i) else { return };
         if node.is_honest() {
-            self.meter.stored(message, (i, from), now, born);
+            self.meter.got(message, (i, from), now, node.born);
         }
         let source = from.and_then(|s| self.node(s)).map(|n| n.peer.node);
         self.input(i, Input::Committed { log, seq, hash, item, source });
-        if ready {
+    }
+
+    /// An item is durable: what waited for it is judged.
+    pub(crate) fn on_stored(&mut self, i: u32, feed: u32, seq: u64) {
+        let now = self.now;
+        let at = self.feeds.item(feed, seq).and_then(|p| self.meter.published_at(p.message));
+        let Some(node) = self.nodes.get_mut(i as usize) else { return };
+        let Some((_, stored)) = node.logs.get_mut(feed as usize) else { return };
+        *stored = seq.max(*stored);
+        if at.is_some_and(|at| at <= node.born) && node.behind > 0 {
+            node.behind -= 1;
+            if node.behind == 0 && node.is_honest() {
+                self.meter.caught_up.push(now - node.born);
+            }
+        }
+        if node.pending.remove(&(feed, seq + 1)) {
             // The driver hands on what waited as if it were its own: it forgets who sent it.
             let next = self.feeds.item(feed, seq + 1).map(|p| Item::clone(&p.item));
             if let Some(next) = next {
@@ -238,10 +283,16 @@ impl World {
     pub(crate) fn publish(&mut self, feed: u32) -> anyhow::Result<Option<u32>> {
         let Some(f) = self.feeds.all.get(feed as usize) else { return Ok(None) };
         let (home, len) = (f.home, f.items.len() as u64);
+        if self.feeds.forks.contains_key(&feed) {
+            return Ok(None);
+        }
         let tries: Vec<u32> = (0..50).map(|_| self.rng.node(self.nodes.len())).collect();
         let fits = |i: u32| {
             let has = |n: &super::world::Node| n.logs.get(feed as usize).map(|l| l.1);
-            let up = |n: &&super::world::Node| n.alive && n.is_honest() && n.paused_until == 0;
+            let up = |n: &&super::world::Node| {
+                let works = n.paused_until <= self.now && n.full_until <= self.now;
+                n.alive && n.is_honest() && works
+            };
             self.node(i).filter(up).and_then(has) == Some(len)
         };
         let mut at = Some(home).filter(|h| fits(*h));
@@ -258,8 +309,21 @@ impl World {
             *accepted = seq;
         }
         // Its own disk comes before the answer to the publisher: the clock runs from then.
-        self.on_stored(i, None, feed, seq);
+        self.on_stored(i, feed, seq);
+        self.pass_on(i, None, feed, seq);
         Ok(Some(i))
+    }
+
+    /// What a node can serve.
+    fn on_disk(&self, i: u32, log: LogId, seq: u64) -> Option<&Published> {
+        let node = self.node(i)?;
+        let Some(feed) = self.feeds.find(&log) else {
+            let (feed, fork) = self.feeds.forks.iter().find(|(_, f)| f.proof.item.log == log)?;
+            let proven = node.forks.get(feed).is_some_and(|b| b.proven) && seq == 1;
+            return Some(&fork.proof).filter(|_| proven);
+        };
+        let stored = node.logs.get(feed as usize).map_or(0, |l| l.1);
+        self.held(i, feed, seq).filter(|_| seq <= stored)
     }
 
     /// Reads stored items and sends them in frames that fit.
@@ -270,8 +334,7 @@ impl World {
         let all = ranges.iter().flat_map(|r| (r.from..=r.to).map(|seq| (r.log, seq)));
         let mut frames = Vec::new();
         for (log, seq) in all {
-            let feed = self.feeds.find(&log);
-            let Some(p) = feed.and_then(|f| self.feeds.item(f, seq)) else { continue };
+            let Some(p) = self.on_disk(i, log, seq) else { continue };
             let len = item_bytes(&p.item);
             if bytes + len > FRAME_LEN_MAX as u64 - 1_024 || batch.len() == ITEMS_PER_FRAME_MAX {
                 frames.push(std::mem::take(&mut batch));
@@ -290,4 +353,17 @@ impl World {
             }
         }
     }
+}
+
+/// Is this a frame of sync, without which there are only trees, announcements and grafts?
+const fn compares(frame: &OverlayFrame) -> bool {
+    matches!(
+        frame,
+        OverlayFrame::Heads { .. }
+            | OverlayFrame::SketchAsk { .. }
+            | OverlayFrame::Sketch { .. }
+            | OverlayFrame::HeadsAsk(_)
+            | OverlayFrame::Ahead(_)
+            | OverlayFrame::Fetch(_)
+    )
 }

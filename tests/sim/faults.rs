@@ -36,6 +36,7 @@ impl World {
         if let Some(node) = self.node_mut(i).filter(|n| !n.alive) {
             node.logs.iter_mut().for_each(|l| *l = (0, 0));
             node.saved.clear();
+            node.forks.clear();
         }
     }
 
@@ -58,14 +59,26 @@ impl World {
         self.watch.disturbed = now + length;
     }
 
-    /// Cuts the fleet in two for a while; `minority` is the share of the smaller side.
-    pub(crate) fn cut(&mut self, minority: f64, length: u64, one_way: bool) {
+    /// Cuts the fleet in two for a while; `minority` is the share of the smaller side. One node may
+    /// be wanted in the larger and one in the smaller side.
+    pub(crate) fn cut(
+        &mut self,
+        minority: f64,
+        length: u64,
+        one_way: bool,
+        ends: (Option<u32>, Option<u32>),
+    ) {
         let n = self.nodes.len();
         let mut side = vec![false; n];
         let all = (0u32..).take(n).collect();
         for i in self.rng.shuffled(all).into_iter().take(portion(n, minority)) {
             if let Some(s) = side.get_mut(i as usize) {
                 *s = true;
+            }
+        }
+        for (end, smaller) in [(ends.0, false), (ends.1, true)] {
+            if let Some(s) = end.and_then(|i| side.get_mut(i as usize)) {
+                *s = smaller;
             }
         }
         let on = |i: u32| side.get(i as usize).copied().unwrap_or(false);

@@ -19,6 +19,7 @@ use stork_wire::ids::{
     FleetId, GroupId, ItemHash, LogId, ManifestId, PieceHash, PublisherId, ReleaseHash, TreeId,
 };
 use stork_wire::item::{Head, Item, ItemKind};
+use stork_wire::proof::Proof;
 use stork_wire::sign::{Body, Envelope, SecretKey};
 
 use super::rng::mix2;
@@ -40,6 +41,14 @@ pub(crate) struct Published {
     pub(crate) print: u128,
 }
 
+/// Two entries of one feed with one number, and what they prove. The feed has ended.
+#[derive(Debug)]
+pub(crate) struct Fork {
+    pub(crate) at: u64,
+    pub(crate) rival: Published,
+    pub(crate) proof: Published,
+}
+
 /// One feed, as its publisher knows it.
 #[derive(Debug)]
 pub(crate) struct Feed {
@@ -58,6 +67,8 @@ pub(crate) struct Feed {
 pub(crate) struct Feeds {
     pub(crate) all: Vec<Feed>,
     by_log: BTreeMap<LogId, u32>,
+    /// Feeds whose publishers signed two entries with one number.
+    pub(crate) forks: BTreeMap<u32, Fork>,
     fleet: FleetId,
     judge: Trust,
     forged: BTreeMap<[u8; 32], Refusal>,
@@ -102,8 +113,9 @@ impl Feeds {
         };
         let fleet = root.fleet_id();
         let by_log = BTreeMap::new();
-        let (judge, forged) = (Trust::new(fleet), BTreeMap::new());
-        let mut feeds = Self { all: Vec::new(), by_log, fleet, judge, forged, messages: 0 };
+        let (judge, forged, forks) = (Trust::new(fleet), BTreeMap::new(), BTreeMap::new());
+        let all = Vec::new();
+        let mut feeds = Self { all, by_log, forks, fleet, judge, forged, messages: 0 };
         let log = LogId::root(fleet);
         feeds.accept(&signed(ItemKind::Root, log, 1, (&root, fleet, &root_key))?)?;
         for (n, home) in homes.iter().enumerate() {
@@ -176,31 +188,9 @@ impl Feeds {
         let f = self.all.get_mut(feed as usize).context("no such feed")?;
         let seq = f.items.len() as u64 + 1;
         let release = release(f.group, seq)?;
+        let item = f.entry(seq, release.clone(), now_unix, fleet)?;
         f.live.push(release.hash());
-        let entry = Entry {
-            version: BODY_VERSION,
-            publisher: f.publisher,
-            epoch: 1,
-            seq,
-            prev: f.items.last().map(|p| p.hash),
-            document: 1,
-            signed_at: now_unix,
-            expires: FAR,
-            view_root: view_root(f.live.iter().copied()),
-            kind: Kind::Release(Box::new(release)),
-        };
-        let item = signed(ItemKind::Entry, f.log, seq, (&entry, fleet, &f.key))?;
-        let hash = item.envelope.hash();
-        let print = Head::of(f.log, seq, hash).fingerprint();
-        let message = self.messages;
-        let item = Arc::new(item);
-        f.items.push(Published {
-            item: Arc::clone(&item),
-            hash,
-            message,
-            signed_at: now_unix,
-            print,
-        });
+        f.items.push(Published::of(item.clone(), self.messages, now_unix));
         self.messages += 1;
         match self.judge.judge(&item, now_unix) {
             Verdict::Accepted { .. } => Ok(seq),
@@ -208,9 +198,35 @@ impl Feeds {
         }
     }
 
+    /// Signs another entry with the number of the newest one, and ends the feed by that. The rules
+    /// must accept the two as a proof.
+    pub(crate) fn equivocate(&mut self, feed: u32, now_unix: u64) -> Result<()> {
+        let fleet = self.fleet;
+        let f = self.all.get_mut(feed as usize).context("no such feed")?;
+        let last = f.items.pop().context("no entry yet")?;
+        let seq = last.item.seq;
+        let newest = f.live.pop();
+        let rival = f.entry(seq, release(f.group, seq + 1_000_000)?, now_unix, fleet)?;
+        f.live.extend(newest);
+        let proof = Proof::of(&last.item.envelope, &rival.envelope).context("no fork")?;
+        let message = last.message;
+        f.items.push(last);
+        let proof = proof.item().context("a proof that is too long")?;
+        self.accept(&proof)?;
+        let rival = Published::of(rival, message, now_unix);
+        let proof = Published::of(proof, message, now_unix);
+        self.forks.insert(feed, Fork { at: seq, rival, proof });
+        Ok(())
+    }
+
     /// The number of a log's feed.
     pub(crate) fn find(&self, log: &LogId) -> Option<u32> {
         self.by_log.get(log).copied()
+    }
+
+    /// Items of a feed so far.
+    pub(crate) fn len(&self, feed: u32) -> u64 {
+        self.all.get(feed as usize).map_or(0, |f| f.items.len() as u64)
     }
 
     /// One published item.
@@ -260,6 +276,35 @@ impl Feeds {
         *body.get_mut(at)? ^= 1;
         forged.envelope.body = stork_wire::codec::Blob::new(body).ok()?;
         Some(forged)
+    }
+}
+
+impl Published {
+    fn of(item: Item, message: u32, signed_at: u64) -> Self {
+        let hash = item.hash();
+        let print = Head::of(item.log, item.seq, hash).fingerprint();
+        Self { item: Arc::new(item), hash, message, signed_at, print }
+    }
+}
+
+impl Feed {
+    /// The entry that would come after the live releases.
+    fn entry(&self, seq: u64, release: Release, now_unix: u64, fleet: FleetId) -> Result<Item> {
+        let before = usize::try_from(seq.saturating_sub(2))?;
+        let live = self.live.iter().copied().chain([release.hash()]);
+        let entry = Entry {
+            version: BODY_VERSION,
+            publisher: self.publisher,
+            epoch: 1,
+            seq,
+            prev: self.items.get(before).filter(|_| seq > 1).map(|p| p.hash),
+            document: 1,
+            signed_at: now_unix,
+            expires: FAR,
+            view_root: view_root(live),
+            kind: Kind::Release(Box::new(release)),
+        };
+        signed(ItemKind::Entry, self.log, seq, (&entry, fleet, &self.key))
     }
 }
 

@@ -93,7 +93,7 @@ impl World {
     }
 
     fn is_genuine(&self, item: &Item) -> bool {
-        self.feeds.genuine(item).is_some()
+        self.feeds.genuine(item).is_some() || self.fork_of(item).is_some()
     }
 
     /// Checks the whole fleet; called every simulated second.
@@ -126,8 +126,12 @@ impl World {
         };
         let odd = overlay.hosts().any(|p| odd(&p));
         let small = overlay.deadline().is_some();
+        let over = overlay.gauges().find(|(_, size, cap)| size > cap);
         if twice {
             self.violation("I1", i, || "a host is in two sets".to_owned());
+        }
+        if let Some((name, size, cap)) = over {
+            self.violation("I1", i, || format!("{name} is {size}, its bound {cap}"));
         }
         if lazy {
             self.violation("I6", i, || "a parent is lazy".to_owned());
@@ -140,20 +144,23 @@ impl World {
         }
     }
 
-    /// The machine's heads are what the disk holds, and so is the fingerprint (I9).
+    /// The machine's heads are what the rules accepted, and so is the fingerprint; the disk may be
+    /// behind, and is what a start begins with (I9).
     fn check_heads(&mut self) {
         let mut wrong = Vec::new();
         for (i, node) in self.honest() {
             let heads = (0u32..).zip(&node.logs);
-            let sum = heads.fold(0u128, |acc, (feed, (_, stored))| {
-                acc.wrapping_add(self.feeds.item(feed, *stored).map_or(0, |p| p.print))
-            });
+            let heads = heads.filter_map(|(feed, (accepted, _))| self.held(i, feed, *accepted));
+            let proven = |feed: &u32| node.forks.get(feed).is_some_and(|b| b.proven);
+            let proofs = self.feeds.forks.iter().filter(|(feed, _)| proven(feed));
+            let all = heads.chain(proofs.map(|(_, fork)| &fork.proof));
+            let sum = all.fold(0u128, |acc, p| acc.wrapping_add(p.print));
             if sum != node.overlay.fingerprint() {
                 wrong.push(i);
             }
         }
         for i in wrong {
-            self.violation("I9", i, || "the fingerprint is not that of the disk".to_owned());
+            self.violation("I9", i, || "the fingerprint is not that of the items".to_owned());
         }
     }
 
@@ -167,7 +174,8 @@ impl World {
                 let known = graph.get(*j as usize).is_some_and(|l| l.contains(&i));
                 let cut = self.net.blocked(i, *j, self.now);
                 let cut = cut.or_else(|| self.net.blocked(*j, i, self.now));
-                if !known && !paused(i) && !paused(*j) && cut.is_none() && self.is_up(*j) {
+                let machine = self.is_up(*j) && !self.is_puppet(*j);
+                if !known && !paused(i) && !paused(*j) && cut.is_none() && machine {
                     let since = self.watch.one_sided.get(&(i, *j)).copied().unwrap_or(self.now);
                     open.insert((i, *j), since);
                 }
@@ -193,29 +201,37 @@ impl World {
         self.nodes.iter().map(of).collect()
     }
 
-    /// Running honest nodes, and those in the largest part joined by links that both ends know.
-    pub(crate) fn largest_part(&self) -> (usize, usize) {
+    /// The part of each running honest node, where parts are joined by links that both ends know,
+    /// and the largest.
+    pub(crate) fn parts(&self) -> (Vec<Option<u32>>, Option<u32>) {
         let graph = self.links();
-        let mut seen = vec![false; graph.len()];
-        let (mut best, mut all) = (0, 0);
+        let honest = |i: u32| self.node(i).is_some_and(|n| n.alive && n.is_honest());
+        let mut parts = vec![None; graph.len()];
+        let mut best = (0, None);
         for (start, _) in self.honest() {
-            all += 1;
             let mut stack = vec![start];
             let mut size = 0;
             while let Some(i) = stack.pop() {
-                let honest = self.node(i).is_some_and(|n| n.alive && n.is_honest());
-                let Some(seen) = seen.get_mut(i as usize).filter(|s| !**s && honest) else {
-                    continue;
-                };
-                *seen = true;
+                let free = |p: &&mut Option<u32>| p.is_none() && honest(i);
+                let Some(part) = parts.get_mut(i as usize).filter(free) else { continue };
+                *part = Some(start);
                 size += 1;
                 let Some(links) = graph.get(i as usize) else { continue };
                 let both = |j: &&u32| graph.get(**j as usize).is_some_and(|l| l.contains(&i));
                 stack.extend(links.iter().filter(both).copied());
             }
-            best = best.max(size);
+            if size > best.0 {
+                best = (size, Some(start));
+            }
         }
-        (best, all)
+        (parts, best.1)
+    }
+
+    /// Nodes in the largest part, and all running honest nodes.
+    pub(crate) fn largest_part(&self) -> (usize, usize) {
+        let (parts, best) = self.parts();
+        let joined = parts.iter().flatten();
+        (joined.clone().filter(|p| Some(**p) == best).count(), joined.count())
     }
 }
 

@@ -7,12 +7,16 @@
 mod driver;
 mod faults;
 mod feeds;
+mod forks;
 mod frame_size;
+mod history;
 mod hostile;
 mod invariants;
+mod isolation;
 mod meter;
 mod network;
 mod news;
+mod puppet;
 mod queue;
 mod report;
 mod rng;
@@ -20,6 +24,7 @@ mod soak;
 mod sync_cost;
 #[cfg(test)]
 mod tests;
+mod timeline;
 mod world;
 
 use std::io::Write;

@@ -15,7 +15,7 @@ pub(crate) struct Message {
     pub(crate) wan: u64,
     /// Links from the first node, by node; 255: not there.
     hops: Vec<u8>,
-    /// When it was stored, in microseconds after `at`, by node.
+    /// When it was accepted, in microseconds after `at`, by node.
     pub(crate) delays: Vec<u32>,
 }
 
@@ -32,6 +32,10 @@ pub(crate) struct Meter {
     pub(crate) forks: u64,
     pub(crate) shed: u64,
     pub(crate) overflows: u64,
+    /// Nodes that came back, and those of them that lacked something.
+    pub(crate) returned: (u64, u64),
+    /// For each of these, how long after its start it had what there was then.
+    pub(crate) caught_up: Vec<u64>,
     feeds_seen: BTreeSet<u32>,
 }
 
@@ -75,15 +79,20 @@ impl Meter {
         }
     }
 
-    /// A node that runs since `born` has stored a message. One that did not run when the message
+    /// A node came back, and lacks so many items.
+    pub(crate) const fn returned(&mut self, behind: u64) {
+        self.returned.0 += 1;
+        self.returned.1 += (behind > 0) as u64;
+    }
+
+    /// When a message was published.
+    pub(crate) fn published_at(&self, message: u32) -> Option<u64> {
+        self.messages.get(message as usize).map(|m| m.at)
+    }
+
+    /// A node that runs since `born` has accepted a message. One that did not run when the message
     /// was published has no delay that says anything.
-    pub(crate) fn stored(
-        &mut self,
-        message: u32,
-        (i, from): (u32, Option<u32>),
-        now: u64,
-        born: u64,
-    ) {
+    pub(crate) fn got(&mut self, message: u32, (i, from): (u32, Option<u32>), now: u64, born: u64) {
         let Some(m) = self.messages.get_mut(message as usize) else { return };
         let hop_of = |j: u32| m.hops.get(j as usize).copied().unwrap_or(0);
         let hop = from.map_or(0, |j| hop_of(j).saturating_add(1));

@@ -129,7 +129,7 @@ impl World {
         let (record, life) = (Arc::clone(&node.peer), node.life);
         self.meter.control(HELLO_BYTES);
         self.net.conns += 1;
-        if self.reaches(i, j) {
+        if self.reaches(i, j) && !self.node(j).is_some_and(|n| n.no_inbound) {
             let conn = self.net.conns;
             let at = self.arrival(i, j) - self.now + 2 * self.net.latency(i, j);
             self.plan(at, j, Ev::Hello { from: i, life, conn, record, class, starving });

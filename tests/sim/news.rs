@@ -8,15 +8,12 @@ use serde_json::{Value, json};
 use stork_node::overlay::Config;
 
 use super::faults::portion;
-use super::hostile::Hostile;
+use super::hostile;
+use super::isolation::Isolation;
 use super::meter::share;
 use super::report::{cpu_seconds, frames, report, resident_bytes};
+use super::timeline::{self, Seen};
 use super::world::{ANCHORS, Options, SECOND, World};
-
-/// The longest that is waited for the last delivery and for one overlay.
-const DRAIN: u64 = 700 * SECOND;
-/// Losses are found and repaired by then: the idle time-out and a few dials.
-const REPAIR_ROUND: u64 = 20 * SECOND;
 
 /// How links are laid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -51,6 +48,18 @@ pub(crate) struct News {
     /// Share of the nodes that die at `--at`, unnoticed, with the message of that moment.
     #[arg(long, default_value_t = 0.0)]
     pub(crate) kill: f64,
+    /// Share of the nodes that crash at `--at` and start again at once with what is on disk.
+    #[arg(long, default_value_t = 0.0)]
+    pub(crate) restart: f64,
+    /// Messages that are published right after the fault, beside the others.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) burst: u32,
+    /// Milliseconds over which these are spread.
+    #[arg(long, default_value_t = 1_000)]
+    pub(crate) burst_ms: u64,
+    /// From the fault on no frames of sync: trees, announcements and grafts alone.
+    #[arg(long)]
+    pub(crate) no_sync: bool,
     /// Seconds after the first message at which the fault happens; default: half of the messages.
     #[arg(long)]
     pub(crate) at: Option<u64>,
@@ -61,7 +70,7 @@ pub(crate) struct News {
     #[arg(long, default_value_t = 0.0)]
     pub(crate) churn: f64,
     /// Share and kind of hostile nodes, such as 0.1:silent; kinds: silent, prune, poison, ihave,
-    /// forge.
+    /// forge, shuffle, replay, flood, censor, heads, echo, relay, eclipse, mixed.
     #[arg(long)]
     pub(crate) hostile: Option<String>,
     /// Percent of frames that are lost once.
@@ -70,8 +79,7 @@ pub(crate) struct News {
     /// Milliseconds of jitter.
     #[arg(long, default_value_t = 0)]
     pub(crate) jitter_ms: u64,
-    /// Milliseconds from an item's arrival until it is passed on: 0, since the driver passes on
-    /// what the rules accept, whatever the disk does.
+    /// Milliseconds from an item's acceptance until it is on disk.
     #[arg(long, default_value_t = 0)]
     pub(crate) commit_ms: u64,
     /// Records of hosts that each node keeps (512). A full roster is searched for every record of a
@@ -87,27 +95,16 @@ pub(crate) struct News {
     /// Seconds between two looks at the whole fleet; default: one, and five above 2 000 nodes.
     #[arg(long)]
     pub(crate) look: Option<u64>,
+    /// The longest that is waited, after the last message, until all have everything, in seconds;
+    /// default: 700, and 60 without sync.
+    #[arg(long)]
+    pub(crate) drain: Option<u64>,
     /// Chance.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
     /// Print one JSON object instead of lines.
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-/// What the scenario saw beside the counts.
-#[derive(Debug, Default)]
-pub(crate) struct Seen {
-    pub(crate) boot_part: f64,
-    pub(crate) idle_bytes: f64,
-    pub(crate) fault_message: Option<usize>,
-    pub(crate) part_after: Option<f64>,
-    pub(crate) part_repaired: Option<f64>,
-    pub(crate) healed_at: Option<u64>,
-    pub(crate) heal_s: Option<f64>,
-    pub(crate) caught_up_s: Option<f64>,
-    pub(crate) idle_frames: Value,
-    pub(crate) skipped: u32,
 }
 
 impl News {
@@ -125,6 +122,7 @@ impl News {
             commit_us: self.commit_ms * 1_000,
             jitter_us: self.jitter_ms * 1_000,
             loss_ppm: portion(1_000_000, self.loss / 100.0) as u64,
+            no_sync: false,
             config: Config { roster: self.roster, ..Config::default() },
         }
     }
@@ -138,8 +136,8 @@ pub(crate) fn run(news: &News) -> Result<(Value, u64)> {
     let mut seen = Seen::default();
     make_hostile(news, &mut world)?;
     boot(news, &mut world, &mut seen);
-    messages(news, &mut world, &mut seen)?;
-    drain(&mut world, &mut seen);
+    timeline::messages(news, &mut world, &mut seen)?;
+    timeline::drain(news, &mut world, &mut seen);
     let grown = resident_bytes().saturating_sub(resident);
     let mut value = report(news, &world, &seen);
     if let Some(map) = value.as_object_mut() {
@@ -153,11 +151,12 @@ pub(crate) fn run(news: &News) -> Result<(Value, u64)> {
 fn make_hostile(news: &News, world: &mut World) -> Result<()> {
     let Some(text) = &news.hostile else { return Ok(()) };
     let (part, kind) = text.split_once(':').unwrap_or(("0.1", text));
-    let kind: Hostile = kind.parse().map_err(anyhow::Error::msg)?;
+    let kinds = hostile::kinds(kind).map_err(anyhow::Error::msg)?;
     let homes: Vec<u32> = world.feeds.all.iter().map(|f| f.home).collect();
     let all = (ANCHORS..news.nodes).filter(|i| !homes.contains(i)).collect();
     let count = portion(news.nodes as usize, part.parse()?);
-    for i in world.rng.shuffled(all).into_iter().take(count) {
+    let chosen = world.rng.shuffled(all).into_iter().take(count);
+    for (i, kind) in chosen.zip(kinds.into_iter().cycle()) {
         if let Some(node) = world.node_mut(i) {
             node.hostile = Some(kind);
         }
@@ -186,6 +185,9 @@ fn boot(news: &News, world: &mut World, seen: &mut Seen) {
     seen.idle_bytes =
         share(world.meter.control_bytes * 3_600 * SECOND, quiet) / f64::from(news.nodes.max(1));
     seen.boot_part = part(world);
+    if news.hostile.is_some() {
+        seen.isolation = Some(Isolation::new(world));
+    }
     seen.idle_frames = frames(world);
     world.meter.reset_bytes();
 }
@@ -194,109 +196,6 @@ fn boot(news: &News, world: &mut World, seen: &mut Seen) {
 pub(crate) fn part(world: &World) -> f64 {
     let (best, all) = world.largest_part();
     share(best as u64, all as u64)
-}
-
-/// Publishes the messages and lets the faults happen between them.
-fn messages(news: &News, world: &mut World, seen: &mut Seen) -> Result<()> {
-    let start = world.now;
-    let gap = news.gap_ms * 1_000;
-    let half = u64::from(news.messages / 2) * gap;
-    let fault_at = news.at.map_or(half, |s| s * SECOND);
-    let fault_at = (news.kill > 0.0 || news.partition.is_some()).then_some(start + fault_at);
-    let look = news.look.unwrap_or(if news.nodes > 2_000 { 5 } else { 1 }) * SECOND;
-    let (mut next_look, mut next_churn) = (start, start);
-    let mut pending_fault = fault_at;
-    for m in 0..news.messages {
-        let at = start + u64::from(m) * gap;
-        while world.now < at {
-            let stop = at.min(next_look).min(next_churn).max(world.now);
-            world.run_until(stop);
-            if world.now >= next_look {
-                world.check_fleet();
-                next_look = world.now + look;
-            }
-            if world.now >= next_churn {
-                churn(news, world);
-                next_churn = world.now + SECOND;
-            }
-        }
-        if pending_fault.is_some_and(|f| f <= world.now) {
-            pending_fault = None;
-            fault(news, world, seen)?;
-            seen.fault_message = Some(m as usize);
-        }
-        if world.publish(m % news.groups.max(1))?.is_none() {
-            seen.skipped += 1;
-        }
-    }
-    Ok(())
-}
-
-fn fault(news: &News, world: &mut World, seen: &mut Seen) -> Result<()> {
-    if news.kill > 0.0 {
-        let homes: Vec<u32> = world.feeds.all.iter().map(|f| f.home).collect();
-        world.kill_share(news.kill, &homes);
-        seen.part_after = Some(part(world));
-    }
-    if let Some(text) = &news.partition {
-        let mut parts = text.split(':');
-        let minority = parts.next().unwrap_or("0.5").parse()?;
-        let seconds: u64 = parts.next().unwrap_or("60").parse()?;
-        world.cut(minority, seconds * SECOND, parts.next() == Some("oneway"));
-        seen.healed_at = Some(world.now + seconds * SECOND);
-    }
-    Ok(())
-}
-
-/// Each second so many nodes crash that the share of a minute is reached; they come back.
-fn churn(news: &News, world: &mut World) {
-    let dead: Vec<u32> = world.due_back();
-    for i in dead {
-        world.start(i);
-    }
-    let per_second = news.churn / 60.0 * f64::from(news.nodes);
-    let ppm = portion(1_000_000, per_second.fract()) as u64;
-    let count = portion(1_000_000, per_second / 1_000_000.0) as u64;
-    let count = if per_second < 1.0 { 0 } else { count } + u64::from(world.rng.ppm(ppm));
-    for _ in 0..count {
-        let i = world.rng.node(news.nodes as usize);
-        if i >= ANCHORS && world.is_up(i) {
-            world.kill(i);
-            world.back_at(i, world.now + 30 * SECOND);
-        }
-    }
-}
-
-/// Waits until everything is everywhere and the fleet is one, within bounds.
-fn drain(world: &mut World, seen: &mut Seen) {
-    let from = world.now;
-    let least = seen.healed_at.unwrap_or(from).max(from) + 5 * SECOND;
-    while world.now < from + DRAIN {
-        world.run_until(world.now + SECOND);
-        world.check_fleet();
-        for i in world.due_back() {
-            world.start(i);
-        }
-        if seen.part_after.is_some()
-            && seen.part_repaired.is_none()
-            && world.now >= world.watch.disturbed + REPAIR_ROUND
-        {
-            seen.part_repaired = Some(part(world));
-        }
-        let (best, all) = world.largest_part();
-        let healed = seen.healed_at.filter(|h| world.now > *h);
-        if best == all && seen.heal_s.is_none() {
-            seen.heal_s = healed.map(|h| share(world.now - h, SECOND));
-        }
-        if seen.caught_up_s.is_none() && missing(world) == 0 {
-            seen.caught_up_s = healed.map(|h| share(world.now - h, SECOND));
-        }
-        let repaired = seen.part_after.is_none() || seen.part_repaired.is_some();
-        let back = world.all_back();
-        if world.now >= least && best == all && repaired && back && missing(world) == 0 {
-            return;
-        }
-    }
 }
 
 /// Pairs of a running honest node and a message that it lacks.

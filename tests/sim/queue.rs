@@ -26,7 +26,7 @@ pub(crate) enum Ev {
     /// A frame.
     Frame { from: u32, conn: u64, frame: OverlayFrame },
     /// An item is on disk.
-    Commit { from: Option<u32>, feed: u32, seq: u64 },
+    Commit { feed: u32, seq: u64 },
     /// A hostile node does what it does now and then.
     Mischief,
 }

@@ -3,8 +3,10 @@
 use serde_json::{Value, json};
 
 use super::faults::portion;
+use super::isolation::Isolation;
 use super::meter::{Message, NEVER, share};
-use super::news::{News, Seen, missing, part};
+use super::news::{News, missing, part};
+use super::timeline::Seen;
 use super::world::{SECOND, World};
 
 /// Frames and bytes by name.
@@ -26,7 +28,8 @@ pub(crate) fn report(news: &News, world: &World, seen: &Seen) -> Value {
         let of = of.filter(|(n, m)| m.first == first && fault.is_none_or(|f| *n < f));
         mean(of.map(|(_, m)| m.redundancy()))
     };
-    let at = |n: usize| fault.and_then(|f| m.messages.get(f + n)).map(Message::redundancy);
+    let after = |n: usize| fault.and_then(|f| m.messages.get(f + n));
+    let next = after(seen.burst.max(1));
     let sites = u64::from(world.options.sites);
     let before = || m.messages.iter().enumerate().filter(|(n, _)| fault.is_none_or(|f| *n < f));
     let wan = |first: bool| {
@@ -43,15 +46,16 @@ pub(crate) fn report(news: &News, world: &World, seen: &Seen) -> Value {
         "groups": news.groups, "messages": all, "skipped": seen.skipped, "seed": news.seed,
         "delivered": if pairs == 0 { 0.0 } else { 1.0 - share(missing(world), pairs) },
         "redundancy": {
-            "first": calm(true), "rest": calm(false), "at_fault": at(0), "next": at(1),
+            "first": calm(true), "rest": calm(false), "at_fault": after(0).map(Message::redundancy),
+            "next": next.map(Message::redundancy),
             "last": m.messages.last().map(Message::redundancy),
         },
         "last_hop": hop,
         "delivery_ms": {
             "p50": percentile(&delays, 0.5), "p99": percentile(&delays, 0.99),
             "max": percentile(&delays, 1.0), "max_steady": steady_ms,
-            "at_fault": fault.and_then(|f| m.messages.get(f)).map(|m| m.last_delay() / 1_000),
-            "next": fault.and_then(|f| m.messages.get(f + 1)).map(|m| m.last_delay() / 1_000),
+            "at_fault": after(0).map(|m| m.last_delay() / 1_000),
+            "next": next.map(|m| m.last_delay() / 1_000),
             "late": m.messages.iter().filter(|m| m.last_delay() > 500_000).count(),
         },
         "wan_copies": { "first": wan(true), "rest": wan(false) },
@@ -64,11 +68,59 @@ pub(crate) fn report(news: &News, world: &World, seen: &Seen) -> Value {
             "boot": seen.boot_part, "after": seen.part_after, "repaired": seen.part_repaired,
             "end": part(world),
         },
-        "heal_s": seen.heal_s, "caught_up_s": seen.caught_up_s,
+        "fault": faults(world, seen), "returned": returned(world),
+        "isolation": seen.isolation.as_ref().map(isolation),
+        "merged_s": seen.heal_s, "caught_up_s": seen.caught_up_s,
         "merge_probes": m.merge_probes, "comparisons": m.comparisons,
         "shed": m.shed, "overflows": m.overflows, "simulated_s": world.now / SECOND,
         "events": world.events, "trace": format!("{:016x}", world.trace),
         "violations": world.watch.count, "violated": world.watch.kept,
+    })
+}
+
+/// What became of the messages that were published right at a fault, at those who survived it.
+fn faults(world: &World, seen: &Seen) -> Option<Value> {
+    let (at, first) = (seen.fault_at?, seen.fault_message?);
+    let messages = world.meter.messages.iter().skip(first).take(seen.burst);
+    let lasting = |i: &&u32| world.node(**i).is_some_and(|n| n.alive && n.born <= at);
+    let lasting: Vec<usize> = seen.survivors.iter().filter(lasting).map(|i| *i as usize).collect();
+    let delays = messages.clone().flat_map(|m| {
+        let of = |i: &usize| m.delays.get(*i).copied().unwrap_or(NEVER);
+        lasting.iter().map(of).collect::<Vec<u32>>()
+    });
+    let mut delays: Vec<u32> = delays.collect();
+    delays.sort_unstable();
+    let pairs = delays.len() as u64;
+    let within = |us: u32| share(delays.partition_point(|d| *d <= us) as u64, pairs);
+    let all = delays.last().filter(|d| **d != NEVER).map(|d| d / 1_000);
+    Some(json!({
+        "survivors": lasting.len(), "messages": seen.burst, "sync": !world.options.no_sync,
+        "delivered": within(NEVER - 1),
+        "missed": delays.iter().filter(|d| **d == NEVER).count(),
+        "within_2500_ms": within(2_500_000), "within_16_s": within(16_000_000),
+        "p50_ms": percentile(&delays, 0.5), "p99_ms": percentile(&delays, 0.99), "all_ms": all,
+        "redundancy": mean(messages.map(Message::redundancy)),
+    }))
+}
+
+/// How long nodes that came back needed until they had what there was when they started.
+fn returned(world: &World) -> Value {
+    let mut times: Vec<u32> =
+        world.meter.caught_up.iter().map(|t| u32::try_from(*t).unwrap_or(NEVER)).collect();
+    times.sort_unstable();
+    let (all, behind) = world.meter.returned;
+    json!({
+        "starts": all, "behind": behind, "caught_up": times.len(),
+        "p50_ms": percentile(&times, 0.5), "p99_ms": percentile(&times, 0.99),
+        "max_ms": percentile(&times, 1.0),
+    })
+}
+
+fn isolation(seen: &Isolation) -> Value {
+    let of = |(us, i): (u64, u32)| json!({ "ms": us / 1_000, "node": i });
+    json!({
+        "lacked_most": of(seen.lacked), "apart_most": of(seen.apart),
+        "isolated": seen.isolated.iter().filter(|i| **i).count(),
     })
 }
 

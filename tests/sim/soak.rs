@@ -9,16 +9,12 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use stork_node::overlay::Config;
 
-use super::hostile::KINDS;
-use super::news::boot_all;
-use super::rng::{Rng, mix2};
-use super::world::{ANCHORS, Options, SECOND, World};
+use super::history::History;
+use super::world::{SECOND, World};
 
-/// Seconds of faults, and of quiet before them.
+/// Seconds of faults.
 const FAULTS_S: u64 = 300;
-const QUIET_S: u64 = 45;
 /// The overlay is one within this time after the last fault (I4; goal: 10 minutes).
 const ONE_WITHIN: u64 = 600 * SECOND;
 /// Everything is everywhere so long after the overlay is one (I8; goal: 30 seconds).
@@ -30,9 +26,9 @@ pub(crate) struct Soak {
     /// Seeds, from the first to before the second: `1..100`.
     #[arg(long, value_parser = range)]
     pub(crate) seeds: (u64, u64),
-    /// Nodes of each fleet.
-    #[arg(long, default_value_t = 300)]
-    pub(crate) nodes: u32,
+    /// Nodes of each fleet: a number, or the bounds of one that each seed draws, as `50..300`.
+    #[arg(long, default_value = "300", value_parser = sizes)]
+    pub(crate) nodes: (u32, u32),
     /// Where finished seeds are noted, to go on later.
     #[arg(long)]
     pub(crate) state: Option<PathBuf>,
@@ -41,6 +37,12 @@ pub(crate) struct Soak {
 fn range(text: &str) -> Result<(u64, u64), String> {
     let (a, b) = text.split_once("..").ok_or("two numbers with `..` between them")?;
     let read = |s: &str| s.parse::<u64>().map_err(|e| format!("`{s}`: {e}"));
+    Ok((read(a)?, read(b)?))
+}
+
+fn sizes(text: &str) -> Result<(u32, u32), String> {
+    let (a, b) = text.split_once("..").unwrap_or((text, text));
+    let read = |s: &str| s.parse::<u32>().map_err(|e| format!("`{s}`: {e}"));
     Ok((read(a)?, read(b)?))
 }
 
@@ -82,8 +84,9 @@ pub(crate) fn run(soak: &Soak, say: &mut dyn FnMut(&str)) -> Result<u64> {
         }
         if outcome.violations > 0 {
             failed.insert(seed);
-            let (next, nodes) = (seed + 1, soak.nodes);
-            say(&format!("    replay: stork-sim soak --seeds {seed}..{next} --nodes {nodes}"));
+            let (next, (least, most)) = (seed + 1, soak.nodes);
+            let line = format!("--seeds {seed}..{next} --nodes {least}..{most}");
+            say(&format!("    replay: stork-sim soak {line}"));
         }
         if let Some(path) = &soak.state {
             let word = if outcome.violations > 0 { "bad" } else { "ok" };
@@ -98,52 +101,17 @@ pub(crate) fn run(soak: &Soak, say: &mut dyn FnMut(&str)) -> Result<u64> {
 }
 
 /// One fleet and its history.
-pub(crate) fn one(seed: u64, nodes: u32) -> Result<Outcome> {
+pub(crate) fn one(seed: u64, nodes: (u32, u32)) -> Result<Outcome> {
     one_of(seed, nodes, FAULTS_S)
 }
 
 /// The same with another length of the history, in seconds.
-pub(crate) fn one_of(seed: u64, nodes: u32, faults_s: u64) -> Result<Outcome> {
-    let mut dice = Rng::new(mix2(seed, 0x50a6));
-    let mut pick = |of: &[u64]| {
-        let at = usize::try_from(dice.below(of.len() as u64)).unwrap_or(0);
-        of.get(at).copied().unwrap_or(0)
-    };
-    let options = Options {
-        nodes,
-        feeds: u32::try_from(pick(&[1, 2, 3, 5, 8])).unwrap_or(1),
-        sites: u32::try_from(pick(&[1, 1, 2, 5, 12])).unwrap_or(1),
-        seed,
-        commit_us: pick(&[0, 2_000, 2_000, 30_000]),
-        jitter_us: pick(&[0, 1_000, 30_000]),
-        loss_ppm: pick(&[0, 0, 1_000, 20_000]),
-        config: Config::default(),
-    };
-    let hostile = pick(&[0, 0, 2, 5, 10]);
-    let kind = pick(&[0, 1, 2, 3, 4, 99]);
-    let about = format!(
-        "nodes {nodes} sites {} feeds {} loss {} ppm hostile {hostile} %",
-        options.sites, options.feeds, options.loss_ppm
-    );
-    let mut world = World::new(options)?;
-    let homes: Vec<u32> = world.feeds.all.iter().map(|f| f.home).collect();
-    for i in ANCHORS..nodes {
-        // 99: each of its own kind.
-        let own = if kind == 99 { world.rng.below(KINDS.len() as u64) } else { kind };
-        let chosen = usize::try_from(own).ok().and_then(|k| KINDS.get(k)).map(|(_, kind)| *kind);
-        let is_hostile = world.rng.below(100) < hostile && !homes.contains(&i);
-        let skew = i64::try_from(world.rng.below(600)).unwrap_or(300) - 300;
-        if let Some(node) = world.node_mut(i) {
-            node.hostile = chosen.filter(|_| is_hostile);
-            node.skew_s = skew;
-        }
-    }
-    boot_all(&mut world, (u64::from(nodes) / 100).max(1) * SECOND);
-    world.run_until(world.now + QUIET_S * SECOND);
-    let mut happened = BTreeMap::new();
+pub(crate) fn one_of(seed: u64, nodes: (u32, u32), faults_s: u64) -> Result<Outcome> {
+    let mut history = History::new(seed, nodes)?;
     for _ in 0..faults_s {
-        second(&mut world, &mut happened)?;
+        history.second()?;
     }
+    let (about, happened, mut world) = history.end();
     let (one_s, all_s) = recover(&mut world);
     let mut line = format!("seed {seed} ");
     line += if world.watch.count == 0 { "ok " } else { "BAD" };
@@ -158,72 +126,11 @@ pub(crate) fn one_of(seed: u64, nodes: u32, faults_s: u64) -> Result<Outcome> {
     Ok(Outcome { line, trace, violations, kept })
 }
 
-/// One second of a history: some messages, and now and then a fault.
-fn second(world: &mut World, happened: &mut BTreeMap<&'static str, u64>) -> Result<()> {
-    let mut note = |what| *happened.entry(what).or_default() += 1;
-    for i in world.due_back() {
-        world.start(i);
-    }
-    let n = world.nodes.len();
-    if world.rng.below(2) == 0 {
-        let feed = world.rng.node(world.feeds.all.len());
-        world.publish(feed)?;
-    }
-    let i = world.rng.node(n);
-    let back = world.now + (1 + world.rng.below(90)) * SECOND;
-    match world.rng.below(60) {
-        0..6 if world.is_up(i) => {
-            world.kill(i);
-            world.back_at(i, back);
-            note("crash");
-        }
-        6..8 if world.is_up(i) => {
-            world.kill(i);
-            world.lose_disk(i);
-            world.back_at(i, back);
-            note("lost_disk");
-        }
-        8..10 if world.is_up(i) => {
-            world.kill(i);
-            world.start(i);
-            note("restart");
-        }
-        10..14 => {
-            let length = (1 + world.rng.below(40)) * SECOND;
-            world.pause(i, length);
-            note("pause");
-        }
-        14 if world.net.cut.as_ref().is_none_or(|c| c.heals <= world.now) => {
-            let share = [0.5, 0.1, 0.01, 0.3];
-            let at = usize::try_from(world.rng.below(4)).unwrap_or(0);
-            let length = (5 + world.rng.below(100)) * SECOND;
-            let one_way = world.rng.below(3) == 0;
-            world.cut(share.get(at).copied().unwrap_or(0.5), length, one_way);
-            note(if one_way { "one_way_cut" } else { "cut" });
-        }
-        15 if world.rng.below(4) == 0 => {
-            for i in world.kill_share(0.3, &[]) {
-                world.back_at(i, back);
-            }
-            note("mass_crash");
-        }
-        16 if world.rng.below(4) == 0 => {
-            for i in world.kill_share(0.5, &[]) {
-                world.start(i);
-            }
-            note("mass_restart");
-        }
-        _ => {}
-    }
-    world.run_until(world.now + SECOND);
-    world.check_fleet();
-    Ok(())
-}
-
 /// No more faults, and everybody comes back: the overlay becomes one (I4) and everything comes
 /// everywhere (I8). The seconds that each took.
 fn recover(world: &mut World) -> (u64, u64) {
     for i in world.everybody_back() {
+        world.kill(i);
         world.start(i);
     }
     world.net.end_cut(world.now);
@@ -268,7 +175,8 @@ fn who(world: &World) -> String {
     for (i, node) in world.honest() {
         let lacks: Vec<u64> = node.logs.iter().zip(&most).map(|((_, s), m)| m - s).collect();
         let sizes = node.overlay.sizes();
-        if lacks.iter().any(|l| *l > 0) || sizes.near + sizes.far == 0 {
+        let unproven = node.forks.len() < world.feeds.forks.len();
+        if unproven || lacks.iter().any(|l| *l > 0) || sizes.near + sizes.far == 0 {
             let (life, born) = (node.life, node.born / SECOND);
             out += &format!("\n      {i} lacks {lacks:?}, life {life} since {born} s, {sizes:?}");
         }
@@ -285,7 +193,10 @@ fn lacking(world: &World) -> u64 {
     for feed in 0..world.feeds.all.len() {
         let has = || world.honest().map(|(_, n)| n.logs.get(feed).map_or(0, |l| l.1));
         let most = has().max().unwrap_or(0);
-        sum += has().map(|h| most - h).sum::<u64>();
+        let forked = world.feeds.forks.get(&u32::try_from(feed).unwrap_or(u32::MAX));
+        // The entry at a fork is void.
+        let most = forked.map_or(most, |f| most.min(f.at - 1));
+        sum += has().map(|h| most.saturating_sub(h)).sum::<u64>();
     }
-    sum
+    sum + world.unproven()
 }

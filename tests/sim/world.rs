@@ -15,6 +15,7 @@ use stork_wire::text::Label;
 use stork_wire::tick::Tick;
 
 use super::feeds::{Feeds, UNIX_START};
+use super::forks::Branch;
 use super::hostile::Hostile;
 use super::invariants::Watch;
 use super::meter::Meter;
@@ -37,9 +38,11 @@ pub(crate) struct Options {
     pub(crate) feeds: u32,
     pub(crate) sites: u32,
     pub(crate) seed: u64,
-    /// Time from an item's arrival until it is durable, in microseconds: the driver's judgement,
-    /// its gathering of a transaction, the disk.
+    /// Time from an item's acceptance until it is durable, in microseconds: the gathering of a
+    /// transaction, the disk. A node may have a slower one.
     pub(crate) commit_us: u64,
+    /// Frames of sync are dropped: trees, announcements and grafts alone.
+    pub(crate) no_sync: bool,
     /// Added to each frame's way at random, in microseconds.
     pub(crate) jitter_us: u64,
     /// Frames in a million that are lost once and sent again.
@@ -61,13 +64,24 @@ pub(crate) struct Node {
     pub(crate) skew_s: i64,
     pub(crate) paused_until: u64,
     pub(crate) hostile: Option<Hostile>,
+    /// The fingerprints of others, which only hostile nodes remember.
+    pub(crate) heard: BTreeMap<u32, [u8; 8]>,
     pub(crate) conns: BTreeMap<u32, Conn>,
     pub(crate) dialling: BTreeSet<u32>,
     /// The dialler whose Hello the machine is deciding on, and its connection.
     pub(crate) waiting: Option<(u32, u64)>,
+    /// Time until something is durable, in microseconds.
+    pub(crate) disk_us: u64,
+    /// Its disk takes nothing until then.
+    pub(crate) full_until: u64,
+    /// Others cannot dial it.
+    pub(crate) no_inbound: bool,
+    /// Items that it lacks of those that there were when it started.
+    pub(crate) behind: u64,
     /// Accepted by the rules and on disk, for each feed.
     pub(crate) logs: Vec<(u64, u64)>,
     pub(crate) pending: BTreeSet<(u32, u64)>,
+    pub(crate) forks: BTreeMap<u32, Branch>,
     /// Hosts on disk: number and incarnation.
     pub(crate) saved: Vec<(u32, u64)>,
     pub(crate) wake: u64,
@@ -178,12 +192,18 @@ impl World {
                 born: 0,
                 skew_s: 0,
                 paused_until: 0,
+                disk_us: world.options.commit_us,
+                full_until: 0,
+                no_inbound: false,
+                behind: 0,
                 hostile: None,
+                heard: BTreeMap::new(),
                 conns: BTreeMap::new(),
                 dialling: BTreeSet::new(),
                 waiting: None,
                 logs: vec![(0, 0); world.options.feeds as usize],
                 pending: BTreeSet::new(),
+                forks: BTreeMap::new(),
                 saved: Vec::new(),
                 wake: u64::MAX,
                 wakes: (0, 0),
@@ -218,18 +238,23 @@ impl World {
         let Some(node) = self.nodes.get_mut(i as usize) else { return };
         node.life += 1;
         (node.alive, node.born, node.wake, node.paused_until) = (true, now, u64::MAX, 0);
+        node.full_until = 0;
         (node.conns, node.dialling) = (BTreeMap::new(), BTreeSet::new());
         node.pending.clear();
         let incarnation = u64::from(node.life) * RESTART_STEP;
         node.peer = make_peer(i, incarnation, node.peer.site.clone(), seed);
         let own_seed = mix2(seed, u64::from(i) << 20 | u64::from(node.life));
         node.overlay = Overlay::new(config, node.peer.node, node.peer.site.clone(), own_seed);
-        let mut heads = Vec::new();
+        node.behind = 0;
         for (feed, (accepted, stored)) in (0u32..).zip(&mut node.logs) {
             *accepted = *stored;
-            heads.extend(self.feeds.head(feed, *stored));
+            node.behind += self.feeds.len(feed).saturating_sub(*stored);
+        }
+        if node.is_honest() && node.life > 1 {
+            self.meter.returned(node.behind);
         }
         let (peer, saved) = (Arc::clone(&node.peer), node.saved.clone());
+        let heads = self.heads_on_disk(i);
         if let Some(all) = self.records.get_mut(i as usize) {
             all.push(Arc::clone(&peer));
         }
@@ -341,7 +366,7 @@ impl World {
         match ev {
             Ev::Wake => self.input(i, Input::Deadline),
             Ev::Mischief => self.mischief(i),
-            Ev::Commit { from, feed, seq } => self.on_stored(i, from, feed, seq),
+            Ev::Commit { feed, seq } => self.on_stored(i, feed, seq),
             Ev::Frame { from, conn, frame } => self.on_frame(i, from, conn, frame),
             ev => self.on_connection(i, ev),
         }
@@ -379,7 +404,7 @@ impl World {
                 let tag = frame.name().bytes().fold(7, |acc, b| (acc << 5) ^ u64::from(b));
                 8 | u64::from(*from) << 8 ^ tag << 40
             }
-            Ev::Commit { feed, seq, .. } => 9 | u64::from(*feed) << 8 | seq << 32,
+            Ev::Commit { feed, seq } => 9 | u64::from(*feed) << 8 | seq << 32,
             Ev::Mischief => 10,
         };
         self.trace = mix2(self.trace ^ self.now << 20, what ^ u64::from(i) << 36);

@@ -131,7 +131,9 @@ impl Overlay {
         class
     }
 
-    /// Gives up the oldest inbound link of a class that is no anchor.
+    /// Gives up an inbound link of a class that is no anchor: one that was itself given to a
+    /// starving host rather than another, then the oldest. So hosts that claim to starve take the
+    /// place of one another, and not, one by one, of all others (attack G2).
     fn evict_inbound(&mut self, now: Tick, class: LinkClass, actions: &mut Vec<Action>) -> bool {
         let old = self
             .links
@@ -139,7 +141,7 @@ impl Overlay {
             .filter(|l| l.class == class && l.dialled == Dialled::There)
             .filter(|l| now.since(l.since) >= EVICT_AGE_MS)
             .filter(|l| !self.contacts.is_anchor(&l.peer.node))
-            .min_by_key(|l| l.since)
+            .min_by_key(|l| (self.reserved.get(&l.peer.node) != Some(&l.since), l.since))
             .map(|l| l.peer.node);
         let Some(node) = old else { return false };
         self.unlink(now, node, Why::Evicted, actions);
