@@ -16,6 +16,7 @@ mod disk;
 mod door;
 mod forks;
 mod items;
+mod limits;
 mod operator;
 mod packages;
 mod pushing;

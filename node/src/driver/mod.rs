@@ -23,9 +23,11 @@ mod counters;
 mod fetching;
 mod forks;
 mod freshness;
+mod gauges;
 mod gossip;
 mod items;
 mod leases;
+mod pace;
 mod peers;
 mod pushes;
 mod renewal;
@@ -157,6 +159,8 @@ pub struct Driver {
     tidy_at: Tick,
     renewal: renewal::Renewal,
     freshness: freshness::Watch,
+    pace: pace::Pace,
+    limited_told: Option<Tick>,
     started_unix: u64,
     outcomes: Option<mpsc::Receiver<Done>>,
 }
@@ -178,6 +182,7 @@ impl Driver {
         let record = peers::OwnRecord::new(parts.incarnation);
         let freshness =
             freshness::Watch::new(parts.config.beacon.as_ref(), parts.beacon_key, parts.floor);
+        let pace = pace::Pace::new(parts.config.limits);
         let mut driver = Self {
             overlay: Overlay::new(overlay::Config::default(), me, cert.site.clone(), parts.seed),
             planner: Planner::new(transfer::Config::default(), me, parts.seed ^ 1),
@@ -211,6 +216,8 @@ impl Driver {
             tidy_at: Tick(0),
             renewal: renewal::Renewal::new(now),
             freshness,
+            pace,
+            limited_told: None,
             started_unix: now,
             outcomes: Some(outcomes),
         };
@@ -260,8 +267,8 @@ impl Driver {
     }
 
     fn next_deadline(&self) -> Instant {
-        let fresh = self.freshness.deadline();
-        let all = [self.overlay.deadline(), self.planner.deadline(), self.replan_at, fresh];
+        let (fresh, held) = (self.freshness.deadline(), self.pace.deadline());
+        let all = [self.overlay.deadline(), self.planner.deadline(), self.replan_at, fresh, held];
         let next = all.into_iter().flatten().min().unwrap_or(Tick(u64::MAX));
         Instant::from_std(self.clock.instant(next))
     }
@@ -276,6 +283,9 @@ impl Driver {
         }
         if self.freshness.deadline().is_some_and(|t| t <= now) {
             self.watch_freshness();
+        }
+        if self.pace.deadline().is_some_and(|t| t <= now) {
+            self.release_held(now);
         }
         if self.replan_at.is_some_and(|t| t <= now) {
             self.replan_at = None;
@@ -294,6 +304,7 @@ impl Driver {
         self.tidy_views();
         self.watch_certificates();
         self.watch_freshness();
+        self.pace.tidy(self.clock.tick());
         if self.clock.tick() >= self.collect_at {
             self.collect(false, None);
         }

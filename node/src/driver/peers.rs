@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use stork_wire::charter::{BODY_VERSION, HostCert, PeerRecord, UnixSeconds};
 use stork_wire::codec::{List, encode};
@@ -188,6 +187,10 @@ impl Driver {
                 tracing::debug!(peer = %node.short(), "a frame of an unknown type");
                 self.counters.add("frames_ignored", "unknown_type");
             }
+            NetEvent::Slowed { node } => {
+                tracing::debug!(peer = %node.short(), "frames come too fast");
+                self.counters.add("peers_limited", "frames");
+            }
             NetEvent::Closed { conn, node, why, at_fault } => {
                 if at_fault {
                     self.counters.add("peers_at_fault", "frame");
@@ -328,24 +331,6 @@ impl Driver {
                 link.connected.connection.close(1u32.into(), b"hello comes first and once");
             }
         }
-    }
-
-    /// What went by at the door, and what the planner would not do.
-    pub(super) fn net_json(&self) -> serde_json::Value {
-        let net = self.net.counters();
-        let count = |c: &AtomicU64| c.load(Ordering::Relaxed);
-        let planner = self.planner.counters();
-        serde_json::json!({
-            "accepted": count(&net.accepted), "dialled": count(&net.dialled),
-            "dropped": count(&net.dropped), "handshakes_failed": count(&net.handshakes_failed),
-            "requests_ungranted": planner.ungranted, "frames_nonsense": planner.nonsense,
-        })
-    }
-
-    /// How full every bounded set of the overlay is, and its bound (attack G13).
-    pub(super) fn gauges_json(&self) -> serde_json::Value {
-        let one = |size, cap| serde_json::json!({ "now": size, "max": cap });
-        self.overlay.gauges().map(|(name, size, cap)| (name.to_owned(), one(size, cap))).collect()
     }
 
     /// Closes connections that are no overlay link and carry no content.

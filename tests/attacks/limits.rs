@@ -1,0 +1,220 @@
+//! Too much of what is valid: a publisher that announces without end, and a peer that sends frames
+//! without end. Each is slowed down, nothing is lost, and others do not wait.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use stork_tests::feed::Feed;
+use stork_tests::fleet::{Fleet, Host};
+use stork_tests::forge::add_publisher;
+use stork_tests::hostile::{Deed, Manners, Peer, Talk};
+use stork_tests::wait::wait_until;
+use stork_wire::codec::List;
+use stork_wire::frame::{Frame, ItemRange, LinkClass, OverlayFrame};
+use stork_wire::ids::LogId;
+use stork_wire::item::Item;
+use stork_wire::limits::ITEMS_PER_FRAME_MAX;
+
+use crate::check::has_event;
+
+/// What `limits` of a node are by default.
+const PER_S: f64 = 100.0;
+const BURST: f64 = 500.0;
+/// Entries that may take effect at once because they came before the one that they follow: they
+/// take their tokens all the same, so that the next ones wait longer.
+const EARLY: f64 = 256.0;
+/// Entries a second of the publisher that does not stop, and for how many seconds.
+const SPAM_PER_S: u32 = 500;
+const SPAM_S: u32 = 3;
+
+/// Two hosts, the publishers acme and globex with one release each, and the feeds at those.
+fn two_publishers() -> (Fleet, Feed, Feed) {
+    let mut fleet = Fleet::charter_only(&["web"], None);
+    let globex = add_publisher(&fleet.charter, "globex");
+    fleet.found();
+    fleet.enlist().start();
+    for (charter, name) in [(fleet.charter.clone(), "app"), (globex.clone(), "tool")] {
+        let package = fleet.package(name, "1", &[("file", name.as_bytes())]);
+        let out = fleet.push_command_of(&charter, 0, &package, &["web"]).output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    }
+    let (loud, quiet) = (Feed::read(&fleet), Feed::read_of(&fleet, &globex));
+    for host in &fleet.hosts {
+        for package in ["app", "tool"] {
+            wait_until("both releases", || host.release(package, "1").is_some());
+        }
+    }
+    (fleet, loud, quiet)
+}
+
+fn head(host: &Host) -> u64 {
+    host.counter("items_committed", "entry")
+}
+
+/// The 99th of a hundred, the median, and the last.
+fn spread(mut all: Vec<Duration>) -> [Duration; 3] {
+    all.sort_unstable();
+    [all[all.len() / 2], all[(all.len() * 99).div_ceil(100) - 1], all[all.len() - 1]]
+}
+
+/// Pushes entries one after the other to one host, and waits for each at a neighbour of another.
+fn measure(
+    feed: &mut Feed,
+    from: &Talk,
+    to: &Talk,
+    go_on: impl Fn(usize) -> bool,
+) -> Vec<Duration> {
+    let mut all = Vec::new();
+    while go_on(all.len()) {
+        let item = feed.go_on();
+        let begun = Instant::now();
+        from.push(&item);
+        to.wait("an entry of the quiet publisher", |frame| match frame {
+            Frame::Overlay(OverlayFrame::Push { item: got, .. }) => {
+                (got.log == item.log && got.seq == item.seq).then_some(())
+            }
+            _ => None,
+        });
+        all.push(begun.elapsed());
+    }
+    all
+}
+
+/// Becomes a child of a host in a log's tree, by asking for its newest item.
+fn graft(talk: &Talk, log: LogId, seq: u64) {
+    talk.send(Frame::Overlay(OverlayFrame::Graft { log, seq }));
+    talk.wait("the newest item", |frame| match frame {
+        Frame::Overlay(OverlayFrame::Items(items)) => {
+            items.iter().any(|i| i.log == log).then_some(())
+        }
+        _ => None,
+    });
+}
+
+/// Pushes items at an even pace, and says how long that took.
+fn spam(items: &[Item], talk: &Talk) -> Duration {
+    let begun = Instant::now();
+    for (n, item) in (0..).zip(items) {
+        let due = begun + Duration::from_secs(1) * n / SPAM_PER_S;
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        talk.push(item);
+    }
+    begun.elapsed()
+}
+
+/// The manners of a host that has these items, sorted by number, and hands them out when asked.
+fn has(items: Vec<Item>) -> Manners {
+    Box::new(move |frame| {
+        let asked: Vec<ItemRange> = match frame {
+            Frame::Overlay(OverlayFrame::Fetch(ranges)) => ranges.to_vec(),
+            Frame::Overlay(OverlayFrame::Graft { log, seq }) => {
+                vec![ItemRange { log: *log, from: *seq, to: *seq }]
+            }
+            _ => return Vec::new(),
+        };
+        let wanted =
+            |i: &&Item| asked.iter().any(|r| r.log == i.log && r.from <= i.seq && i.seq <= r.to);
+        let found: Vec<Item> = items.iter().filter(wanted).cloned().collect();
+        let frames = found.chunks(ITEMS_PER_FRAME_MAX);
+        let frames = frames.map(|c| OverlayFrame::Items(List::truncated(c.iter().cloned())));
+        frames.map(|f| Deed::Send(Frame::Overlay(f))).collect()
+    })
+}
+
+/// T062: a publisher with a good key announces 500 entries a second. Its own bucket limits it: no
+/// more of it takes effect than burst and rate allow. Announcements of another publisher come all
+/// the while, as fast as before; and when it is over, all that it said has come to every host.
+#[test]
+fn t062_a_publisher_without_end_is_limited_alone() {
+    let (fleet, mut loud, mut quiet) = two_publishers();
+    let [first, second] = &fleet.hosts[..] else { panic!("two hosts") };
+    let [shouter, speaker, listener] =
+        ["shouter", "speaker", "listener"].map(|name| Peer::enlist(&fleet, name));
+    let items: Vec<Item> = (0..SPAM_PER_S * SPAM_S).map(|_| loud.go_on()).collect();
+    let shouter = shouter.dial_with(first, has(items.clone()));
+    let (speaker, listener) = (speaker.dial(first), listener.dial(second));
+    for talk in [&shouter, &speaker, &listener] {
+        assert_eq!(talk.class, LinkClass::Near);
+    }
+    graft(&listener, LogId::feed(quiet.publisher.id), quiet.entry.seq);
+    let before = spread(measure(&mut quiet, &speaker, &listener, |n| n < 100));
+
+    let said = head(first);
+    let (shouted, over) = (items.clone(), Arc::new(AtomicBool::new(false)));
+    let shouting = std::thread::spawn({
+        let over = Arc::clone(&over);
+        move || {
+            let took = spam(&shouted, &shouter);
+            over.store(true, Ordering::Relaxed);
+            // It goes on to be there: its link is the one that brought all this.
+            (took, shouter)
+        }
+    });
+    let go_on = |n| n < 150 && !over.load(Ordering::Relaxed);
+    let during = measure(&mut quiet, &speaker, &listener, go_on);
+    let (took, _shouter) = shouting.join().unwrap();
+    let (spoken, begun) = (during.len() as u64, Instant::now());
+    let committed = head(first).saturating_sub(said + spoken);
+    let seconds = (took + begun.elapsed()).as_secs_f64();
+    let during = spread(during);
+    eprintln!(
+        "quiet {before:?}, beside spam {during:?} ({spoken}); {committed} of {} in {seconds} s",
+        items.len()
+    );
+    assert!(first.counter("items_limited", "publisher") > 0);
+    assert!(has_event(first, "items_limited", "acme announces more"));
+    let allowed = BURST + PER_S * seconds + EARLY;
+    assert!((committed as f64) < allowed, "{committed} took effect, {allowed} may");
+    assert!(spoken >= 20, "the other publisher came to speak {spoken} times only");
+    // Others use this machine as well, which adds tens of milliseconds now and then.
+    let limit = |n: usize, ms| (before[n] * 2).max(Duration::from_millis(ms));
+    let fair = during[0] <= limit(0, 25) && during[1] <= limit(1, 250);
+    assert!(fair, "{during:?} beside spam, {before:?} without");
+
+    let all = said + spoken + items.len() as u64;
+    let begun = Instant::now();
+    for host in &fleet.hosts {
+        wait_until("all of it to come", || head(host) >= all);
+        let waits = || host.tell(&["status"])["gauges"]["limited_items"]["now"].clone();
+        wait_until("nothing to wait any more", || waits() == 0);
+        eprintln!("all of it on {} {:?} later", host.name, begun.elapsed());
+    }
+}
+
+/// A peer that sends frames without end is read at a bounded rate, and loses nothing: the answer to
+/// its last ping comes. Another peer's pings are answered meanwhile.
+#[test]
+fn t062_a_peer_without_end_is_read_slowly() {
+    let fleet = Fleet::new(&["web"], 1);
+    let host = &fleet.hosts[0];
+    let ping = |nonce| {
+        let (fingerprint, class) = ([0; 8], LinkClass::Near);
+        Frame::Overlay(OverlayFrame::Ping { nonce, fingerprint, class, carries: 0 })
+    };
+    let pong = |talk: &Talk, wanted| {
+        talk.wait("a pong", |frame| match frame {
+            Frame::Overlay(OverlayFrame::Pong { nonce, .. }) => (*nonce == wanted).then_some(()),
+            _ => None,
+        });
+    };
+    let [loud, quiet] = ["loud", "quiet"].map(|name| Peer::enlist(&fleet, name));
+    let (loud, quiet) = (loud.dial(host), quiet.dial(host));
+    let begun = Instant::now();
+    for _ in 0..20_000 {
+        loud.send(Frame::Overlay(OverlayFrame::Prune { log: LogId([7; 32]) }));
+    }
+    loud.send(ping(7));
+    for nonce in 0..20 {
+        quiet.send(ping(nonce));
+        pong(&quiet, nonce);
+    }
+    let soon = begun.elapsed();
+    pong(&loud, 7);
+    let late = begun.elapsed();
+    eprintln!("20 pongs in {soon:?}, the last of 20 001 frames read in {late:?}");
+    // The rate: 8 192 at once, and 4 000 in a second.
+    assert!(late >= Duration::from_millis(2_900), "{late:?}");
+    assert!(soon < late, "{soon:?} for a peer that is not slowed down");
+    assert!(host.counter("peers_limited", "frames") > 0);
+}
