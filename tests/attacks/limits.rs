@@ -16,7 +16,7 @@ use stork_wire::ids::LogId;
 use stork_wire::item::Item;
 use stork_wire::limits::ITEMS_PER_FRAME_MAX;
 
-use crate::check::has_event;
+use crate::check::{await_counter, has_event};
 
 /// What `limits` of a node are by default.
 const PER_S: f64 = 100.0;
@@ -63,7 +63,7 @@ fn measure(
     feed: &mut Feed,
     from: &Talk,
     to: &Talk,
-    go_on: impl Fn(usize) -> bool,
+    mut go_on: impl FnMut(usize) -> bool,
 ) -> Vec<Duration> {
     let mut all = Vec::new();
     while go_on(all.len()) {
@@ -182,16 +182,17 @@ fn t062_a_publisher_without_end_is_limited_alone() {
     }
 }
 
+fn ping(nonce: u32) -> Frame {
+    let (fingerprint, class) = ([0; 8], LinkClass::Near);
+    Frame::Overlay(OverlayFrame::Ping { nonce, fingerprint, class, carries: 0 })
+}
+
 /// A peer that sends frames without end is read at a bounded rate, and loses nothing: the answer to
 /// its last ping comes. Another peer's pings are answered meanwhile.
 #[test]
 fn t062_a_peer_without_end_is_read_slowly() {
     let fleet = Fleet::new(&["web"], 1);
     let host = &fleet.hosts[0];
-    let ping = |nonce| {
-        let (fingerprint, class) = ([0; 8], LinkClass::Near);
-        Frame::Overlay(OverlayFrame::Ping { nonce, fingerprint, class, carries: 0 })
-    };
     let pong = |talk: &Talk, wanted| {
         talk.wait("a pong", |frame| match frame {
             Frame::Overlay(OverlayFrame::Pong { nonce, .. }) => (*nonce == wanted).then_some(()),
@@ -217,4 +218,78 @@ fn t062_a_peer_without_end_is_read_slowly() {
     assert!(late >= Duration::from_millis(2_900), "{late:?}");
     assert!(soon < late, "{soon:?} for a peer that is not slowed down");
     assert!(host.counter("peers_limited", "frames") > 0);
+}
+
+/// The queue of a host for the one peer with this id, in bytes; `None` where it has none.
+fn queue(host: &Host, node: &str) -> Option<u64> {
+    let peers = host.tell(&["peers"]);
+    let mut all = peers["peers"].as_array().unwrap().iter();
+    all.find(|p| p["node"] == node)?["queued_bytes"].as_u64()
+}
+
+/// A host with a feed, a neighbour that speaks, one that listens in the feed's tree, and one that
+/// does not read.
+fn one_does_not_read() -> (Fleet, Feed, [Peer; 3]) {
+    let fleet = Fleet::new(&["web"], 1);
+    fleet.push(&fleet.package("app", "1", &[("file", b"app")]), &["web"]);
+    let feed = Feed::read(&fleet);
+    let peers = ["speaker", "listener", "stuck"].map(|name| Peer::enlist(&fleet, name));
+    (fleet, feed, peers)
+}
+
+/// T070: a neighbour whose window is shut asks and asks, and never reads an answer. What waits for
+/// it is bounded, it is closed and counted when that is full, and news between other neighbours
+/// come as fast as before.
+#[test]
+fn t070_a_neighbour_that_does_not_read_delays_nobody() {
+    let (fleet, mut feed, [speaker, listener, stuck]) = one_does_not_read();
+    let host = &fleet.hosts[0];
+    let (speaker, listener) = (speaker.dial(host), listener.dial(host));
+    graft(&listener, LogId::feed(feed.publisher.id), feed.entry.seq);
+    let before = spread(measure(&mut feed, &speaker, &listener, |n| n < 100));
+
+    let (id, stuck) = (stuck.node().to_string(), stuck.dial_stuck(host));
+    assert_eq!(stuck.class, LinkClass::Near);
+    for nonce in 0..60_000 {
+        stuck.send(ping(nonce));
+    }
+    let mut most = 0;
+    let during = measure(&mut feed, &speaker, &listener, |n| {
+        if n % 10 == 0 {
+            most = most.max(queue(host, &id).unwrap_or(0));
+        }
+        n < 300 && stuck.end().is_none()
+    });
+    let spoken = during.len();
+    let during = spread(during);
+    eprintln!("without {before:?}, beside it {during:?} ({spoken}), {most} bytes waited");
+    let said = stuck.await_end();
+    assert!(said.contains("you do not read"), "{said}");
+    assert!(most > 0 && most <= 256 * 1024, "{most}");
+    await_counter(host, "peers_at_fault", "stuck", 1);
+    assert!(has_event(host, "peer_at_fault", "it does not read"));
+    let limit = |n: usize, ms| (before[n] * 2).max(Duration::from_millis(ms));
+    assert!(during[0] <= limit(0, 25) && during[1] <= limit(1, 250));
+    wait_until("its link to be gone", || host.tell(&["status"])["links"] == 2);
+    measure(&mut feed, &speaker, &listener, |n| n < 3);
+}
+
+/// T070: where too little is to be said to a neighbour that does not read to fill its queue, it is
+/// closed all the same, after ten seconds in which nothing left the queue.
+#[test]
+fn t070_a_quiet_neighbour_that_does_not_read_is_closed() {
+    let (fleet, _, [_, _, stuck]) = one_does_not_read();
+    let host = &fleet.hosts[0];
+    let (id, stuck) = (stuck.node().to_string(), stuck.dial_stuck(host));
+    for nonce in 0..5_000 {
+        stuck.send(ping(nonce));
+    }
+    wait_until("something to wait for it", || queue(host, &id).is_some_and(|bytes| bytes > 0));
+    // It goes on to be heard of, so that it is not taken for dead.
+    wait_until("it to be closed", || {
+        stuck.send(ping(7));
+        stuck.end().is_some()
+    });
+    assert!(stuck.await_end().contains("you do not read"));
+    await_counter(host, "peers_at_fault", "stuck", 1);
 }

@@ -299,6 +299,7 @@ impl Driver {
         }
         self.refresh_record();
         self.close_idle_connections();
+        self.watch_outboxes();
         self.retry_contents();
         self.retry_switches();
         self.tidy_views();

@@ -36,6 +36,8 @@ pub(super) struct Link {
     pub(super) class: LinkClass,
     /// Of the host's record when the connection was made.
     incarnation: u64,
+    /// Frames that had left the outbox when it was looked at last and some waited, and since when.
+    pub(super) stuck: Option<(u64, Tick)>,
     /// The newest certificate of the host that was seen, and when it runs out.
     pub(super) cert: Envelope,
     pub(super) cert_expires: UnixSeconds,
@@ -264,6 +266,7 @@ impl Driver {
             content_at,
             class,
             incarnation,
+            stuck: None,
             cert,
             cert_expires,
         };
@@ -296,7 +299,9 @@ impl Driver {
             return;
         }
         tracing::debug!(peer = %node.short(), %why, "connection ended");
-        self.connections.remove(&node);
+        let link = self.connections.remove(&node);
+        let (_, shed) = link.map_or((0, 0), |l| l.connected.outbox.level());
+        self.counters.add_many("frames_shed", "lazy", shed);
         self.net.bulk().expel(node);
         self.overlay_input(Input::Down { node });
         self.planner_input(transfer::Input::PeerDown { node });

@@ -6,6 +6,7 @@
 
 mod content;
 mod door;
+mod stuck;
 
 pub use content::{Content, Lie, server};
 pub use door::{Knock, knock};
