@@ -8,13 +8,11 @@ use std::time::{Duration, Instant};
 use stork_tests::feed::Feed;
 use stork_tests::fleet::{Fleet, Host};
 use stork_tests::forge::add_publisher;
-use stork_tests::hostile::{Deed, Manners, Peer, Talk};
+use stork_tests::hostile::{Peer, Talk, has};
 use stork_tests::wait::wait_until;
-use stork_wire::codec::List;
-use stork_wire::frame::{Frame, ItemRange, LinkClass, OverlayFrame};
+use stork_wire::frame::{Frame, LinkClass, OverlayFrame};
 use stork_wire::ids::LogId;
 use stork_wire::item::Item;
-use stork_wire::limits::ITEMS_PER_FRAME_MAX;
 
 use crate::check::{await_counter, has_event};
 
@@ -101,25 +99,6 @@ fn spam(items: &[Item], talk: &Talk) -> Duration {
         talk.push(item);
     }
     begun.elapsed()
-}
-
-/// The manners of a host that has these items, sorted by number, and hands them out when asked.
-fn has(items: Vec<Item>) -> Manners {
-    Box::new(move |frame| {
-        let asked: Vec<ItemRange> = match frame {
-            Frame::Overlay(OverlayFrame::Fetch(ranges)) => ranges.to_vec(),
-            Frame::Overlay(OverlayFrame::Graft { log, seq }) => {
-                vec![ItemRange { log: *log, from: *seq, to: *seq }]
-            }
-            _ => return Vec::new(),
-        };
-        let wanted =
-            |i: &&Item| asked.iter().any(|r| r.log == i.log && r.from <= i.seq && i.seq <= r.to);
-        let found: Vec<Item> = items.iter().filter(wanted).cloned().collect();
-        let frames = found.chunks(ITEMS_PER_FRAME_MAX);
-        let frames = frames.map(|c| OverlayFrame::Items(List::truncated(c.iter().cloned())));
-        frames.map(|f| Deed::Send(Frame::Overlay(f))).collect()
-    })
 }
 
 /// T062: a publisher with a good key announces 500 entries a second. Its own bucket limits it: no

@@ -10,6 +10,7 @@
     reason = "helpers of tests, outside of functions marked as tests"
 )]
 
+mod beacons;
 mod check;
 mod content;
 mod disk;

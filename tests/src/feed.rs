@@ -1,11 +1,12 @@
 //! Entries of a publisher's feed by hand: the next one, and every way in which it can be wrong.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use stork_wire::codec::List;
 use stork_wire::feed::{Entry, Kind, Recall, Release, view_root};
 use stork_wire::frame::{PushReply, PushRequest};
-use stork_wire::ids::{FleetId, LogId, ReleaseHash};
+use stork_wire::ids::{FleetId, LogId, NodeId, ReleaseHash};
 use stork_wire::item::{Item, ItemKind};
 use stork_wire::sign::{Body, Envelope, SecretKey, signed_bytes};
 
@@ -36,8 +37,13 @@ impl Feed {
     /// The same for the publisher of another folder.
     #[must_use]
     pub fn read_of(fleet: &Fleet, charter: &Path) -> Self {
+        Self::read_at(charter, place(fleet.hosts.first().unwrap()))
+    }
+
+    /// The same as any host knows it.
+    #[must_use]
+    pub fn read_at(charter: &Path, (node, addr): (NodeId, SocketAddr)) -> Self {
         let publisher = Publisher::open(charter).unwrap();
-        let (node, addr) = place(fleet.hosts.first().unwrap());
         let reply = runtime().block_on(async {
             let session = publisher.connect(node, addr).await.unwrap();
             session.ask(&PushRequest::Head, &[]).await.unwrap().0
