@@ -23,9 +23,11 @@ mod counters;
 mod fetching;
 mod forks;
 mod freshness;
+mod gauges;
 mod gossip;
 mod items;
 mod leases;
+mod pace;
 mod peers;
 mod pushes;
 mod record;
@@ -158,6 +160,8 @@ pub struct Driver {
     tidy_at: Tick,
     renewal: renewal::Renewal,
     freshness: freshness::Watch,
+    pace: pace::Pace,
+    limited_told: Option<Tick>,
     started_unix: u64,
     outcomes: Option<mpsc::Receiver<Done>>,
 }
@@ -179,6 +183,7 @@ impl Driver {
         let record = record::OwnRecord::new(parts.incarnation);
         let freshness =
             freshness::Watch::new(parts.config.beacon.as_ref(), parts.beacon_key, parts.floor);
+        let pace = pace::Pace::new(parts.config.limits);
         let mut driver = Self {
             overlay: Overlay::new(overlay::Config::default(), me, cert.site.clone(), parts.seed),
             planner: Planner::new(transfer::Config::default(), me, parts.seed ^ 1),
@@ -212,6 +217,8 @@ impl Driver {
             tidy_at: Tick(0),
             renewal: renewal::Renewal::new(now),
             freshness,
+            pace,
+            limited_told: None,
             started_unix: now,
             outcomes: Some(outcomes),
         };
@@ -261,8 +268,8 @@ impl Driver {
     }
 
     fn next_deadline(&self) -> Instant {
-        let fresh = self.freshness.deadline();
-        let all = [self.overlay.deadline(), self.planner.deadline(), self.replan_at, fresh];
+        let (fresh, held) = (self.freshness.deadline(), self.pace.deadline());
+        let all = [self.overlay.deadline(), self.planner.deadline(), self.replan_at, fresh, held];
         let next = all.into_iter().flatten().min().unwrap_or(Tick(u64::MAX));
         Instant::from_std(self.clock.instant(next))
     }
@@ -278,6 +285,9 @@ impl Driver {
         if self.freshness.deadline().is_some_and(|t| t <= now) {
             self.watch_freshness();
         }
+        if self.pace.deadline().is_some_and(|t| t <= now) {
+            self.release_held(now);
+        }
         if self.replan_at.is_some_and(|t| t <= now) {
             self.replan_at = None;
             self.replan();
@@ -290,11 +300,13 @@ impl Driver {
         }
         self.refresh_record();
         self.close_idle_connections();
+        self.watch_outboxes();
         self.retry_contents();
         self.retry_switches();
         self.tidy_views();
         self.watch_certificates();
         self.watch_freshness();
+        self.pace.tidy(self.clock.tick());
         if self.clock.tick() >= self.collect_at {
             self.collect(false, None);
         }

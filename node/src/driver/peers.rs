@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use stork_wire::charter::{HostCert, PeerRecord, UnixSeconds};
 use stork_wire::codec::{List, encode};
@@ -35,6 +34,8 @@ pub(super) struct Link {
     pub(super) class: LinkClass,
     /// Of the host's record when the connection was made.
     incarnation: u64,
+    /// Frames that had left the outbox when it was looked at last and some waited, and since when.
+    pub(super) stuck: Option<(u64, Tick)>,
     /// The newest certificate of the host that was seen, and when it runs out.
     pub(super) cert: Envelope,
     pub(super) cert_expires: UnixSeconds,
@@ -129,6 +130,10 @@ impl Driver {
                 tracing::debug!(peer = %node.short(), "a frame of an unknown type");
                 self.counters.add("frames_ignored", "unknown_type");
             }
+            NetEvent::Slowed { node } => {
+                tracing::debug!(peer = %node.short(), "frames come too fast");
+                self.counters.add("peers_limited", "frames");
+            }
             NetEvent::Closed { conn, node, why, at_fault } => {
                 if at_fault {
                     self.counters.add("peers_at_fault", "frame");
@@ -202,6 +207,7 @@ impl Driver {
             content_at,
             class,
             incarnation,
+            stuck: None,
             cert,
             cert_expires,
         };
@@ -234,7 +240,9 @@ impl Driver {
             return;
         }
         tracing::debug!(peer = %node.short(), %why, "connection ended");
-        self.connections.remove(&node);
+        let link = self.connections.remove(&node);
+        let (_, shed) = link.map_or((0, 0), |l| l.connected.outbox.level());
+        self.counters.add_many("frames_shed", "lazy", shed);
         self.net.bulk().expel(node);
         self.overlay_input(Input::Down { node });
         self.planner_input(transfer::Input::PeerDown { node });
@@ -269,18 +277,6 @@ impl Driver {
                 link.connected.connection.close(1u32.into(), b"hello comes first and once");
             }
         }
-    }
-
-    /// What went by at the door, and what the planner would not do.
-    pub(super) fn net_json(&self) -> serde_json::Value {
-        let net = self.net.counters();
-        let count = |c: &AtomicU64| c.load(Ordering::Relaxed);
-        let planner = self.planner.counters();
-        serde_json::json!({
-            "accepted": count(&net.accepted), "dialled": count(&net.dialled),
-            "dropped": count(&net.dropped), "handshakes_failed": count(&net.handshakes_failed),
-            "requests_ungranted": planner.ungranted, "frames_nonsense": planner.nonsense,
-        })
     }
 
     /// Closes connections that are no overlay link and carry no content.

@@ -80,10 +80,4 @@ impl Driver {
         let one = |s: Site| json!({ "site": s.name, "hosts": s.hosts, "contacts": s.contacts });
         self.overlay.sites().into_iter().map(one).collect()
     }
-
-    /// How full every bounded set of the overlay is, and its bound (attack G13).
-    pub(super) fn gauges_json(&self) -> Value {
-        let one = |size, cap| json!({ "now": size, "max": cap });
-        self.overlay.gauges().map(|(name, size, cap)| (name.to_owned(), one(size, cap))).collect()
-    }
 }
