@@ -32,6 +32,7 @@ impl Driver {
         let verdict = self.trust.judge(&item, self.clock.unix());
         let refused = match verdict {
             Verdict::Accepted { hash, fact } => {
+                self.tap.accepted(&item);
                 let item = Arc::new(item);
                 if source.is_some() {
                     let item = Arc::clone(&item);

@@ -30,6 +30,7 @@ mod peers;
 mod pushes;
 mod renewal;
 mod switch;
+mod tap;
 mod vms;
 mod workers;
 
@@ -40,6 +41,7 @@ pub(crate) use freshness::FLOOR_ROW;
 pub use leases::keep_push;
 pub(crate) use peers::RESTART_STEP;
 pub use pushes::{CommitError, PushAuth, PushCall};
+pub use tap::Tap;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -103,6 +105,8 @@ pub struct Parts {
     pub seed: u64,
     /// Rises with each start.
     pub incarnation: u64,
+    /// Who else hears what is accepted.
+    pub tap: Tap,
 }
 
 /// Everything that comes in.
@@ -157,6 +161,7 @@ pub struct Driver {
     tidy_at: Tick,
     renewal: renewal::Renewal,
     freshness: freshness::Watch,
+    tap: Tap,
     started_unix: u64,
     outcomes: Option<mpsc::Receiver<Done>>,
 }
@@ -211,6 +216,7 @@ impl Driver {
             tidy_at: Tick(0),
             renewal: renewal::Renewal::new(now),
             freshness,
+            tap: parts.tap,
             started_unix: now,
             outcomes: Some(outcomes),
         };
