@@ -47,6 +47,7 @@ impl Driver {
                     let now = (self.clock.unix(), self.clock.tick());
                     self.pace.accepted(log, entry.get(), now);
                 }
+                self.tap.accepted(&item);
                 let item = Arc::new(item);
                 if source.is_some() {
                     let item = Arc::clone(&item);

@@ -33,6 +33,7 @@ mod pushes;
 mod record;
 mod renewal;
 mod switch;
+mod tap;
 mod vms;
 mod workers;
 
@@ -43,6 +44,7 @@ pub(crate) use freshness::FLOOR_ROW;
 pub use leases::keep_push;
 pub(crate) use peers::RESTART_STEP;
 pub use pushes::{CommitError, PushAuth, PushCall};
+pub use tap::Tap;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -106,6 +108,8 @@ pub struct Parts {
     pub seed: u64,
     /// Rises with each start.
     pub incarnation: u64,
+    /// Who else hears what is accepted.
+    pub tap: Tap,
 }
 
 /// Everything that comes in.
@@ -162,6 +166,7 @@ pub struct Driver {
     freshness: freshness::Watch,
     pace: pace::Pace,
     limited_told: Option<Tick>,
+    tap: Tap,
     started_unix: u64,
     outcomes: Option<mpsc::Receiver<Done>>,
 }
@@ -219,6 +224,7 @@ impl Driver {
             freshness,
             pace,
             limited_told: None,
+            tap: parts.tap,
             started_unix: now,
             outcomes: Some(outcomes),
         };
