@@ -2,14 +2,14 @@
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use serde_json::{Value, json};
 use stork_node::config::NodeConfig;
 use stork_node::control::Client;
 use stork_node::{join, run};
-use stork_tests::lab::{Lab, free_addr, wait_for};
+use stork_tests::lab::{Founding, Lab, free_addr, wait_for};
 use stork_wire::charter::JoinToken;
 
 /// A process that ends with this value.
@@ -23,10 +23,17 @@ impl Drop for Running {
     }
 }
 
-/// Watches one `stork-node` process beside two nodes of this process.
-pub(crate) async fn run(seconds: u64) -> Result<Value> {
-    let mut lab = Lab::new(2).await?;
+/// What a caught-up node does for so long is none of its idleness: new links, the last comparisons.
+const SETTLE: Duration = Duration::from_secs(20);
+
+/// Watches one `stork-node` process beside some nodes of this process.
+pub(crate) async fn run(seconds: u64, links: usize, feeds: usize) -> Result<Value> {
+    let founding = Founding { crowd: feeds, ..Founding::default() };
+    let mut lab = Lab::found(links, &founding).await?;
     lab.settle().await?;
+    let first = lab.nodes.first().context("no node")?.client();
+    let all = first.get("/v1/status").await?["gauges"]["logs"]["now"].as_u64();
+    let all = all.context("no logs")?;
     let home = lab.dir.path().join("watched");
     std::fs::create_dir_all(home.join("vms"))?;
     let config = NodeConfig {
@@ -49,12 +56,18 @@ pub(crate) async fn run(seconds: u64) -> Result<Value> {
     let running = Running(child);
     let pid = running.0.id();
     let client = Client::new(&config.socket, Duration::from_secs(5));
-    wait_for("links", Duration::from_secs(30), || async {
+    let started = Instant::now();
+    let linked = links.min(5) as u64;
+    wait_for("links and all logs", Duration::from_secs(600), || async {
         let s = client.get("/v1/status").await.ok()?;
-        (s["links"].as_u64()? >= 2).then_some(())
+        let logs = s["gauges"]["logs"]["now"].as_u64()?;
+        (s["links"].as_u64()? >= linked && logs >= all).then_some(())
     })
     .await?;
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    let caught_up = started.elapsed();
+    let peak = status_kib(pid, "VmHWM:")?;
+    tokio::time::sleep(SETTLE).await;
+    let now_linked = client.get("/v1/status").await?["links"].as_u64();
     let before = (cpu_ticks(pid)?, wire_bytes(&client).await?);
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     let after = (cpu_ticks(pid)?, wire_bytes(&client).await?);
@@ -66,7 +79,8 @@ pub(crate) async fn run(seconds: u64) -> Result<Value> {
     #[expect(clippy::cast_precision_loss, reason = "figures for people")]
     let per_second = |n: u64| n as f64 / seconds as f64;
     Ok(json!({
-        "schema": "stork.bench.idle/v1", "seconds": seconds, "links": 2,
+        "schema": "stork.bench.idle/v1", "seconds": seconds, "links": now_linked, "logs": all,
+        "caught_up_s": caught_up.as_secs_f64(), "rss_peak_kib": peak,
         "rss_kib": rss, "rss_anon_kib": anon, "threads": threads,
         "cpu_percent": per_second(after.0 - before.0),
         "sent_bytes_per_s": per_second(after.1.0 - before.1.0),

@@ -66,11 +66,17 @@ enum Command {
         #[arg(long, default_value_t = 1_000)]
         files: usize,
     },
-    /// What a node costs that has nothing to do, beside two others.
+    /// What a node costs that has nothing to do, beside others.
     Idle {
         /// Seconds to watch.
         #[arg(long, default_value_t = 60)]
         seconds: u64,
+        /// Nodes beside it, each of which it is linked to.
+        #[arg(long, default_value_t = 2)]
+        links: usize,
+        /// Feeds of other publishers, which it gets first.
+        #[arg(long, default_value_t = 0)]
+        feeds: usize,
     },
 }
 
@@ -84,7 +90,7 @@ fn main() -> ExitCode {
         Command::Spread { nodes, mib } => rt.block_on(spread::run(nodes, mib)),
         Command::Pair { mib, runs } => rt.block_on(pair::run(mib, runs)),
         Command::Unpack { mib, files } => unpack::run(mib, files),
-        Command::Idle { seconds } => rt.block_on(idle::run(seconds)),
+        Command::Idle { seconds, links, feeds } => rt.block_on(idle::run(seconds, links, feeds)),
     });
     match outcome {
         Ok(value) => {

@@ -38,11 +38,22 @@ pub fn fleet_of(charter: &Path) -> FleetId {
     read_file(charter).unwrap().fleet
 }
 
-fn item<T: Body>(kind: ItemKind, log: LogId, seq: u64, doc: &T, by: (FleetId, &SecretKey)) -> Item {
+pub(crate) fn item<T: Body>(
+    kind: ItemKind,
+    log: LogId,
+    seq: u64,
+    doc: &T,
+    by: (FleetId, &SecretKey),
+) -> Item {
     Item { kind, log, seq, envelope: Envelope::sign(doc, by.0, by.1).unwrap() }
 }
 
-fn publisher_doc(name: &str, root: &SecretKey, release: &SecretKey, expires: u64) -> PublisherDoc {
+pub(crate) fn publisher_doc(
+    name: &str,
+    root: &SecretKey,
+    release: &SecretKey,
+    expires: u64,
+) -> PublisherDoc {
     let packages = List::new(vec!["*".parse().unwrap()]).unwrap();
     let key = release.public();
     let release = ReleaseKey { key, packages, not_after: expires, valid_through: None };

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use serde_json::{Value, json};
-use stork_node::config::{BeaconConfig, NodeConfig};
+use stork_node::config::{BeaconConfig, LimitsConfig, NodeConfig};
 use stork_node::control::Client;
 use stork_node::driver::{Clock, Tap};
 use stork_node::{identity, join, run};
@@ -20,10 +20,12 @@ use stork_publisher::source::ReadOptions;
 use stork_wire::charter::JoinToken;
 use stork_wire::feed::Urgency;
 use stork_wire::ids::NodeId;
+use stork_wire::item::Item;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::crowd::{crowd, store_items};
 use crate::forge::add_publisher;
 use crate::raw_push::now;
 
@@ -34,6 +36,8 @@ pub struct Place {
     pub tap: Tap,
     /// Its runtime, where that is not the caller's.
     pub runtime: Option<Handle>,
+    /// How fast publishers may announce there.
+    pub limits: LimitsConfig,
 }
 
 /// How a fleet begins.
@@ -43,6 +47,8 @@ pub struct Founding {
     pub beacons: bool,
     /// Publishers beside the first one.
     pub publishers: Vec<String>,
+    /// Feeds of as many more publishers, which only the first node has at the start.
+    pub crowd: usize,
     /// The folder in which the lab's own is made; the system's for temporary files otherwise.
     pub within: Option<PathBuf>,
 }
@@ -80,6 +86,8 @@ pub struct Lab {
     ahead_s: Arc<AtomicU64>,
     /// The first node makes beacons with this key.
     beacon_key: Option<PathBuf>,
+    /// Items that the first node has at the start.
+    crowd: Vec<Item>,
 }
 
 /// A UDP port of loopback that was free a moment ago.
@@ -199,7 +207,8 @@ impl Lab {
         Self::found(count, &Founding { beacons: true, ..Founding::default() }).await
     }
 
-    async fn found(count: usize, founding: &Founding) -> Result<Self> {
+    /// Founds a fleet of `count` running nodes.
+    pub async fn found(count: usize, founding: &Founding) -> Result<Self> {
         let mut lab = Self::begin(founding)?;
         for i in 0..count {
             lab.add_node(i).await?;
@@ -220,8 +229,9 @@ impl Lab {
         }
         found_charter_with(&charter, beacon_key.iter().cloned().collect())?;
         let others = founding.publishers.iter().map(|name| add_publisher(&charter, name)).collect();
+        let crowd = crowd(&charter, founding.crowd)?;
         let ahead_s = Arc::default();
-        Ok(Self { dir, charter, others, nodes: Vec::new(), ahead_s, beacon_key })
+        Ok(Self { dir, charter, others, nodes: Vec::new(), ahead_s, beacon_key, crowd })
     }
 
     /// Lets time pass for all nodes: on the calendar, while connections live on.
@@ -252,6 +262,7 @@ impl Lab {
             vms: home.join("vms"),
             socket: home.join("sock"),
             min_free_bytes: 1 << 20,
+            limits: place.limits,
             beacon: beacon.map(|key| BeaconConfig { key, interval_s: 3_600, valid_s: 86_400 }),
             ..NodeConfig::default()
         };
@@ -276,7 +287,10 @@ impl Lab {
             let bundle = std::fs::read(self.charter.join("charter.bundle"))?;
             let items = stork_publisher::bundle::read_bundle(&bundle)?;
             let key = read_secret(&self.charter.join("keys/admission"), &Passphrase::None)?;
-            join::found(&store, &config.state, &items, &key, label, "default".parse()?)?
+            let joined =
+                join::found(&store, &config.state, &items, &key, label, "default".parse()?)?;
+            store_items(&store, &self.crowd)?;
+            joined
         };
         drop(identity::open_or_create(&config.state)?);
         Ok(joined.cert.node)

@@ -11,6 +11,7 @@
 )]
 
 pub mod compare;
+pub mod crowd;
 pub mod debs;
 pub mod feed;
 pub mod fleet;

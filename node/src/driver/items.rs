@@ -71,12 +71,11 @@ impl Driver {
                 answer(reply, Ok((seq, 0)));
                 Verdict2::Duplicate
             }
-            Verdict::Pending { .. } => {
+            Verdict::Pending { missing } => {
                 self.counters.add("items_pending", item_kind(&item));
                 answer(reply, Err(CommitError::HeadMoved));
-                // Nothing comes before a beacon in its log: asking for more of that is no help.
-                let beacon = item.kind == ItemKind::Beacon;
-                if beacon { Verdict2::Unknown } else { Verdict2::Pending }
+                // Where something else must come first, asking for more of this log is no help.
+                if missing == Some(log) { Verdict2::Pending } else { Verdict2::Unknown }
             }
             Verdict::Behind { log, to } => {
                 self.counters.add("items_pending", "beacon");
@@ -137,6 +136,7 @@ impl Driver {
         self.counters.add("items_committed", item_kind(&item));
         let before = self.overlay.links().count();
         if source.is_none() {
+            let item = Arc::clone(&item);
             self.overlay_input(Input::Committed { log, seq, hash, item, source });
         }
         answer(reply, Ok((seq, u32::try_from(before).unwrap_or(u32::MAX))));
@@ -144,7 +144,7 @@ impl Driver {
             Fact::Charter(_) => {
                 // A group may be known only now: others look for hosts that want it.
                 self.refresh_record();
-                self.trust.take_all_pending()
+                self.trust.take_unlocked(&item)
             }
             Fact::Entry(entry) => {
                 self.catalog.apply(entry.get());

@@ -3,6 +3,7 @@
 //! Each neighbour has one piece out at a time, and the next one is asked for when the items of the
 //! former are committed or refused: the receiver's disk sets the pace (protocol.md §3d).
 
+use core::ops::Bound;
 use std::collections::BTreeMap;
 
 use stork_wire::codec::List;
@@ -65,6 +66,9 @@ pub(super) struct Fetches {
     owned: BTreeMap<NodeId, usize>,
     /// Bytes of one item, smoothed; 0: none has come yet.
     item_bytes: u64,
+    /// The log that was asked for last: the next piece begins after it. What cannot be judged yet
+    /// must not keep out what it waits for.
+    last: Option<LogId>,
     /// Something changed, so that an idle neighbour may find something to ask for.
     dirty: bool,
 }
@@ -208,6 +212,7 @@ impl Overlay {
                     want.busy = Some(node);
                 }
             }
+            self.fetches.last = ranges.last().map(|r| r.log);
             let map = ranges.iter().map(|r| (r.log, (r.from, r.to))).collect();
             let piece = Piece { ranges: map, progress: now, fruitful: false, refused: false };
             self.fetches.running.insert(node, piece);
@@ -220,7 +225,10 @@ impl Overlay {
     fn piece(&self, now: Tick, node: NodeId, link: &Link) -> Vec<ItemRange> {
         let mut room = self.fetches.piece_items();
         let mut ranges = Vec::new();
-        for (log, want) in &self.fetches.wants {
+        let after = self.fetches.last.map_or(Bound::Unbounded, Bound::Excluded);
+        let rest = self.fetches.wants.range((after, Bound::Unbounded));
+        let again = self.fetches.last.into_iter().flat_map(|l| self.fetches.wants.range(..=l));
+        for (log, want) in rest.chain(again) {
             if room == 0 || ranges.len() >= ITEMS_PER_FRAME_MAX {
                 break;
             }

@@ -96,6 +96,11 @@ impl Beacons {
         if seq < next { self.waiting.remove(&log).map(|w| w.item) } else { None }
     }
 
+    /// The same of these logs.
+    pub(super) fn take_waiting_of(&mut self, logs: &[LogId]) -> Vec<Item> {
+        logs.iter().filter_map(|log| self.waiting.remove(log).map(|w| w.item)).collect()
+    }
+
     pub(super) fn take_waiting(&mut self) -> impl Iterator<Item = Item> + use<> {
         core::mem::take(&mut self.waiting).into_values().map(|w| w.item)
     }

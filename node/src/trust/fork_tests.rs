@@ -72,7 +72,7 @@ impl Host {
             queue.extend(match fact {
                 Fact::Entry(_) => self.trust.take_ready(item.log, item.seq),
                 Fact::Beacon(_) => Vec::new(),
-                Fact::Charter(_) => self.trust.take_all_pending(),
+                Fact::Charter(_) => self.trust.take_unlocked(&item),
                 Fact::Turn(turn) => {
                     if !turn.logs.is_empty() {
                         let log = |log| self.journal.iter().filter(move |i: &&Item| i.log == log);

@@ -39,7 +39,7 @@ pub use refusal::Refusal;
 
 use std::collections::BTreeMap;
 
-use stork_wire::charter::UnixSeconds;
+use stork_wire::charter::{GroupDoc, UnixSeconds};
 use stork_wire::feed::Entry;
 use stork_wire::ids::{FleetId, ItemHash, LogId, Position, PublisherId};
 use stork_wire::item::{Cut, Head, Item, ItemKind};
@@ -212,7 +212,33 @@ impl Trust {
         ready
     }
 
-    /// Takes everything that waits, to be judged again after a charter document was accepted.
+    /// Takes what may have waited for this charter document, which was accepted: entries and beacons
+    /// of a publisher, publishers that a group names. Whoever looks at everything instead does so
+    /// for each of ten thousand documents.
+    pub fn take_unlocked(&mut self, document: &Item) -> Vec<Item> {
+        let mut logs = vec![document.log];
+        match document.kind {
+            ItemKind::Publisher => {
+                let id = self.charter.publisher_of(document.log).map(|(id, _)| id);
+                logs.extend(id.into_iter().flat_map(|id| self.feed_logs(id)));
+                logs.extend(id.map(LogId::beacon));
+            }
+            ItemKind::Group => {
+                let doc = document.envelope.claimed::<GroupDoc>();
+                let named = doc.iter().flat_map(|d| d.publishers.iter());
+                logs.extend(named.map(|g| LogId::publisher(g.publisher)));
+            }
+            _ => return self.take_all_pending(),
+        }
+        let of_log = |log: &LogId| (*log, 0)..=(*log, u64::MAX);
+        let keys = logs.iter().flat_map(|log| self.pending.range(of_log(log)).map(|(k, _)| *k));
+        let keys: Vec<(LogId, u64)> = keys.collect();
+        let mut ready: Vec<Item> = keys.iter().filter_map(|k| self.pending.remove(k)).collect();
+        ready.extend(self.beacons.take_waiting_of(&logs));
+        ready
+    }
+
+    /// Takes everything that waits, to be judged again after much has changed.
     pub fn take_all_pending(&mut self) -> Vec<Item> {
         let waiting = self.beacons.take_waiting();
         core::mem::take(&mut self.pending).into_values().chain(waiting).collect()

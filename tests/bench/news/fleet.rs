@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use serde_json::Value;
+use stork_node::config::LimitsConfig;
 use stork_node::driver::{PushCall, Tap};
 use stork_tests::lab::{Founding, Lab, Place, wait_for};
 use stork_tests::raw_push::Publisher;
@@ -63,7 +64,8 @@ impl Fleet {
     /// Founds a fleet without nodes; its publishers' homes are the nodes after the first.
     pub(super) fn found(nodes: usize, authors: usize, within: PathBuf) -> Result<Self> {
         let publishers = (1..authors).map(|i| format!("publisher-{i}")).collect();
-        let lab = Lab::begin(&Founding { publishers, within: Some(within), beacons: false })?;
+        let lab =
+            Lab::begin(&Founding { publishers, within: Some(within), ..Founding::default() })?;
         let record = Arc::new(Record::new(nodes, authors));
         Ok(Self { lab, record, live: Vec::new(), authors: Vec::new(), open: Vec::new() })
     }
@@ -73,7 +75,7 @@ impl Fleet {
         let node = self.lab.nodes.len();
         let record = Arc::clone(&self.record);
         let tap = Tap::new(move |item| record.heard(node, item));
-        self.lab.add_node_at(node, Place { tap, runtime }).await?;
+        self.lab.add_node_at(node, Place { tap, runtime, limits: LimitsConfig::UNLIMITED }).await?;
         self.live.push(node);
         Ok(())
     }

@@ -7,8 +7,29 @@ use stork_wire::ids::LogId;
 use stork_wire::item::Item;
 
 use super::super::Config;
+use super::hostile::some_log;
 use super::made::{Mute, log_id, make_item};
 use super::world::World;
+
+/// 600 logs that can be judged only after an item of another one, whose id comes last:
+/// what cannot be judged yet is more than a piece, and must not keep out what it waits for.
+#[test]
+fn what_must_come_first_is_not_kept_out() {
+    let mut world = World::new(6, 1, 22);
+    let mut logs: Vec<_> = (0..600).map(some_log).collect();
+    logs.sort();
+    world.first = logs.last().copied();
+    (0..5).for_each(|i| world.start(i));
+    world.run(20_000);
+    for log in logs.iter().rev() {
+        world.publish(1, *log);
+    }
+    world.run(20_000);
+    world.start(5);
+    world.run(10_000);
+    let lacking = logs.iter().filter(|l| world.holding(**l, 1) < 6).count();
+    assert_eq!(lacking, 0, "of {}, seed {}", logs.len(), world.seed);
+}
 
 /// T068: some or all neighbours of a host accept everything and pass nothing on, or say that they
 /// have it and never send it. The host learns of a new item from somebody else, in at most two
