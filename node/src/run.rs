@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use crate::catalog::Catalog;
 use crate::config::NodeConfig;
 use crate::control::{self, SocketError};
-use crate::driver::{Clock, Driver, FLOOR_ROW, Inbox, Parts, RESTART_STEP};
+use crate::driver::{Clock, Driver, FLOOR_ROW, Inbox, Parts, RESTART_STEP, Tap};
 use crate::identity::{self, IdentityError};
 use crate::net::{BindError, Net};
 use crate::store::{Store, StoreError, StoreOptions};
@@ -150,19 +150,25 @@ fn load_floor(store: &Store, trust: &Trust, clock: &Clock) -> Result<Floor, Stor
     Ok(floor)
 }
 
+fn check_own_cert(trust: &Trust, member: &Membership, clock: &Clock) -> Result<(), RunError> {
+    let admits = member.admission.is_some();
+    let checked = trust.check_cert(&member.cert, clock.unix());
+    checked.map(drop).map_err(|source| RunError::Certificate { source, admits })
+}
+
 /// Runs the node until `stop` says so, with the beacon key of its settings.
 pub async fn run(
     config: NodeConfig,
     beacon_key: Option<SecretKey>,
     stop: watch::Receiver<bool>,
 ) -> Result<(), RunError> {
-    run_by((config, beacon_key), Clock::start(), stop).await
+    run_by((config, beacon_key), (Clock::start(), Tap::default()), stop).await
 }
 
-/// The same by another clock: time is passed in.
+/// The same by another clock, so that time can be passed in, and with a tap.
 pub async fn run_by(
     (config, beacon_key): (NodeConfig, Option<SecretKey>),
-    clock: Clock,
+    (clock, tap): (Clock, Tap),
     stop: watch::Receiver<bool>,
 ) -> Result<(), RunError> {
     // Disk: the store, who we are, what was accepted before.
@@ -177,10 +183,7 @@ pub async fn run_by(
     join::load_aside(&store, &trust, |entry, freeze| catalog.apply_frozen(entry, freeze))?;
     // A clock that was set back makes nothing valid again.
     let floor = load_floor(&store, &trust, &clock)?;
-    let admits = member.admission.is_some();
-    trust
-        .check_cert(&member.cert, clock.unix())
-        .map_err(|source| RunError::Certificate { source, admits })?;
+    check_own_cert(&trust, &member, &clock)?;
     tracing::info!(fleet = %member.fleet.short(), releases = catalog.len(), "state loaded");
     let views = Arc::new(Views::new(Arc::clone(&store)));
 
@@ -199,6 +202,7 @@ pub async fn run_by(
     // The driver and those that ask it.
     let (calls, control_inbox) = mpsc::channel(64);
     let (push_calls, push_calls_inbox) = mpsc::channel(64);
+    tap.open(&push_calls);
     let socket = config.socket.clone();
     let parts = Parts {
         config,
@@ -215,6 +219,7 @@ pub async fn run_by(
         clock: clock.clone(),
         seed: u64::from_le_bytes(identity::random::<8>()?),
         incarnation: member.incarnation,
+        tap,
     };
     let driver = Driver::new(parts).map_err(|e| RunError::Other(e.to_string()))?;
     let inbox = Inbox {

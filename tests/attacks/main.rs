@@ -10,12 +10,14 @@
     reason = "helpers of tests, outside of functions marked as tests"
 )]
 
+mod beacons;
 mod check;
 mod content;
 mod disk;
 mod door;
 mod forks;
 mod items;
+mod limits;
 mod operator;
 mod packages;
 mod pushing;

@@ -7,6 +7,7 @@
 
 mod announce;
 mod idle;
+mod news;
 mod pair;
 mod spread;
 mod unpack;
@@ -36,6 +37,8 @@ enum Command {
         #[arg(long, default_value_t = 100)]
         count: u64,
     },
+    /// What news cost in processor time, latency, bytes and memory, among nodes in one process.
+    News(Box<news::Options>),
     /// One content to several nodes: bytes that the origin sends, and the time of the last node.
     Spread {
         /// Nodes beside the origin.
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let outcome = runtime.map_err(anyhow::Error::from).and_then(|rt| match cli.command {
         Command::Announce { nodes, count } => rt.block_on(announce::run(nodes, count)),
+        Command::News(options) => rt.block_on(news::run(&options)),
         Command::Spread { nodes, mib } => rt.block_on(spread::run(nodes, mib)),
         Command::Pair { mib, runs } => rt.block_on(pair::run(mib, runs)),
         Command::Unpack { mib, files } => unpack::run(mib, files),

@@ -113,6 +113,55 @@ fn t033_silence_turns_stale_and_t034_beacons_make_fresh() {
     });
 }
 
+/// T033: the last beacon speaks for seconds only, and its maker is gone. Each host says that the feed
+/// is stale when the beacon runs out, not when it looks the next time; what was announced is fetched
+/// and shown all the same.
+#[test]
+fn t033_stale_when_the_beacon_runs_out() {
+    runtime().block_on(async {
+        let mut lab = Lab::with_beacons(4).await.unwrap();
+        lab.settle().await.unwrap();
+        let package = lab.dir.path().join("site");
+        std::fs::create_dir_all(&package).unwrap();
+        std::fs::write(package.join("hello"), "hello").unwrap();
+        lab.publish(&package, "site", "1").await.unwrap();
+        let shown = lab.nodes[1].add_vm("web-1").unwrap().join("hello");
+        wait_for("the view", LIMIT, || async { shown.exists().then_some(()) }).await.unwrap();
+        let day = await_state(&lab.nodes[3], "fresh").await["until"].as_u64().unwrap();
+
+        lab.nodes[0].stop().await.unwrap();
+        let beacon = lab.nodes[0].config.beacon.as_mut().unwrap();
+        (beacon.interval_s, beacon.valid_s) = (1_000, 8);
+        // The next beacon is due after that time, and speaks for eight seconds.
+        lab.pass(Duration::from_secs(1_000));
+        lab.nodes[0].start().await.unwrap();
+        let mut until = 0;
+        for node in &lab.nodes[1..] {
+            let feed = || async { feed(node).await["until"].as_u64().filter(|u| *u < day) };
+            until = wait_for("the short beacon", LIMIT, feed).await.unwrap();
+        }
+        lab.nodes[0].stop().await.unwrap();
+        let mut late = Vec::new();
+        for node in &lab.nodes[1..] {
+            await_event(node, "feed_stale").await;
+            let at = node.event_ms("feed_stale", "acme").await.unwrap();
+            assert!(at >= until * 1_000, "{at} is before {until}");
+            late.push(at - until * 1_000);
+            assert_eq!(counter(node, "feeds", "stale").await, 1);
+            assert_eq!(feed(node).await["state"], "stale");
+        }
+        late.sort_unstable();
+        eprintln!("stale {late:?} ms after the beacon ran out");
+        // Looking every second would be half a second late on the average.
+        assert!(late[1] < 400 && late[2] < 1_000, "{late:?}");
+        assert_eq!(std::fs::read_to_string(&shown).unwrap(), "hello");
+        // The one that has it serves it, and another shows it.
+        let other = lab.nodes[2].add_vm("web-2").unwrap().join("hello");
+        wait_for("another view", LIMIT, || async { other.exists().then_some(()) }).await.unwrap();
+        lab.stop().await.unwrap();
+    });
+}
+
 /// T035: a host whose clock is set back at its start knows better: what has run out stays so.
 #[test]
 fn t035_a_clock_that_is_set_back_makes_nothing_fresh() {

@@ -63,6 +63,7 @@ impl World {
             Action::Close { node, .. } => self.close(i, number(&node)),
             Action::Deliver { from, item, .. } => self.judge(i, Some(number(&from)), item),
             Action::ReadItems { to, ranges } => self.read_items(i, to, &ranges),
+            Action::Summarise(cell) => self.sign_record(i, cell),
             Action::SavePeers(hints) => {
                 let saved = Self::to_disk(&hints);
                 if let Some(node) = self.node_mut(i) {

@@ -57,7 +57,16 @@ fn peer(i: u32, seed: u64) -> Result<Arc<Peer>> {
     let hint = PeerHint { cert: envelope(vec![1]), record: envelope(Vec::new()) };
     let (node, site) = (node_id(i, seed), "site".parse()?);
     let (addrs, groups) = (Vec::new(), Vec::new());
-    Ok(Arc::new(Peer { node, site, addrs, incarnation: 1, groups, expires: Tick(u64::MAX), hint }))
+    Ok(Arc::new(Peer {
+        node,
+        site,
+        addrs,
+        incarnation: 1,
+        groups,
+        cell: None,
+        expires: Tick(u64::MAX),
+        hint,
+    }))
 }
 
 /// The two machines and what travels between them.

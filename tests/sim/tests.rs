@@ -119,6 +119,7 @@ fn hint() -> PeerHint {
         addrs: List::truncated(["10.1.2.3:4433".parse().unwrap()]),
         site,
         groups: List::truncated([stork_wire::ids::GroupId([1; 32])]),
+        cell: None,
         issued,
         expires,
     };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use stork_node::overlay::{Action, Config, Input, Overlay, Peer};
+use stork_wire::charter::Cell;
 use stork_wire::codec::{Blob, List};
 use stork_wire::frame::PeerHint;
 use stork_wire::ids::NodeId;
@@ -140,6 +141,7 @@ fn make_peer(i: u32, incarnation: u64, site: Label, seed: u64) -> Arc<Peer> {
         addrs: Vec::new(),
         incarnation,
         groups: Vec::new(),
+        cell: None,
         expires: Tick(u64::MAX),
         hint: PeerHint { cert: envelope(&body), record: envelope(&[]) },
     })
@@ -266,6 +268,20 @@ impl World {
         if self.node(i).is_some_and(|n| n.hostile.is_some()) {
             self.plan(SECOND, i, Ev::Mischief);
         }
+    }
+
+    /// A node signs its record anew.
+    pub(crate) fn sign_record(&mut self, i: u32, cell: Option<Cell>) {
+        let seed = self.options.seed;
+        let Some(node) = self.node_mut(i) else { return };
+        let (incarnation, site) = (node.peer.incarnation + 1, node.peer.site.clone());
+        let made = make_peer(i, incarnation, site, seed);
+        let peer = Arc::new(Peer { cell, ..Peer::clone(&made) });
+        node.peer = Arc::clone(&peer);
+        if let Some(all) = self.records.get_mut(i as usize) {
+            all.push(Arc::clone(&peer));
+        }
+        self.input(i, Input::Local(peer));
     }
 
     fn record(&self, i: u32, incarnation: u64) -> Option<Arc<Peer>> {

@@ -1,8 +1,12 @@
 //! Entries of a publisher's feed by hand: the next one, and every way in which it can be wrong.
 
-use stork_wire::feed::{Entry, Kind, Release, view_root};
+use std::net::SocketAddr;
+use std::path::Path;
+
+use stork_wire::codec::List;
+use stork_wire::feed::{Entry, Kind, Recall, Release, view_root};
 use stork_wire::frame::{PushReply, PushRequest};
-use stork_wire::ids::{FleetId, LogId, ReleaseHash};
+use stork_wire::ids::{FleetId, LogId, NodeId, ReleaseHash};
 use stork_wire::item::{Item, ItemKind};
 use stork_wire::sign::{Body, Envelope, SecretKey, signed_bytes};
 
@@ -27,8 +31,19 @@ impl Feed {
     /// Asks the first host of a fleet.
     #[must_use]
     pub fn read(fleet: &Fleet) -> Self {
-        let publisher = Publisher::open(&fleet.charter).unwrap();
-        let (node, addr) = place(fleet.hosts.first().unwrap());
+        Self::read_of(fleet, &fleet.charter)
+    }
+
+    /// The same for the publisher of another folder.
+    #[must_use]
+    pub fn read_of(fleet: &Fleet, charter: &Path) -> Self {
+        Self::read_at(charter, place(fleet.hosts.first().unwrap()))
+    }
+
+    /// The same as any host knows it.
+    #[must_use]
+    pub fn read_at(charter: &Path, (node, addr): (NodeId, SocketAddr)) -> Self {
+        let publisher = Publisher::open(charter).unwrap();
         let reply = runtime().block_on(async {
             let session = publisher.connect(node, addr).await.unwrap();
             session.ask(&PushRequest::Head, &[]).await.unwrap().0
@@ -74,6 +89,27 @@ impl Feed {
         self.next(release)
     }
 
+    /// Goes on by a recall of what never was, and returns its item: an entry that changes nothing.
+    #[must_use]
+    pub fn go_on(&mut self) -> Item {
+        let recall = Recall {
+            package: "app".parse().unwrap(),
+            releases: List::truncated([u64::MAX]),
+            reason: "test".parse().unwrap(),
+        };
+        self.entry = Entry {
+            seq: self.entry.seq + 1,
+            prev: Some(self.head.hash()),
+            signed_at: now(),
+            expires: now() + 86_400,
+            view_root: view_root(self.live.iter().copied()),
+            kind: Kind::Recall(recall),
+            ..self.entry.clone()
+        };
+        self.head = self.sign(&self.entry);
+        self.item(self.head.clone(), self.entry.seq)
+    }
+
     /// An entry signed with the release key.
     #[must_use]
     pub fn sign(&self, entry: &Entry) -> Envelope {
@@ -100,7 +136,7 @@ impl Feed {
     #[must_use]
     pub fn sign_bytes(&self, bytes: Vec<u8>) -> Envelope {
         let body = stork_wire::codec::Blob::new(bytes).unwrap();
-        let signatures = stork_wire::codec::List::empty();
+        let signatures = List::empty();
         let mut envelope = Envelope { body, signatures };
         let message = signed_bytes(Entry::CONTEXT, self.publisher.fleet, &envelope.body);
         let key = &self.publisher.key;

@@ -157,6 +157,7 @@ pub fn host(charter: &Path, host: &SecretKey) -> PeerHint {
         addrs: List::empty(),
         site,
         groups: List::empty(),
+        cell: None,
         issued,
         expires,
     };

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow};
 use serde_json::{Value, json};
 use stork_node::config::{BeaconConfig, NodeConfig};
 use stork_node::control::Client;
-use stork_node::driver::Clock;
+use stork_node::driver::{Clock, Tap};
 use stork_node::{identity, join, run};
 use stork_publisher::charter::{InitOptions, init};
 use stork_publisher::keys::{Passphrase, generate, read_secret, write_key};
@@ -20,10 +20,32 @@ use stork_publisher::source::ReadOptions;
 use stork_wire::charter::JoinToken;
 use stork_wire::feed::Urgency;
 use stork_wire::ids::NodeId;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::forge::add_publisher;
 use crate::raw_push::now;
+
+/// Where a node runs, and who else hears what it accepts.
+#[derive(Debug, Clone, Default)]
+pub struct Place {
+    /// Its tap.
+    pub tap: Tap,
+    /// Its runtime, where that is not the caller's.
+    pub runtime: Option<Handle>,
+}
+
+/// How a fleet begins.
+#[derive(Debug, Clone, Default)]
+pub struct Founding {
+    /// The first node makes beacons.
+    pub beacons: bool,
+    /// Publishers beside the first one.
+    pub publishers: Vec<String>,
+    /// The folder in which the lab's own is made; the system's for temporary files otherwise.
+    pub within: Option<PathBuf>,
+}
 
 /// One node of the lab.
 #[derive(Debug)]
@@ -36,6 +58,8 @@ pub struct LabNode {
     pub addr: SocketAddr,
     /// Its settings.
     pub config: NodeConfig,
+    /// Where it runs.
+    pub place: Place,
     ahead_s: Arc<AtomicU64>,
     stop: Option<watch::Sender<bool>>,
     task: Option<JoinHandle<Result<(), run::RunError>>>,
@@ -48,6 +72,8 @@ pub struct Lab {
     pub dir: tempfile::TempDir,
     /// The publisher's folder.
     pub charter: PathBuf,
+    /// The folders of the other publishers.
+    pub others: Vec<PathBuf>,
     /// The nodes; the first one admits.
     pub nodes: Vec<LabNode>,
     /// Seconds by which the calendars of all nodes are ahead.
@@ -106,7 +132,11 @@ impl LabNode {
         let clock = Clock::ahead_by(Arc::clone(&self.ahead_s));
         let key = self.config.beacon.as_ref().map(|b| read_secret(&b.key, &Passphrase::None));
         let settings = (self.config.clone(), key.transpose()?);
-        let mut task = tokio::spawn(run::run_by(settings, clock, stopped));
+        let running = run::run_by(settings, (clock, self.place.tap.clone()), stopped);
+        let mut task = match &self.place.runtime {
+            Some(runtime) => runtime.spawn(running),
+            None => tokio::spawn(running),
+        };
         let client = self.client();
         let status = wait_for("status", Duration::from_secs(20), || async {
             client.get("/v1/status").await.ok()
@@ -161,28 +191,37 @@ impl LabNode {
 impl Lab {
     /// Founds a fleet of `count` running nodes without VMs.
     pub async fn new(count: usize) -> Result<Self> {
-        Self::found(count, false).await
+        Self::found(count, &Founding::default()).await
     }
 
     /// The same, with a publisher that has a beacon key: the first node holds it.
     pub async fn with_beacons(count: usize) -> Result<Self> {
-        Self::found(count, true).await
+        Self::found(count, &Founding { beacons: true, ..Founding::default() }).await
     }
 
-    async fn found(count: usize, beacons: bool) -> Result<Self> {
-        let dir = tempfile::tempdir()?;
-        let charter = dir.path().join("charter");
-        let beacon_key = beacons.then(|| dir.path().join("beacon"));
-        if let Some(file) = &beacon_key {
-            write_key(file, &generate()?, "beacon", None)?;
-        }
-        found_charter_with(&charter, beacon_key.iter().cloned().collect())?;
-        let ahead_s = Arc::default();
-        let mut lab = Self { dir, charter, nodes: Vec::new(), ahead_s, beacon_key };
+    async fn found(count: usize, founding: &Founding) -> Result<Self> {
+        let mut lab = Self::begin(founding)?;
         for i in 0..count {
             lab.add_node(i).await?;
         }
         Ok(lab)
+    }
+
+    /// A fleet without nodes yet.
+    pub fn begin(founding: &Founding) -> Result<Self> {
+        let dir = match &founding.within {
+            Some(dir) => tempfile::tempdir_in(dir)?,
+            None => tempfile::tempdir()?,
+        };
+        let charter = dir.path().join("charter");
+        let beacon_key = founding.beacons.then(|| dir.path().join("beacon"));
+        if let Some(file) = &beacon_key {
+            write_key(file, &generate()?, "beacon", None)?;
+        }
+        found_charter_with(&charter, beacon_key.iter().cloned().collect())?;
+        let others = founding.publishers.iter().map(|name| add_publisher(&charter, name)).collect();
+        let ahead_s = Arc::default();
+        Ok(Self { dir, charter, others, nodes: Vec::new(), ahead_s, beacon_key })
     }
 
     /// Lets time pass for all nodes: on the calendar, while connections live on.
@@ -197,6 +236,11 @@ impl Lab {
 
     /// Adds a node: the first founds the fleet, the others join by token.
     pub async fn add_node(&mut self, i: usize) -> Result<()> {
+        self.add_node_at(i, Place::default()).await
+    }
+
+    /// The same at a place.
+    pub async fn add_node_at(&mut self, i: usize, place: Place) -> Result<()> {
         let name = format!("host-{}", i + 1);
         let home = self.dir.path().join(&name);
         std::fs::create_dir_all(home.join("vms"))?;
@@ -213,7 +257,7 @@ impl Lab {
         };
         let id = self.enroll(&config, &name).await?;
         let ahead_s = Arc::clone(&self.ahead_s);
-        let mut node = LabNode { name, id, addr, config, ahead_s, stop: None, task: None };
+        let mut node = LabNode { name, id, addr, config, ahead_s, place, stop: None, task: None };
         node.start().await?;
         self.nodes.push(node);
         Ok(())
@@ -262,7 +306,18 @@ impl Lab {
 
     /// Publishes a directory through the first node.
     pub async fn publish(&self, dir: &Path, name: &str, version: &str) -> Result<PushReport> {
-        let first = self.nodes.first().context("no node")?;
+        self.publish_by((&self.charter, 0), dir, name, version).await
+    }
+
+    /// Publishes a directory as the publisher of that folder, through that node.
+    pub async fn publish_by(
+        &self,
+        (charter, node): (&Path, usize),
+        dir: &Path,
+        name: &str,
+        version: &str,
+    ) -> Result<PushReport> {
+        let home = self.nodes.get(node).context("no such node")?;
         let options = PushOptions {
             package: dir.to_owned(),
             read: ReadOptions {
@@ -271,10 +326,10 @@ impl Lab {
                 arch: Some("all".parse()?),
                 ..ReadOptions::default()
             },
-            charter: self.charter.clone(),
+            charter: charter.to_owned(),
             key: None,
             passphrase: Passphrase::None,
-            to: vec![Target { addr: first.addr.to_string(), node: Some(first.id) }],
+            to: vec![Target { addr: home.addr.to_string(), node: Some(home.id) }],
             groups: Vec::new(),
             urgency: Urgency::Normal,
             expires_days: 30,

@@ -75,6 +75,8 @@ pub const ADDRS_MAX: usize = 4;
 pub const HINTS_MAX: usize = 8;
 /// Groups in a peer record.
 pub const SUBSCRIBED_GROUPS_MAX: usize = 128;
+/// Groups that a summary of a cell names.
+pub const CELL_GROUPS_MAX: usize = 128;
 /// A clock that is ahead by up to this many seconds is tolerated.
 pub const CLOCK_SKEW_S: u64 = 300;
 /// Hops after which a gossip message is not passed on (attack G5).

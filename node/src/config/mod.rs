@@ -3,9 +3,11 @@
 //! A broken VM file never stops the daemon: the last good version of it stays in force, and the
 //! fault is reported with file, line and what to do.
 
+mod limits;
 mod node_file;
 mod vm_folder;
 
+pub use limits::{Bucket, LimitsConfig};
 pub use node_file::{BeaconConfig, ConfigError, LogFormat, NodeConfig};
 pub use vm_folder::{BadVmFile, VmFolder};
 

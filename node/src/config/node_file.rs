@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use stork_wire::limits::BEACON_VALID_MAX_S;
 
-use super::hint_for;
+use super::{LimitsConfig, hint_for};
 
 /// A configuration that cannot be used: which file, what is wrong, what to do.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +42,8 @@ pub struct NodeConfig {
     pub log: LogFormat,
     /// The beacons that this node makes, if it holds a key for them.
     pub beacon: Option<BeaconConfig>,
+    /// How fast publishers and groups may announce.
+    pub limits: LimitsConfig,
 }
 
 /// `[beacon]`: this node says what it knows of the heads of feeds whose publishers name its key.
@@ -105,6 +107,7 @@ impl Default for NodeConfig {
             seed_bytes: 16 * 1024 * 1024 * 1024,
             log: LogFormat::Text,
             beacon: None,
+            limits: LimitsConfig::default(),
         }
     }
 }

@@ -73,6 +73,7 @@ impl Driver {
             "peers": self.connections.len(),
             "links": self.overlay.links().count(),
             "hosts": self.overlay.hosts().count() + 1,
+            "sites": self.sites_json(),
             "vms": self.vms.len(),
             "vms_current": self.vms.values().filter(|v| self.is_current(v)).count(),
             "bad_vm_files": bad,
@@ -88,7 +89,8 @@ impl Driver {
             "gossip": {
                 "pushes_in": overlay.pushes_in, "pushes_out": overlay.pushes_out,
                 "duplicates": overlay.duplicates, "delivered": overlay.delivered,
-                "grafts": overlay.grafts, "prunes": overlay.prunes, "leads": overlay.leads, "syncs": overlay.syncs,
+                "grafts": overlay.grafts, "prunes": overlay.prunes,
+                "leads": overlay.leads, "syncs": overlay.syncs,
             },
             "net": self.net_json(), "gauges": self.gauges_json(),
             "counters": counters,

@@ -29,11 +29,12 @@ const GRACE_MS: u64 = 60_000;
 #[derive(Debug, Clone, Copy)]
 struct Seen {
     fresh: bool,
-    since: Tick,
+    /// Calendar time in milliseconds.
+    since: u64,
     /// Was the operator told of this state? Not of the one that was found first.
     told: bool,
     /// Since when a beacon's head is missing, and whether the operator was told.
-    behind: Option<(Tick, bool)>,
+    behind: Option<(u64, bool)>,
 }
 
 /// A beacon key and how it is used.
@@ -88,13 +89,13 @@ impl Driver {
                 self.freshness.due = Some(self.freshness.due.map_or(due, |t| t.min(due)));
             }
             if state != Freshness::Unwatched {
-                self.watch_feed(id, matches!(state, Freshness::Fresh { .. }), tick);
+                self.watch_feed(id, matches!(state, Freshness::Fresh { .. }), now_ms);
             }
         }
         self.make_beacons();
     }
 
-    fn watch_feed(&mut self, id: PublisherId, fresh: bool, now: Tick) {
+    fn watch_feed(&mut self, id: PublisherId, fresh: bool, now: u64) {
         let first = Seen { fresh, since: now, told: fresh, behind: None };
         let mut seen = self.freshness.seen.get(&id).copied().unwrap_or(first);
         if seen.fresh != fresh {
@@ -105,14 +106,14 @@ impl Driver {
                 (false, _) => self.say(id, "feed_stale", "stale"),
             }
             seen = Seen { fresh, since: now, told: true, ..seen };
-        } else if !seen.told && now.since(seen.since) >= GRACE_MS {
+        } else if !seen.told && now.saturating_sub(seen.since) >= GRACE_MS {
             self.say(id, "feed_stale", "stale");
             seen.told = true;
         }
         seen.behind = match (self.trust.behind(id), seen.behind) {
             (None, _) => None,
             (Some(_), None) => Some((now, false)),
-            (Some(head), Some((since, false))) if now.since(since) >= GRACE_MS => {
+            (Some(head), Some((since, false))) if now.saturating_sub(since) >= GRACE_MS => {
                 let name = self.trust.charter().publisher_name(id);
                 self.counters.add("beacons", "withheld");
                 let text = format!(

@@ -10,6 +10,9 @@ use super::Driver;
 use crate::net::Priority;
 use crate::overlay::{Action, Class, Event, Input, Peer};
 
+/// A peer of whose outbox nothing leaves for so long does not read; as long as a silent one gets.
+const STUCK_MS: u64 = 10_000;
+
 impl Driver {
     /// Gives the overlay an input, and does what it asks for.
     pub(super) fn overlay_input(&mut self, input: Input) {
@@ -47,6 +50,10 @@ impl Driver {
             }
             Action::Deliver { from, item, .. } => self.on_delivered(from, item),
             Action::ReadItems { to, ranges } => self.send_items(to, ranges),
+            Action::Summarise(cell) => {
+                self.record.cell = cell;
+                self.refresh_record();
+            }
             Action::SavePeers(hints) => {
                 let list: List<PeerHint, 1_024> = List::truncated(hints);
                 let store = Arc::clone(&self.store);
@@ -103,10 +110,44 @@ impl Driver {
     }
 
     /// Queues a frame for a host; one that does not read is closed.
-    pub(super) fn send(&self, to: NodeId, priority: Priority, frame: &Frame) {
+    pub(super) fn send(&mut self, to: NodeId, priority: Priority, frame: &Frame) {
         let Some(link) = self.connections.get(&to) else { return };
         if link.connected.outbox.push(priority, frame.to_bytes()).is_err() {
+            self.close_stuck(to);
+        }
+    }
+
+    /// Closes peers for which frames wait of which none was sent for a while: also one that reads
+    /// nothing, but for which too little is to be said to fill its outbox (attack G15).
+    pub(super) fn watch_outboxes(&mut self) {
+        let now = self.clock.tick();
+        let mut stuck = Vec::new();
+        for (node, link) in &mut self.connections {
+            let (waiting, _) = link.connected.outbox.level();
+            let popped = link.connected.outbox.popped();
+            link.stuck = match link.stuck {
+                _ if waiting == 0 => None,
+                Some((before, since)) if before == popped => {
+                    if now.since(since) >= STUCK_MS {
+                        stuck.push(*node);
+                    }
+                    link.stuck
+                }
+                _ => Some((popped, now)),
+            };
+        }
+        for node in stuck {
+            self.close_stuck(node);
+        }
+    }
+
+    fn close_stuck(&mut self, node: NodeId) {
+        let Some(link) = self.connections.get(&node) else { return };
+        // What comes after the first frame that did not fit finds it closed already.
+        if link.connected.connection.close_reason().is_none() {
             link.connected.connection.close(1u32.into(), b"you do not read");
+            self.counters.add("peers_at_fault", "stuck");
+            self.event("peer_at_fault", format!("{}: it does not read", node.short()));
         }
     }
 }

@@ -13,6 +13,7 @@ use stork_wire::ids::NodeId;
 use stork_wire::item::{Item, ItemKind};
 use stork_wire::limits::{FRAME_LEN_MAX, ITEMS_PER_FRAME_MAX};
 
+use super::pace::Held;
 use super::workers::{Done, JournalJob};
 use super::{CommitError, Driver, Reply};
 use crate::net::Priority;
@@ -26,12 +27,27 @@ impl Driver {
         self.judge(item, Some(from), None);
     }
 
-    /// Judges an item; `reply` hears of the outcome.
+    /// Judges an item, once its publisher and groups may speak; `reply` hears of the outcome.
     pub(super) fn judge(&mut self, item: Item, source: Option<NodeId>, reply: Option<Reply>) {
+        let outside = source.is_some() || reply.is_some();
+        let limited = self.pace.limited(&item, self.clock.tick()).filter(|_| outside);
+        match limited {
+            Some(limited) => self.hold_back(Held { item, source, reply }, limited),
+            None => self.judge_now(item, source, reply),
+        }
+    }
+
+    /// Judges an item now.
+    pub(super) fn judge_now(&mut self, item: Item, source: Option<NodeId>, reply: Option<Reply>) {
         let (log, seq) = (item.log, item.seq);
         let verdict = self.trust.judge(&item, self.clock.unix());
         let refused = match verdict {
             Verdict::Accepted { hash, fact } => {
+                if let Fact::Entry(entry) = &fact {
+                    let now = (self.clock.unix(), self.clock.tick());
+                    self.pace.accepted(log, entry.get(), now);
+                }
+                self.tap.accepted(&item);
                 let item = Arc::new(item);
                 if source.is_some() {
                     let item = Arc::clone(&item);
@@ -190,7 +206,7 @@ fn send_batch(outbox: &crate::net::Outbox, batch: &mut Vec<Item>) {
     outbox.push(Priority::Lazy, frame.to_bytes()).unwrap_or_default();
 }
 
-fn answer(reply: Option<Reply>, outcome: Result<(u64, u32), CommitError>) {
+pub(super) fn answer(reply: Option<Reply>, outcome: Result<(u64, u32), CommitError>) {
     if let Some(reply) = reply {
         // The publisher may have gone meanwhile; the entry stands all the same.
         drop(reply.send(outcome));

@@ -23,13 +23,17 @@ mod counters;
 mod fetching;
 mod forks;
 mod freshness;
+mod gauges;
 mod gossip;
 mod items;
 mod leases;
+mod pace;
 mod peers;
 mod pushes;
+mod record;
 mod renewal;
 mod switch;
+mod tap;
 mod vms;
 mod workers;
 
@@ -40,6 +44,7 @@ pub(crate) use freshness::FLOOR_ROW;
 pub use leases::keep_push;
 pub(crate) use peers::RESTART_STEP;
 pub use pushes::{CommitError, PushAuth, PushCall};
+pub use tap::Tap;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -103,6 +108,8 @@ pub struct Parts {
     pub seed: u64,
     /// Rises with each start.
     pub incarnation: u64,
+    /// Who else hears what is accepted.
+    pub tap: Tap,
 }
 
 /// Everything that comes in.
@@ -139,7 +146,7 @@ pub struct Driver {
     overlay: Overlay,
     planner: Planner,
     counters: Counters,
-    record: peers::OwnRecord,
+    record: record::OwnRecord,
     connections: BTreeMap<NodeId, peers::Link>,
     waiting: BTreeMap<NodeId, admission::Waiting>,
     dialling: BTreeSet<NodeId>,
@@ -157,6 +164,9 @@ pub struct Driver {
     tidy_at: Tick,
     renewal: renewal::Renewal,
     freshness: freshness::Watch,
+    pace: pace::Pace,
+    limited_told: Option<Tick>,
+    tap: Tap,
     started_unix: u64,
     outcomes: Option<mpsc::Receiver<Done>>,
 }
@@ -175,9 +185,10 @@ impl Driver {
         let me = crate::identity::node_id(&parts.key);
         let now = parts.clock.unix();
         let cert = parts.trust.check_cert(&parts.cert, now).map_err(|e| anyhow::anyhow!("{e}"))?;
-        let record = peers::OwnRecord::new(parts.incarnation);
+        let record = record::OwnRecord::new(parts.incarnation);
         let freshness =
             freshness::Watch::new(parts.config.beacon.as_ref(), parts.beacon_key, parts.floor);
+        let pace = pace::Pace::new(parts.config.limits);
         let mut driver = Self {
             overlay: Overlay::new(overlay::Config::default(), me, cert.site.clone(), parts.seed),
             planner: Planner::new(transfer::Config::default(), me, parts.seed ^ 1),
@@ -211,6 +222,9 @@ impl Driver {
             tidy_at: Tick(0),
             renewal: renewal::Renewal::new(now),
             freshness,
+            pace,
+            limited_told: None,
+            tap: parts.tap,
             started_unix: now,
             outcomes: Some(outcomes),
         };
@@ -260,8 +274,8 @@ impl Driver {
     }
 
     fn next_deadline(&self) -> Instant {
-        let fresh = self.freshness.deadline();
-        let all = [self.overlay.deadline(), self.planner.deadline(), self.replan_at, fresh];
+        let (fresh, held) = (self.freshness.deadline(), self.pace.deadline());
+        let all = [self.overlay.deadline(), self.planner.deadline(), self.replan_at, fresh, held];
         let next = all.into_iter().flatten().min().unwrap_or(Tick(u64::MAX));
         Instant::from_std(self.clock.instant(next))
     }
@@ -277,6 +291,9 @@ impl Driver {
         if self.freshness.deadline().is_some_and(|t| t <= now) {
             self.watch_freshness();
         }
+        if self.pace.deadline().is_some_and(|t| t <= now) {
+            self.release_held(now);
+        }
         if self.replan_at.is_some_and(|t| t <= now) {
             self.replan_at = None;
             self.replan();
@@ -289,11 +306,13 @@ impl Driver {
         }
         self.refresh_record();
         self.close_idle_connections();
+        self.watch_outboxes();
         self.retry_contents();
         self.retry_switches();
         self.tidy_views();
         self.watch_certificates();
         self.watch_freshness();
+        self.pace.tidy(self.clock.tick());
         if self.clock.tick() >= self.collect_at {
             self.collect(false, None);
         }

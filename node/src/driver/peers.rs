@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use stork_wire::charter::{BODY_VERSION, HostCert, PeerRecord, UnixSeconds};
+use stork_wire::charter::{HostCert, PeerRecord, UnixSeconds};
 use stork_wire::codec::{List, encode};
 use stork_wire::frame::{Frame, HelloAck, LinkClass, OverlayFrame, PeerHint};
-use stork_wire::ids::{GroupId, NodeId};
+use stork_wire::ids::NodeId;
 use stork_wire::sign::Envelope;
 use stork_wire::tick::Tick;
 
@@ -16,8 +15,6 @@ use crate::net::{ConnId, Connected, NetEvent};
 use crate::overlay::{Input, Peer, PeersKind};
 use crate::{transfer, trust};
 
-/// Seconds that an own record is good for; it is renewed at half.
-const RECORD_VALID_S: u64 = 7 * 24 * 3_600;
 /// Milliseconds after which a connection without link and content is closed.
 const IDLE_MS: u64 = 60_000;
 /// Hosts whose signatures were checked and are remembered: the roster and as many again.
@@ -37,69 +34,14 @@ pub(super) struct Link {
     pub(super) class: LinkClass,
     /// Of the host's record when the connection was made.
     incarnation: u64,
+    /// Frames that had left the outbox when it was looked at last and some waited, and since when.
+    pub(super) stuck: Option<(u64, Tick)>,
     /// The newest certificate of the host that was seen, and when it runs out.
     pub(super) cert: Envelope,
     pub(super) cert_expires: UnixSeconds,
 }
 
-/// This node's own record, signed anew when something in it changes.
-#[derive(Debug)]
-pub(super) struct OwnRecord {
-    incarnation: u64,
-    pub(super) current: Option<(PeerRecord, PeerHint)>,
-}
-
-impl OwnRecord {
-    pub(super) const fn new(incarnation: u64) -> Self {
-        Self { incarnation, current: None }
-    }
-}
-
 impl Driver {
-    /// Signs the own record again where it changed or gets old, and tells the overlay.
-    pub(super) fn refresh_record(&mut self) {
-        let now = self.clock.unix();
-        let groups = self.wanted_groups();
-        let addrs = self.own_addrs();
-        if let Some((r, _)) = &self.record.current
-            && *r.groups == *groups
-            && *r.addrs == *addrs
-            && r.expires > now + RECORD_VALID_S / 2
-        {
-            return;
-        }
-        self.record.incarnation += 1;
-        let record = PeerRecord {
-            version: BODY_VERSION,
-            node: self.me,
-            incarnation: self.record.incarnation,
-            addrs: List::truncated(addrs),
-            site: self.site.clone(),
-            groups: List::truncated(groups),
-            issued: now,
-            expires: now + RECORD_VALID_S,
-        };
-        let signed = Envelope::sign(&record, self.trust.fleet(), &self.key);
-        let Ok(signed) = signed else { return };
-        let hint = PeerHint { cert: self.cert.clone(), record: signed };
-        self.record.current = Some((record, hint.clone()));
-        if let Some(peer) = self.check_hint(&hint) {
-            self.overlay_input(Input::Local(peer));
-        }
-    }
-
-    fn wanted_groups(&self) -> Vec<GroupId> {
-        let names = self.vms.values().flat_map(|v| v.file.groups.iter());
-        let charter = self.trust.charter();
-        let ids = names.filter_map(|n| charter.group_named(n.as_str()).map(|g| g.id()));
-        let sorted: std::collections::BTreeSet<GroupId> = ids.collect();
-        sorted.into_iter().collect()
-    }
-
-    pub(super) fn own_hint(&self) -> Option<PeerHint> {
-        self.record.current.as_ref().map(|(_, hint)| hint.clone())
-    }
-
     /// Checks a host's certificate and record, or finds that they were checked before.
     pub(super) fn check_hint(&mut self, hint: &PeerHint) -> Option<Arc<Peer>> {
         let key = *blake3::hash(&encode(hint)).as_bytes();
@@ -188,6 +130,10 @@ impl Driver {
                 tracing::debug!(peer = %node.short(), "a frame of an unknown type");
                 self.counters.add("frames_ignored", "unknown_type");
             }
+            NetEvent::Slowed { node } => {
+                tracing::debug!(peer = %node.short(), "frames come too fast");
+                self.counters.add("peers_limited", "frames");
+            }
             NetEvent::Closed { conn, node, why, at_fault } => {
                 if at_fault {
                     self.counters.add("peers_at_fault", "frame");
@@ -261,6 +207,7 @@ impl Driver {
             content_at,
             class,
             incarnation,
+            stuck: None,
             cert,
             cert_expires,
         };
@@ -293,7 +240,9 @@ impl Driver {
             return;
         }
         tracing::debug!(peer = %node.short(), %why, "connection ended");
-        self.connections.remove(&node);
+        let link = self.connections.remove(&node);
+        let (_, shed) = link.map_or((0, 0), |l| l.connected.outbox.level());
+        self.counters.add_many("frames_shed", "lazy", shed);
         self.net.bulk().expel(node);
         self.overlay_input(Input::Down { node });
         self.planner_input(transfer::Input::PeerDown { node });
@@ -328,24 +277,6 @@ impl Driver {
                 link.connected.connection.close(1u32.into(), b"hello comes first and once");
             }
         }
-    }
-
-    /// What went by at the door, and what the planner would not do.
-    pub(super) fn net_json(&self) -> serde_json::Value {
-        let net = self.net.counters();
-        let count = |c: &AtomicU64| c.load(Ordering::Relaxed);
-        let planner = self.planner.counters();
-        serde_json::json!({
-            "accepted": count(&net.accepted), "dialled": count(&net.dialled),
-            "dropped": count(&net.dropped), "handshakes_failed": count(&net.handshakes_failed),
-            "requests_ungranted": planner.ungranted, "frames_nonsense": planner.nonsense,
-        })
-    }
-
-    /// How full every bounded set of the overlay is, and its bound (attack G13).
-    pub(super) fn gauges_json(&self) -> serde_json::Value {
-        let one = |size, cap| serde_json::json!({ "now": size, "max": cap });
-        self.overlay.gauges().map(|(name, size, cap)| (name.to_owned(), one(size, cap))).collect()
     }
 
     /// Closes connections that are no overlay link and carry no content.
@@ -388,6 +319,7 @@ fn to_peer(checked: &trust::CheckedPeer, expires: Tick) -> Peer {
         addrs: checked.record.addrs.iter().copied().filter(super::addrs::dialable).collect(),
         incarnation: checked.record.incarnation,
         groups: checked.record.groups.to_vec(),
+        cell: checked.record.cell.clone(),
         expires,
         hint: checked.hint.clone(),
     }

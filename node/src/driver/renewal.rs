@@ -121,7 +121,7 @@ impl Driver {
     }
 
     /// Renews the certificate of a connected host that is past its half, if we admit.
-    pub(super) fn renew_for(&self, node: NodeId) {
+    pub(super) fn renew_for(&mut self, node: NodeId) {
         let now = self.clock.unix();
         let Some(link) = self.connections.get(&node) else { return };
         let Ok(old) = self.trust.check_cert(&link.cert, now) else { return };

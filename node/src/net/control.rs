@@ -10,9 +10,10 @@ use stork_wire::frame::{Frame, Hello, HelloAck, JoinReply, JoinRequest};
 use stork_wire::ids::NodeId;
 use stork_wire::limits::{FRAME_LEN_MAX, UNADMITTED_FRAME_LEN_MAX};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::frame_io::{FrameError, read_raw, write_raw};
+use super::frame_rate::FrameRate;
 use super::outbox::Outbox;
 
 /// Time for a peer to say who it is, and to answer (security.md §3: unadmitted 3 s).
@@ -105,6 +106,11 @@ pub enum NetEvent {
     /// A frame of a type that only a later version knows: read, and not acted on.
     UnknownFrame {
         /// Who sent it.
+        node: NodeId,
+    },
+    /// A connection brings frames faster than it may: the next ones are read after a pause.
+    Slowed {
+        /// Who sent them.
         node: NodeId,
     },
     /// A connection ended.
@@ -286,6 +292,7 @@ async fn run(
 ) {
     let Connected { id, node, outbox, connection, .. } = connected;
     let reader = async {
+        let mut rate = FrameRate::default();
         loop {
             let frame = match read_raw(&mut recv, FRAME_LEN_MAX).await {
                 Ok(bytes) => Frame::from_bytes(&bytes, FRAME_LEN_MAX).map_err(FrameError::from),
@@ -300,6 +307,11 @@ async fn run(
             };
             if events.send(event).await.is_err() {
                 return FrameError::Ended;
+            }
+            if let Some(until) = rate.take(Instant::now()) {
+                // The driver may be gone; then the next frame ends this task.
+                drop(events.send(NetEvent::Slowed { node }).await);
+                sleep_until(until).await;
             }
         }
     };

@@ -8,6 +8,7 @@ mod bulk;
 mod control;
 mod endpoint;
 mod frame_io;
+mod frame_rate;
 mod outbox;
 
 pub use bulk::{Bulk, BulkIn, BulkPiece, ExpectKey};

@@ -34,6 +34,7 @@ struct Queues {
     frames: [VecDeque<Vec<u8>>; 3],
     bytes: usize,
     shed: u64,
+    popped: u64,
     closed: bool,
 }
 
@@ -78,6 +79,13 @@ impl Outbox {
         (q.bytes, q.shed)
     }
 
+    /// Frames that were taken out to be sent. Where some wait and this does not rise, the peer does
+    /// not read.
+    #[must_use]
+    pub fn popped(&self) -> u64 {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner).popped
+    }
+
     /// The next frame; `None` once closed and empty. One writer only.
     pub async fn pop(&self) -> Option<Vec<u8>> {
         loop {
@@ -86,6 +94,7 @@ impl Outbox {
                 let mut q = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some(frame) = q.frames.iter_mut().find_map(VecDeque::pop_front) {
                     q.bytes = q.bytes.saturating_sub(frame.len());
+                    q.popped += 1;
                     return Some(frame);
                 }
                 if q.closed {

@@ -3,6 +3,7 @@
 use core::net::SocketAddr;
 use std::sync::Arc;
 
+use stork_wire::charter::Cell;
 use stork_wire::codec::List;
 use stork_wire::frame::{ItemRange, LinkClass, OverlayFrame, PeerHint};
 use stork_wire::ids::{GroupId, ItemHash, LogId, NodeId};
@@ -45,6 +46,8 @@ pub struct Peer {
     pub incarnation: u64,
     /// Groups that its hosts' VMs subscribe to.
     pub groups: Vec<GroupId>,
+    /// Its cell, where it speaks for it.
+    pub cell: Option<Cell>,
     /// When its certificate or record is worth nothing any more, on this process's clock.
     pub expires: Tick,
     /// The signed form, to hand on.
@@ -311,6 +314,9 @@ pub enum Action {
         /// Which; already cut to what is committed here.
         ranges: Vec<ItemRange>,
     },
+    /// This node speaks for its cell, or does not any more: sign a record that says so, and hand it
+    /// in as `Local`.
+    Summarise(Option<Cell>),
     /// Write these hosts to disk, for the next start.
     SavePeers(Vec<PeerHint>),
     /// Something happened.

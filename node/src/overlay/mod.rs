@@ -1,11 +1,11 @@
 //! The overlay: which hosts this one is linked to, how news travel, and how gaps are closed.
 //!
 //! One machine without IO, clock or global chance, in three parts that share the links:
-//! - **members** (`links`, `contacts`, `promote`, `roster`, `shuffle`, `live`): a few
-//!   near and far links, kept up for ever, after `HyParView` (Leitão et al., DSN 2007) with merge
-//!   probes and rules against insiders;
-//! - **tree** (`tree`, `forward`, `missing`, `flight`, `lead`, `relays`): one broadcast tree per log, after Plumtree
-//!   (Leitão et al., SRDS 2007);
+//! - **members** (`links`, `contacts`, `promote`, `roster`, `cells`, `shuffle`, `live`):
+//!   a few near and far links, kept up for ever, after `HyParView` (Leitão et al., DSN 2007) with
+//!   merge probes and rules against insiders;
+//! - **tree** (`tree`, `forward`, `missing`, `flight`, `lead`, `relays`): one broadcast tree per
+//!   log, after Plumtree (Leitão et al., SRDS 2007);
 //! - **sync** (`heads`, `sketch`, `sync`, `reconcile`, `visits`, `fetch`): comparison of heads,
 //!   which guarantees delivery.
 //!
@@ -16,6 +16,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod bounded;
+mod cells;
 mod contacts;
 mod fetch;
 mod flight;
@@ -52,6 +53,7 @@ use stork_wire::ids::{LogId, NodeId};
 use stork_wire::text::Label;
 use stork_wire::tick::Tick;
 
+pub use cells::Site;
 pub use io::{Action, Class, Config, Event, Input, Peer, PeersKind, Refusal, Why};
 pub use sizes::Sizes;
 pub use views::{Counters, LinkView, TreeView};
@@ -85,6 +87,7 @@ pub struct Overlay {
     reserved: Recent<NodeId, Tick>,
     bans: Recent<NodeId, Tick>,
     roster: roster::Roster,
+    cell_at: Tick,
     shuffles: shuffle::Shuffles,
     saved: Tick,
     save_at: Option<Tick>,
@@ -128,6 +131,7 @@ impl Overlay {
             reserved: links::reserved(),
             bans: Recent::new(BANS_MAX),
             roster: roster::Roster::new(),
+            cell_at: Tick(0),
             shuffles: shuffle::Shuffles::new(),
             saved: Tick(0),
             save_at: None,
@@ -231,6 +235,7 @@ impl Overlay {
         if now >= self.house_at {
             self.house_at = now.after_ms(HOUSE_EVERY_MS);
             self.relays_due(now, actions);
+            self.cell_due(now, actions);
             self.flights_due(now);
             self.guests_due(now);
             self.fetch_again();

@@ -33,7 +33,7 @@ fn bit(log: &LogId) -> u64 {
 }
 
 /// The order of a site's hosts as relays of a bucket: the least weights carry it.
-fn weight(node: u64, bucket: u64) -> u64 {
+pub(super) fn weight(node: u64, bucket: u64) -> u64 {
     mix(node ^ mix(bucket))
 }
 

@@ -1,7 +1,8 @@
 //! The roster: records of known live hosts, flooded once per host and incarnation.
 //!
 //! While a fleet fits, everybody knows everybody. In a larger one a record travels in its own site
-//! only: a host knows its site, and of other sites what there is room for (design.md §5).
+//! only, save those of the few hosts that speak for it (`cells`): a host knows its site, and of
+//! other sites what there is room for (design.md §5).
 //!
 //! It answers two questions without a message: which hosts want a group (for transfer), and which
 //! two hosts of a site carry a log across sites (protocol.md §3b, §3c).
@@ -18,6 +19,7 @@ use stork_wire::tick::Tick;
 
 use super::Overlay;
 use super::bounded::Recent;
+use super::cells;
 use super::io::{Action, Class, Peer};
 
 /// Hosts whose newest flooded incarnation is remembered, so that a record is never flooded twice.
@@ -30,6 +32,8 @@ const LOST_MS: u64 = 600_000;
 const NEWCOMER_MS: u64 = 60_000;
 /// Hosts of other sites that a newcomer in a large fleet is told.
 const FOREIGN_MAX: usize = 32;
+/// Hosts of another site that are kept since they speak for it: twice as many as there should be.
+const CONTACTS_KEPT_MAX: usize = 2 * cells::CONTACTS;
 /// Frames of records per link and flush; what is left waits for the next one.
 const RECORD_FRAMES_PER_FLUSH: usize = 4;
 
@@ -40,8 +44,13 @@ struct Member {
     lost: Option<Tick>,
 }
 
-/// Not lost, of this site, who.
-type Worth = (bool, bool, NodeId);
+/// Not lost, how near, who.
+type Worth = (bool, u8, NodeId);
+
+/// Of this site, speaking for another one, or neither.
+fn rank(peer: &Peer, site: &Label) -> u8 {
+    if peer.site == *site { 2 } else { u8::from(peer.cell.is_some()) }
+}
 
 /// The records, and what was flooded.
 #[derive(Debug)]
@@ -90,36 +99,45 @@ impl Roster {
     /// Stores a record; a full roster gives up the expired, the dead, then hosts of other sites.
     fn put(&mut self, now: Tick, peer: &Arc<Peer>, site: &Label, max: usize) {
         let node = peer.node;
+        if !self.map.contains_key(&node) && rank(peer, site) == 1 && self.has_contacts(&peer.site) {
+            return;
+        }
         if self.map.len() >= max && !self.map.contains_key(&node) {
             let expired = self.by_end.first().filter(|(end, _)| *end <= now).map(|(_, n)| *n);
             let least = self.by_worth.first().copied();
-            let beaten =
-                least.filter(|(live, ours, _)| (*live, *ours) < (true, peer.site == *site));
+            let beaten = least.filter(|(live, old, _)| (*live, *old) < (true, rank(peer, site)));
             let Some(out) = expired.or_else(|| beaten.map(|(_, _, n)| n)) else { return };
             self.take_out(&out, site);
         }
         self.take_out(&node, site);
         self.changed |= peer.site == *site;
         self.by_end.insert((peer.expires, node));
-        self.by_worth.insert((true, peer.site == *site, node));
+        self.by_worth.insert((true, rank(peer, site), node));
         self.map.insert(node, Member { peer: Arc::clone(peer), lost: None });
+    }
+
+    /// Do enough hosts speak for this site? Whoever says so is believed (`cells`), but the insiders
+    /// of a site shall not fill the roster of everybody else.
+    fn has_contacts(&self, site: &Label) -> bool {
+        let speak = |m: &&Member| m.peer.cell.is_some() && m.peer.site == *site;
+        self.map.values().filter(speak).count() >= CONTACTS_KEPT_MAX
     }
 
     fn take_out(&mut self, node: &NodeId, site: &Label) {
         let Some(old) = self.map.remove(node) else { return };
         self.by_end.remove(&(old.peer.expires, *node));
-        self.by_worth.remove(&(old.lost.is_none(), old.peer.site == *site, *node));
+        self.by_worth.remove(&(old.lost.is_none(), rank(&old.peer, site), *node));
     }
 
     /// Notes that a host was lost, or is back. True where that is new.
     fn mark(&mut self, node: &NodeId, lost: Option<Tick>, site: &Label) -> bool {
         let Some(member) = self.map.get_mut(node) else { return false };
-        let ours = member.peer.site == *site;
+        let rank = rank(&member.peer, site);
         let before = core::mem::replace(&mut member.lost, lost);
-        self.by_worth.remove(&(before.is_none(), ours, *node));
-        self.by_worth.insert((lost.is_none(), ours, *node));
+        self.by_worth.remove(&(before.is_none(), rank, *node));
+        self.by_worth.insert((lost.is_none(), rank, *node));
         let new = before.is_none() != lost.is_none();
-        self.changed |= new && ours;
+        self.changed |= new && member.peer.site == *site;
         new
     }
 }
@@ -130,9 +148,9 @@ impl Overlay {
         if peer.node != self.me {
             return;
         }
-        self.local = Some(peer);
+        let spoke = self.local.replace(peer).is_some_and(|p| p.cell.is_some());
         let me = self.me;
-        self.queue_record(now, me, None);
+        self.queue_record(now, me, None, spoke);
     }
 
     /// Takes a record. True where it says something new: the host was unknown, has changed, or was
@@ -151,9 +169,10 @@ impl Overlay {
             return from.is_none() && self.roster.mark(&node, None, &self.site);
         }
         self.roster.seen.set(node, (peer.incarnation, now));
+        let spoke = self.roster.map.get(&node).is_some_and(|m| m.peer.cell.is_some());
         self.roster.put(now, peer, &self.site, self.config.roster);
         if self.roster.map.contains_key(&node) {
-            self.queue_record(now, node, from);
+            self.queue_record(now, node, from, spoke);
         }
         true
     }
@@ -185,21 +204,23 @@ impl Overlay {
     }
 
     /// Is the fleet larger than what a host keeps of it?
-    fn fleet_is_large(&self) -> bool {
+    pub(super) fn fleet_is_large(&self) -> bool {
         self.roster.map.len() >= self.config.roster
     }
 
-    /// Queues a record for all links but the one it came from.
-    fn queue_record(&mut self, now: Tick, node: NodeId, from: Option<NodeId>) {
+    /// Queues a record for all links but the one it came from; in a large fleet for those of its
+    /// site, unless the host speaks for that, or `spoke` and others must hear that it stopped.
+    fn queue_record(&mut self, now: Tick, node: NodeId, from: Option<NodeId>, spoke: bool) {
         let large = self.fleet_is_large();
         let local = self.local.as_ref().filter(|p| p.node == node);
         let known = local.or_else(|| self.roster.map.get(&node).map(|m| &m.peer));
-        let Some(site) = known.map(|p| p.site.clone()) else { return };
+        let Some(known) = known else { return };
+        let (site, speaks) = (known.site.clone(), spoke || known.cell.is_some());
         let max = self.records_max();
         for (to, link) in &mut self.links {
             if Some(*to) != from
                 && *to != node
-                && (!large || link.peer.site == site)
+                && (!large || speaks || link.peer.site == site)
                 && link.records.len() < max
             {
                 link.records.insert(node);
@@ -220,7 +241,10 @@ impl Overlay {
         let live = self.roster.live(now).filter(|p| p.node != to);
         let (same, mut others): (Vec<_>, Vec<_>) = live.cloned().partition(|p| p.site == site);
         if self.fleet_is_large() {
-            others = self.rng.sample(others, FOREIGN_MAX);
+            let (speak, rest): (Vec<_>, Vec<_>) =
+                others.into_iter().partition(|p| p.cell.is_some());
+            others = self.rng.sample(rest, FOREIGN_MAX);
+            others.extend(speak);
         }
         if let Some(link) = self.links.get_mut(&to) {
             link.records.extend(same.iter().chain(&others).map(|p| p.node));

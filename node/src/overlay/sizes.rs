@@ -107,6 +107,7 @@ impl Overlay {
             reserved,
             bans,
             roster,
+            cell_at: _,
             shuffles: _, // One question at the most.
             carries: _,  // A mask.
             saved: _,

@@ -26,6 +26,7 @@ fn record(node: NodeId, issued: u64, expires: u64) -> PeerRecord {
         addrs: List::truncated(["10.0.0.1:7749".parse().unwrap()]),
         site: "east".parse().unwrap(),
         groups: List::empty(),
+        cell: None,
         issued,
         expires,
     }

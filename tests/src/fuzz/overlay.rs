@@ -64,6 +64,7 @@ impl Run<'_> {
             addrs: Vec::new(),
             incarnation,
             groups: Vec::new(),
+            cell: None,
             expires: Tick(expires),
             hint: PeerHint { cert: body(vec![u8::try_from(i).unwrap()]), record: body(vec![]) },
         })
@@ -320,7 +321,8 @@ impl Run<'_> {
                 assert_ne!(peer.node, node(0), "dials itself");
             }
             Action::SavePeers(hints) => assert!(hints.len() <= 400),
-            Action::Answer { .. } | Action::Close { .. } | Action::Event(_) => {}
+            Action::Answer { .. } | Action::Close { .. } => {}
+            Action::Event(_) | Action::Summarise(_) => {}
         }
     }
 }

@@ -2,8 +2,8 @@
 //! of message.
 
 use stork_wire::charter::{
-    Authority, GroupDoc, HostCert, JoinToken, PeerRecord, PublisherDoc, PublisherGrant, PushCert,
-    ReleaseKey, Role, RootDoc,
+    Authority, Cell, GroupDoc, HostCert, JoinToken, PeerRecord, PublisherDoc, PublisherGrant,
+    PushCert, ReleaseKey, Role, RootDoc, ShortGroup,
 };
 use stork_wire::codec::{List, encode};
 use stork_wire::feed::{DeltaOffer, Entry, Kind, Recall, Release, Urgency, view_root};
@@ -220,7 +220,9 @@ fn record() -> PeerRecord {
     let HostCert { node, site, issued, expires, .. } = cert();
     let addrs = list(["127.0.0.1:7749".parse().unwrap(), "[::1]:7749".parse().unwrap()]);
     let groups = list([GroupId([1; 32]), GroupId([2; 32])]);
-    PeerRecord { version: 1, node, incarnation: 3, addrs, site, groups, issued, expires }
+    let some = [ShortGroup::of(&GroupId([2; 32]))];
+    let cell = Some(Cell { hosts: 40, groups: List::truncated(some), more: false });
+    PeerRecord { version: 1, node, incarnation: 3, addrs, site, groups, cell, issued, expires }
 }
 
 /// Certificate and record of a host.

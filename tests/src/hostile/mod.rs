@@ -6,11 +6,15 @@
 
 mod content;
 mod door;
+mod manners;
+mod stuck;
 
 pub use content::{Content, Lie, server};
 pub use door::{Knock, knock};
+pub use manners::has;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -82,8 +86,8 @@ pub fn place(host: &Host) -> (NodeId, SocketAddr) {
 
 /// The groups of a charter.
 #[must_use]
-pub fn groups_of(fleet: &Fleet) -> Vec<GroupId> {
-    let (_, profile) = open(&fleet.charter).unwrap();
+pub fn groups_of(charter: &Path) -> Vec<GroupId> {
+    let (_, profile) = open(charter).unwrap();
     let mut groups: Vec<GroupId> = profile.groups.iter().map(|g| g.id).collect();
     groups.sort_unstable();
     groups
@@ -98,6 +102,7 @@ fn record(key: &SecretKey, fleet: FleetId, groups: Vec<GroupId>) -> Envelope {
         addrs: List::empty(),
         site: "default".parse().unwrap(),
         groups: List::new(groups).unwrap(),
+        cell: None,
         issued,
         expires: issued + 3_600,
     };
@@ -108,11 +113,17 @@ impl Peer {
     /// Joins by a real token, like any host, and keeps what it gets.
     #[must_use]
     pub fn enlist(fleet: &Fleet, name: &str) -> Self {
+        Self::enlist_by(&fleet.token(name), &fleet.charter, name)
+    }
+
+    /// The same by a token that was made already.
+    #[must_use]
+    pub fn enlist_by(token: &str, charter: &Path, name: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path().join("state");
         let config = NodeConfig { state, min_free_bytes: 0, ..NodeConfig::default() };
         let store = run::open_store(&config).unwrap();
-        let (token, envelope) = JoinToken::from_text(&fleet.token(name)).unwrap();
+        let (token, envelope) = JoinToken::from_text(token).unwrap();
         let label = name.parse().unwrap();
         let runtime = runtime();
         let joining = join::join(&store, &config.state, &token, envelope, label);
@@ -120,7 +131,7 @@ impl Peer {
         let key = identity::open_or_create(&config.state).unwrap();
         let cert = store.get_state("cert").unwrap().unwrap();
         let cert: Envelope = decode(&cert, RECORD_LEN_MAX).unwrap();
-        let record = record(&key, joined.fleet, groups_of(fleet));
+        let record = record(&key, joined.fleet, groups_of(charter));
         Self::with(runtime, key, PeerHint { cert, record }, joined.fleet)
     }
 
@@ -165,7 +176,13 @@ impl Peer {
     /// The same with manners.
     #[must_use]
     pub fn dial_with(&self, host: &Host, manners: Manners) -> Talk {
-        let (connection, send, mut recv) = self.say_hello(host, &self.hello());
+        self.dial_at(place(host), manners)
+    }
+
+    /// The same by id and address.
+    #[must_use]
+    pub fn dial_at(&self, place: (NodeId, SocketAddr), manners: Manners) -> Talk {
+        let (connection, send, mut recv) = self.say_hello_at(place, &self.hello());
         let ack = self.runtime.block_on(async {
             let bytes = read_raw(&mut recv, 16 * FRAME_LEN_MAX).await;
             bytes.map_err(|_e| connection.close_reason())
@@ -175,7 +192,7 @@ impl Peer {
         let Frame::HelloAck(ack) = ack else { panic!("no ack: {ack:?}") };
         let (deeds, todo) = mpsc::unbounded_channel();
         let (frames, inbox) = channel();
-        let (_, addr) = place(host);
+        let (_, addr) = place;
         let bulk = Dialler { key: Arc::clone(&self.key), endpoint: self.endpoint.clone(), addr };
         let to = NodeId(ack.peer.cert.claimed::<stork_wire::charter::HostCert>().unwrap().node.0);
         self.runtime.spawn(act(send, todo, bulk, to));
@@ -187,7 +204,14 @@ impl Peer {
     /// Opens a control connection and says this, without waiting for an answer.
     #[must_use]
     pub fn say_hello(&self, host: &Host, hello: &Hello) -> (Connection, SendStream, RecvStream) {
-        let (node, addr) = place(host);
+        self.say_hello_at(place(host), hello)
+    }
+
+    fn say_hello_at(
+        &self,
+        (node, addr): (NodeId, SocketAddr),
+        hello: &Hello,
+    ) -> (Connection, SendStream, RecvStream) {
         let dialler = Dialler { key: Arc::clone(&self.key), endpoint: self.endpoint.clone(), addr };
         self.runtime.block_on(async {
             let connection = dialler.dial(node, ALPN_CONTROL).await;

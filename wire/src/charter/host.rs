@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{UnixSeconds, check_head, check_sorted};
 use crate::codec::{List, decode, encode};
 use crate::ids::{FleetId, GroupId, NodeId, PublicKey, PublisherId, hex, unhex};
-use crate::limits::{ADDRS_MAX, RECORD_LEN_MAX, SUBSCRIBED_GROUPS_MAX};
+use crate::limits::{ADDRS_MAX, CELL_GROUPS_MAX, RECORD_LEN_MAX, SUBSCRIBED_GROUPS_MAX};
 use crate::sign::{Body, Envelope, is_sound};
 use crate::text::Label;
 
@@ -42,6 +42,42 @@ impl Body for HostCert {
     }
 }
 
+/// The first 8 bytes of a group's id. A false match only costs a question in vain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ShortGroup(pub [u8; 8]);
+
+impl ShortGroup {
+    /// Of a group.
+    #[must_use]
+    pub fn of(group: &GroupId) -> Self {
+        let mut cut = [0; 8];
+        for (slot, b) in cut.iter_mut().zip(group.as_bytes()) {
+            *slot = *b;
+        }
+        Self(cut)
+    }
+}
+
+/// What the hosts of one cell, a site, subscribe to, summed by one of them for the other sites
+/// (design.md §5).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cell {
+    /// Hosts of the site that its contact knows, itself included.
+    pub hosts: u32,
+    /// Groups that any of them subscribes to, sorted.
+    pub groups: List<ShortGroup, CELL_GROUPS_MAX>,
+    /// Are there more groups than could be named?
+    pub more: bool,
+}
+
+impl Cell {
+    /// May a host of the cell want this group?
+    #[must_use]
+    pub fn may_want(&self, group: &GroupId) -> bool {
+        self.more || self.groups.binary_search(&ShortGroup::of(group)).is_ok()
+    }
+}
+
 /// Signed by the host itself: how to reach it, and which groups its VMs want.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerRecord {
@@ -57,6 +93,8 @@ pub struct PeerRecord {
     pub site: Label,
     /// Groups that its VMs subscribe to, sorted.
     pub groups: List<GroupId, SUBSCRIBED_GROUPS_MAX>,
+    /// Its cell, where the host speaks for it in a large fleet.
+    pub cell: Option<Cell>,
     /// When it was made.
     pub issued: UnixSeconds,
     /// When it is worth nothing any more.
@@ -68,7 +106,8 @@ impl Body for PeerRecord {
     const LEN_MAX: usize = 10 * 1024;
     fn check(&self) -> Result<(), String> {
         check_head(self.version, self.issued, self.expires)?;
-        check_sorted(&self.groups, "groups")
+        check_sorted(&self.groups, "groups")?;
+        self.cell.as_ref().map_or(Ok(()), |c| check_sorted(&c.groups, "groups of the cell"))
     }
 }
 

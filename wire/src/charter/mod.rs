@@ -8,7 +8,7 @@
 
 mod host;
 
-pub use host::{HostCert, JoinToken, PeerRecord, PushCert, TokenError};
+pub use host::{Cell, HostCert, JoinToken, PeerRecord, PushCert, ShortGroup, TokenError};
 
 use serde::{Deserialize, Serialize};
 

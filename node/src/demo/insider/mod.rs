@@ -91,6 +91,7 @@ impl Insider {
             site: joined.cert.site,
             // Hosts ask those that want the same.
             groups: List::truncated([group]),
+            cell: None,
             issued: now.as_secs(),
             expires: now.as_secs() + 3_600,
         };

@@ -44,6 +44,7 @@ pub(super) fn make_peer(i: usize, incarnation: u64, sites: usize) -> Arc<Peer> {
         addrs: vec![],
         incarnation,
         groups: vec![],
+        cell: None,
         expires: Tick(u64::MAX),
         hint: PeerHint { cert: envelope(body), record: envelope(vec![]) },
     })

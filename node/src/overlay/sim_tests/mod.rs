@@ -4,6 +4,7 @@
 //! from the stories. Every world is made from a seed, which a failing assertion prints.
 
 mod broadcast;
+mod cells;
 mod check;
 mod faults;
 mod floods;
@@ -14,6 +15,7 @@ mod made;
 mod members;
 mod pair;
 mod queue;
+mod records;
 mod sync;
 mod sync_faults;
 mod ways;

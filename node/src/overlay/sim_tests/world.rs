@@ -69,7 +69,7 @@ pub(super) struct World {
     order: u64,
     queue: BinaryHeap<Reverse<Queued>>,
     index: BTreeMap<NodeId, usize>,
-    records: BTreeMap<(u64, u64), Arc<Peer>>,
+    pub(super) records: BTreeMap<(u64, u64), Arc<Peer>>,
     conns: BTreeMap<(usize, usize), u64>,
 }
 
@@ -274,10 +274,6 @@ impl World {
         self.input(i, input);
     }
 
-    fn verify(&self, hints: &[PeerHint]) -> Vec<Arc<Peer>> {
-        hints.iter().filter_map(|h| self.records.get(&record_key(h)).cloned()).collect()
-    }
-
     fn judge(&mut self, i: usize, from: NodeId, item: Item) {
         if self.judge_fork(i, from, &item) {
             return;
@@ -370,6 +366,7 @@ impl World {
                     self.send(i, to, OverlayFrame::Items(list));
                 }
             }
+            Action::Summarise(cell) => self.summarise(i, cell),
             Action::SavePeers(hints) => self.hosts[i].saved = hints,
             Action::Event(Event::MergeProbe { .. }) => self.hosts[i].probes += 1,
             Action::Event(Event::ForkSeen { .. }) => self.measured.forks += 1,

@@ -1,0 +1,30 @@
+//! How full everything is, and what went by: for `stork status` and for metrics.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::Driver;
+
+impl Driver {
+    /// What went by at the door, and what the planner would not do.
+    pub(super) fn net_json(&self) -> serde_json::Value {
+        let net = self.net.counters();
+        let count = |c: &AtomicU64| c.load(Ordering::Relaxed);
+        let planner = self.planner.counters();
+        serde_json::json!({
+            "accepted": count(&net.accepted), "dialled": count(&net.dialled),
+            "dropped": count(&net.dropped), "handshakes_failed": count(&net.handshakes_failed),
+            "requests_ungranted": planner.ungranted, "frames_nonsense": planner.nonsense,
+        })
+    }
+
+    /// How full every bounded set of the overlay and of the limits is, and its bound (attack G13).
+    pub(super) fn gauges(&self) -> impl Iterator<Item = (&'static str, usize, usize)> {
+        self.overlay.gauges().chain(self.pace.gauges())
+    }
+
+    /// The same for `stork status`.
+    pub(super) fn gauges_json(&self) -> serde_json::Value {
+        let one = |size, cap| serde_json::json!({ "now": size, "max": cap });
+        self.gauges().map(|(name, size, cap)| (name.to_owned(), one(size, cap))).collect()
+    }
+}

@@ -1,0 +1,83 @@
+//! What this host says of itself in its signed record, and of the whole fleet in its status.
+
+use serde_json::{Value, json};
+use stork_wire::charter::{BODY_VERSION, Cell, PeerRecord};
+use stork_wire::codec::List;
+use stork_wire::frame::PeerHint;
+use stork_wire::ids::GroupId;
+use stork_wire::sign::Envelope;
+
+use super::Driver;
+use crate::overlay::{Input, Site};
+
+/// Seconds that an own record is good for; it is renewed at half.
+const RECORD_VALID_S: u64 = 7 * 24 * 3_600;
+
+/// This node's own record, signed anew when something in it changes.
+#[derive(Debug)]
+pub(super) struct OwnRecord {
+    incarnation: u64,
+    /// The site's sum, where this host speaks for it.
+    pub(super) cell: Option<Cell>,
+    pub(super) current: Option<(PeerRecord, PeerHint)>,
+}
+
+impl OwnRecord {
+    pub(super) const fn new(incarnation: u64) -> Self {
+        Self { incarnation, cell: None, current: None }
+    }
+}
+
+impl Driver {
+    /// Signs the own record again where it changed or gets old, and tells the overlay.
+    pub(super) fn refresh_record(&mut self) {
+        let now = self.clock.unix();
+        let groups = self.wanted_groups();
+        let addrs = self.own_addrs();
+        if let Some((r, _)) = &self.record.current
+            && *r.groups == *groups
+            && r.cell == self.record.cell
+            && *r.addrs == *addrs
+            && r.expires > now + RECORD_VALID_S / 2
+        {
+            return;
+        }
+        self.record.incarnation += 1;
+        let record = PeerRecord {
+            version: BODY_VERSION,
+            node: self.me,
+            incarnation: self.record.incarnation,
+            addrs: List::truncated(addrs),
+            site: self.site.clone(),
+            groups: List::truncated(groups),
+            cell: self.record.cell.clone(),
+            issued: now,
+            expires: now + RECORD_VALID_S,
+        };
+        let signed = Envelope::sign(&record, self.trust.fleet(), &self.key);
+        let Ok(signed) = signed else { return };
+        let hint = PeerHint { cert: self.cert.clone(), record: signed };
+        self.record.current = Some((record, hint.clone()));
+        if let Some(peer) = self.check_hint(&hint) {
+            self.overlay_input(Input::Local(peer));
+        }
+    }
+
+    fn wanted_groups(&self) -> Vec<GroupId> {
+        let names = self.vms.values().flat_map(|v| v.file.groups.iter());
+        let charter = self.trust.charter();
+        let ids = names.filter_map(|n| charter.group_named(n.as_str()).map(|g| g.id()));
+        let sorted: std::collections::BTreeSet<GroupId> = ids.collect();
+        sorted.into_iter().collect()
+    }
+
+    pub(super) fn own_hint(&self) -> Option<PeerHint> {
+        self.record.current.as_ref().map(|(_, hint)| hint.clone())
+    }
+
+    /// Other sites of a large fleet, as those say who speak for them.
+    pub(super) fn sites_json(&self) -> Value {
+        let one = |s: Site| json!({ "site": s.name, "hosts": s.hosts, "contacts": s.contacts });
+        self.overlay.sites().into_iter().map(one).collect()
+    }
+}
