@@ -5,6 +5,7 @@
 //! dials a host that nothing points to any more, so that two halves of a healed partition find
 //! each other (rule 5).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use stork_wire::frame::LinkClass;
@@ -13,7 +14,7 @@ use stork_wire::tick::Tick;
 
 use super::Overlay;
 use super::bounded::Rate;
-use super::contacts::Contact;
+use super::contacts::{Contact, Contacts};
 use super::io::{Action, Event, Peer};
 use super::links::{FAR_OWN, NEAR_OWN};
 
@@ -149,7 +150,7 @@ impl Overlay {
         None
     }
 
-    /// Somebody to dial: from the passive view, then the graveyard, then the anchors (rule 3). A
+    /// Somebody to dial: from the passive view, the graveyard, the anchors, the roster (rule 3). A
     /// starving node that must wait for all of them tries them nevertheless, or a host that was cut
     /// off for an hour would stay alone for the length of its longest wait.
     fn candidate(&mut self, now: Tick, class: LinkClass) -> Option<Arc<Peer>> {
@@ -161,25 +162,46 @@ impl Overlay {
         patient
     }
 
+    /// The passive view goes first. The other sets follow in random order: where nine of ten hosts
+    /// have died, the graveyard always holds one that may be dialled again, and would for half an
+    /// hour keep those from their turn that were never tried.
     fn candidate_among(
         &mut self,
         now: Tick,
         class: LinkClass,
         also: impl Fn(&Contact) -> bool,
     ) -> Option<Arc<Peer>> {
-        for set in [&self.contacts.passive, &self.contacts.graveyard, &self.contacts.anchors] {
-            let site = |c: &&Contact| class == LinkClass::Far || c.peer.site == self.site;
-            let fits = set.values().filter(|c| self.may_dial(now, c) && also(c)).filter(site);
-            let fits: Vec<&Arc<Peer>> = fits.map(|c| &c.peer).collect();
-            // A far link goes to another site where there is one.
-            let away: Vec<&Arc<Peer>> =
-                fits.iter().copied().filter(|p| p.site != self.site).collect();
-            let from = if class == LinkClass::Far && !away.is_empty() { away } else { fits };
-            if let Some(peer) = self.rng.pick(&from) {
-                return Some(Arc::clone(peer));
+        let first = usize::try_from(self.rng.below(3)).unwrap_or(0);
+        for turn in 0..4 {
+            let found = match (turn, (first + turn) % 3) {
+                (0, _) => self.filed(now, class, &also, |c| &c.passive),
+                (_, 0) => self.filed(now, class, &also, |c| &c.graveyard),
+                (_, 1) => self.filed(now, class, &also, |c| &c.anchors),
+                _ if class == LinkClass::Near => self.neighbour(now, &also),
+                _ => None,
+            };
+            if found.is_some() {
+                return found;
             }
         }
-        if class == LinkClass::Near { self.neighbour(now, also) } else { None }
+        None
+    }
+
+    fn filed(
+        &mut self,
+        now: Tick,
+        class: LinkClass,
+        also: impl Fn(&Contact) -> bool,
+        set: impl Fn(&Contacts) -> &BTreeMap<NodeId, Contact>,
+    ) -> Option<Arc<Peer>> {
+        let site = |c: &&Contact| class == LinkClass::Far || c.peer.site == self.site;
+        let fits = set(&self.contacts).values();
+        let fits = fits.filter(|c| self.may_dial(now, c) && also(c)).filter(site);
+        let fits: Vec<&Arc<Peer>> = fits.map(|c| &c.peer).collect();
+        // A far link goes to another site where there is one.
+        let away: Vec<&Arc<Peer>> = fits.iter().copied().filter(|p| p.site != self.site).collect();
+        let from = if class == LinkClass::Far && !away.is_empty() { away } else { fits };
+        self.rng.pick(&from).map(Arc::clone)
     }
 
     /// A host of the site from the roster: where there are many sites, the passive view holds few
