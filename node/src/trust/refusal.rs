@@ -106,6 +106,9 @@ pub enum Refusal {
     /// A group's name is taken, or changes.
     #[error("the group name `{0}` is taken or changed")]
     NameTaken(String),
+    /// Of a kind that only a later version knows.
+    #[error("an item of a later version")]
+    LaterKind,
     /// More logs than a node keeps.
     #[error("more logs than a node keeps")]
     TooMany,
@@ -138,6 +141,7 @@ impl Refusal {
             Self::OverQuota { .. } => "over_quota",
             Self::Expired => "expired",
             Self::NameTaken(_) => "name_taken",
+            Self::LaterKind => "later_kind",
             Self::TooMany => "too_many",
         }
     }
