@@ -17,6 +17,7 @@ mod garbage;
 mod gone;
 mod joining;
 mod late;
+mod metrics;
 mod publishers;
 mod pushes;
 mod rejoining;
