@@ -250,6 +250,7 @@ pub(crate) fn order(item: &Item) -> (u8, u32, ItemKind, u64) {
         ItemKind::Proof => (1, 0, item.kind, item.seq),
         ItemKind::Entry => (2, epoch(), item.kind, item.seq),
         ItemKind::Beacon => (3, 0, item.kind, item.seq),
+        ItemKind::Later(_) => (4, 0, item.kind, item.seq),
     }
 }
 

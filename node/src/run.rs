@@ -12,12 +12,14 @@ use stork_wire::codec::decode;
 use stork_wire::ids::FleetId;
 use stork_wire::limits::{CLOCK_SKEW_S, RECORD_LEN_MAX};
 use stork_wire::sign::{Envelope, SecretKey};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
+use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::catalog::Catalog;
 use crate::config::NodeConfig;
 use crate::control::{self, SocketError};
-use crate::driver::{Clock, Driver, FLOOR_ROW, Inbox, Parts, RESTART_STEP, Tap};
+use crate::driver::{Clock, ControlCall, Driver, FLOOR_ROW, Inbox, Parts, RESTART_STEP, Tap};
 use crate::identity::{self, IdentityError};
 use crate::net::{BindError, Net};
 use crate::store::{Store, StoreError, StoreOptions};
@@ -156,6 +158,31 @@ fn check_own_cert(trust: &Trust, member: &Membership, clock: &Clock) -> Result<(
     checked.map(drop).map_err(|source| RunError::Certificate { source, admits })
 }
 
+/// The control socket, and the port for metrics where one is wanted.
+type Listeners = (UnixListener, Option<TcpListener>);
+
+async fn bind_control(config: &NodeConfig) -> Result<Listeners, RunError> {
+    let socket = control::bind(&config.socket)?;
+    let Some(addr) = config.metrics else { return Ok((socket, None)) };
+    let port = TcpListener::bind(addr).await;
+    let port = port.map_err(|source| BindError::Address { addr, source })?;
+    Ok((socket, Some(port)))
+}
+
+fn serve_control(
+    (socket, port): Listeners,
+    calls: mpsc::Sender<ControlCall>,
+    store: Arc<Store>,
+) -> Vec<AbortHandle> {
+    let app = control::router(calls.clone(), Arc::clone(&store));
+    let control = tokio::spawn(async move { axum::serve(socket, app).await });
+    let scraped = port.map(|port| {
+        let app = control::metrics_router(calls, store);
+        tokio::spawn(async move { axum::serve(port, app).await })
+    });
+    scraped.iter().chain([&control]).map(JoinHandle::abort_handle).collect()
+}
+
 /// Runs the node until `stop` says so, with the beacon key of its settings.
 pub async fn run(
     config: NodeConfig,
@@ -193,7 +220,7 @@ pub async fn run_by(
     let (pushes, push_inbox) = mpsc::channel(push::CONNECTIONS_MAX);
     let key = Arc::clone(&member.key);
     let net = Net::bind(config.listen, key, net_events, pushes, bulk_events)?;
-    let listener = control::bind(&config.socket)?;
+    let listeners = bind_control(&config).await?;
     let me = identity::node_id(&member.key);
     if let Ok(addr) = net.local_addr() {
         tracing::info!(node = %me, %addr, "listening");
@@ -231,8 +258,7 @@ pub async fn run_by(
     };
     let accepting = tokio::spawn(Arc::clone(&net).accept_loop());
     let pushing = tokio::spawn(push::serve(me, Arc::clone(&store), push_calls, clock, push_inbox));
-    let app = control::router(calls, store);
-    let controlling = tokio::spawn(async move { axum::serve(listener, app).await });
+    let controlling = serve_control(listeners, calls, store);
     drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
     tracing::info!(socket = %socket.display(), "ready");
     driver.run(inbox).await;
@@ -240,7 +266,7 @@ pub async fn run_by(
     // In reverse: no new questions, peers are told, the store closes with its last handle.
     tracing::info!("stopping");
     drop(sd_notify::notify(&[sd_notify::NotifyState::Stopping]));
-    controlling.abort();
+    controlling.iter().for_each(AbortHandle::abort);
     pushing.abort();
     net.shut_down().await;
     accepting.abort();

@@ -21,3 +21,4 @@ mod limits;
 mod operator;
 mod packages;
 mod pushing;
+mod versions;

@@ -113,9 +113,9 @@ fn t033_silence_turns_stale_and_t034_beacons_make_fresh() {
     });
 }
 
-/// T033: the last beacon speaks for seconds only, and its maker is gone. Each host says that the feed
-/// is stale when the beacon runs out, not when it looks the next time; what was announced is fetched
-/// and shown all the same.
+/// T033: the last beacon speaks for seconds only, and its maker is gone. Each host says that the
+/// feed is stale when the beacon runs out, not when it looks the next time; what was announced is
+/// fetched and shown all the same.
 #[test]
 fn t033_stale_when_the_beacon_runs_out() {
     runtime().block_on(async {

@@ -17,6 +17,7 @@ mod garbage;
 mod gone;
 mod joining;
 mod late;
+mod metrics;
 mod news;
 mod publishers;
 mod pushes;

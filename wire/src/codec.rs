@@ -230,7 +230,7 @@ mod tests {
         assert_eq!(decode::<(u64, bool)>(&trailing, 16), Err(DecodeError::NotCanonical));
         assert_eq!(decode::<(u64, bool)>(&[0x85, 0, 1], 16), Err(DecodeError::NotCanonical));
         assert!(matches!(decode::<(u64, bool)>(&[5, 2], 16), Err(DecodeError::Malformed(_))));
-        let kind = decode::<crate::item::ItemKind>(&[99], 16);
+        let kind = decode::<crate::frame::LinkClass>(&[99], 16);
         assert!(matches!(kind, Err(DecodeError::Malformed(_))));
         let name = decode::<crate::text::Label>(&[1, 0xff], 16);
         assert!(matches!(name, Err(DecodeError::Malformed(_))));

@@ -3,7 +3,10 @@
 //! Feeds and the version chains of charter documents are all **logs**: numbered, chained, signed.
 //! The overlay spreads items of logs and compares heads; only the trust rules look inside.
 
-use serde::{Deserialize, Serialize};
+use core::fmt;
+
+use serde::de::{self, DeserializeSeed, EnumAccess, VariantAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::codec::encode;
 use crate::ids::{ItemHash, LogId};
@@ -11,8 +14,10 @@ use crate::limits::MOMENTS_FROM;
 use crate::sign::Envelope;
 
 /// What kind of body an item carries, and so which rules judge it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+///
+/// On the wire it is a number. One that is not known here belongs to a later version: such an item
+/// is read like any other, so that the rest of its frame can be used, and then left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ItemKind {
     /// The fleet's root document.
     Root,
@@ -26,6 +31,97 @@ pub enum ItemKind {
     Proof,
     /// What a publisher says of its feed's head: a [`crate::beacon::Beacon`].
     Beacon,
+    /// Of a later version. No rules here judge it: it is not kept, and not passed on.
+    Later(LaterKind),
+}
+
+/// The number of a kind that is not known here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LaterKind(u32);
+
+impl ItemKind {
+    /// All known kinds by their numbers.
+    const KNOWN: [(Self, &'static str); 6] = [
+        (Self::Root, "root"),
+        (Self::Group, "group"),
+        (Self::Publisher, "publisher"),
+        (Self::Entry, "entry"),
+        (Self::Proof, "proof"),
+        (Self::Beacon, "beacon"),
+    ];
+
+    /// The kind with this number.
+    #[must_use]
+    pub fn of(number: u32) -> Self {
+        let known = usize::try_from(number).ok().and_then(|n| Self::KNOWN.get(n));
+        known.map_or(Self::Later(LaterKind(number)), |(kind, _)| *kind)
+    }
+
+    /// Its number on the wire.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        match self {
+            Self::Root => 0,
+            Self::Group => 1,
+            Self::Publisher => 2,
+            Self::Entry => 3,
+            Self::Proof => 4,
+            Self::Beacon => 5,
+            Self::Later(kind) => kind.0,
+        }
+    }
+
+    /// A word for counters; one for all later kinds.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::KNOWN.iter().find(|(kind, _)| *kind == self).map_or("later", |(_, name)| name)
+    }
+}
+
+impl Serialize for ItemKind {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_unit_variant("ItemKind", self.number(), self.name())
+    }
+}
+
+/// Reads the number of an enum's variant, whatever it is.
+struct Number;
+
+impl Visitor<'_> for Number {
+    type Value = u32;
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the number of a kind")
+    }
+    fn visit_u32<E: de::Error>(self, number: u32) -> Result<u32, E> {
+        Ok(number)
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Number {
+    type Value = u32;
+    fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<u32, D::Error> {
+        d.deserialize_identifier(self)
+    }
+}
+
+struct KindVisitor;
+
+impl<'de> Visitor<'de> for KindVisitor {
+    type Value = ItemKind;
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a kind of item")
+    }
+    fn visit_enum<A: EnumAccess<'de>>(self, data: A) -> Result<ItemKind, A::Error> {
+        let (number, rest) = data.variant_seed(Number)?;
+        rest.unit_variant()?;
+        Ok(ItemKind::of(number))
+    }
+}
+
+impl<'de> Deserialize<'de> for ItemKind {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        d.deserialize_enum("ItemKind", &[], KindVisitor)
+    }
 }
 
 /// Is this number a time, and its log one of which only the newest item is kept? Such a log has
@@ -109,5 +205,43 @@ impl Head {
     pub fn fingerprint(&self) -> u128 {
         let hash = blake3::derive_key("stork 2026 head fingerprint v1", &encode(self));
         hash.iter().take(16).fold(0, |acc, b| (acc << 8) | u128::from(*b))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{DecodeError, decode};
+
+    /// T119: kinds keep their numbers; one of a later version is read and written as it came, in
+    /// one form only.
+    #[test]
+    fn t119_kinds_of_later_versions() {
+        for (number, (kind, name)) in (0..).zip(ItemKind::KNOWN) {
+            assert_eq!((kind.number(), kind.name()), (number, name));
+            assert_eq!((ItemKind::of(number), encode(&kind)), (kind, encode(&number)));
+        }
+        for number in [6, 127, 128, u32::MAX] {
+            let kind = ItemKind::of(number);
+            assert_eq!((kind.number(), kind.name()), (number, "later"));
+            assert!(kind > ItemKind::Beacon);
+            assert_eq!(encode(&kind), encode(&number));
+            assert_eq!(decode(&encode(&number), 8), Ok(kind));
+        }
+        assert_eq!(decode::<ItemKind>(&[0x86, 0], 8), Err(DecodeError::NotCanonical));
+        let long = decode::<ItemKind>(&[0xff; 6], 8);
+        assert!(matches!(long, Err(DecodeError::Malformed(_))));
+    }
+
+    /// An item of kind 6 is these bytes: a later version changes no part of what every item has.
+    #[test]
+    fn golden_item_of_a_later_kind() {
+        let body = crate::codec::Blob::new(vec![1, 2, 3]).unwrap();
+        let envelope = Envelope { body, signatures: crate::codec::List::empty() };
+        let item = Item { kind: ItemKind::of(6), log: LogId([7; 32]), seq: 300, envelope };
+        let golden = format!("06{}ac020301020300", "07".repeat(32));
+        assert_eq!(crate::ids::hex(&encode(&item)), golden);
+        assert_eq!(decode(&encode(&item), 64), Ok(item.clone()));
+        assert_eq!(item.hash(), item.envelope.hash());
     }
 }

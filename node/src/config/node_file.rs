@@ -42,6 +42,8 @@ pub struct NodeConfig {
     pub log: LogFormat,
     /// The beacons that this node makes, if it holds a key for them.
     pub beacon: Option<BeaconConfig>,
+    /// A port of the loopback with `GET /metrics` and nothing else; none without it.
+    pub metrics: Option<SocketAddr>,
     /// How fast publishers and groups may announce.
     pub limits: LimitsConfig,
 }
@@ -107,6 +109,7 @@ impl Default for NodeConfig {
             seed_bytes: 16 * 1024 * 1024 * 1024,
             log: LogFormat::Text,
             beacon: None,
+            metrics: None,
             limits: LimitsConfig::default(),
         }
     }
@@ -134,6 +137,14 @@ impl NodeConfig {
             let help = hint_for(&message);
             ConfigError { path: shown.clone(), message, help }
         })?;
+        if config.metrics.is_some_and(|addr| !addr.ip().is_loopback()) {
+            return Err(ConfigError {
+                path: shown,
+                message: "metrics must be an address of the loopback: nobody is asked who scrapes"
+                    .to_owned(),
+                help: "use 127.0.0.1 or ::1, and a proxy for others".to_owned(),
+            });
+        }
         if let Some(Err(why)) = config.beacon.as_ref().map(BeaconConfig::check) {
             let help = "leave the key out for its default, or correct it".to_owned();
             return Err(ConfigError { path: shown, message: why.to_owned(), help });

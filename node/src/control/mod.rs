@@ -8,7 +8,7 @@ mod routes;
 mod verify;
 
 pub use client::{Client, ClientError};
-pub use routes::router;
+pub use routes::{metrics_router, router};
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

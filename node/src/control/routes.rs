@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
@@ -14,6 +16,9 @@ use tokio::sync::{mpsc, oneshot};
 use super::verify::store_verify;
 use crate::driver::{Answer, CallError, ControlCall};
 use crate::store::Store;
+
+/// The text format of Prometheus.
+const METRICS_TYPE: &str = "text/plain; version=0.0.4";
 
 /// What the routes share.
 #[derive(Debug, Clone)]
@@ -27,6 +32,7 @@ pub(super) type Reply = (StatusCode, Json<Value>);
 /// All routes.
 pub fn router(driver: mpsc::Sender<ControlCall>, store: Arc<Store>) -> Router {
     Router::new()
+        .route("/metrics", get(metrics))
         .route("/v1/status", get(status))
         .route("/v1/vms", get(vms))
         .route("/v1/releases", get(releases))
@@ -40,6 +46,19 @@ pub fn router(driver: mpsc::Sender<ControlCall>, store: Arc<Store>) -> Router {
         .route("/v1/store/verify", post(store_verify))
         .route("/v1/store/gc", post(store_gc))
         .with_state(Shared { driver, store })
+}
+
+/// Only `/metrics`, for a port of the loopback.
+pub fn metrics_router(driver: mpsc::Sender<ControlCall>, store: Arc<Store>) -> Router {
+    Router::new().route("/metrics", get(metrics)).with_state(Shared { driver, store })
+}
+
+async fn metrics(State(s): State<Shared>) -> Response {
+    let (status, Json(page)) = ask(&s, ControlCall::Metrics).await;
+    match page {
+        Value::String(page) => ([(CONTENT_TYPE, METRICS_TYPE)], page).into_response(),
+        error => (status, Json(error)).into_response(),
+    }
 }
 
 fn failed(status: StatusCode, code: &str, message: &str, help: &str) -> Reply {

@@ -13,6 +13,7 @@ impl Driver {
     pub(super) fn on_control(&mut self, call: ControlCall) {
         let (answer, outcome): (Answer, Result<Value, CallError>) = match call {
             ControlCall::Status(answer) => (answer, Ok(self.status_json())),
+            ControlCall::Metrics(answer) => (answer, Ok(Value::String(self.metrics()))),
             ControlCall::Vms(answer) => (answer, Ok(self.vms_json())),
             ControlCall::Releases(answer) => (answer, Ok(self.releases_json())),
             ControlCall::Peers(answer) => (answer, Ok(self.peers_json())),
@@ -106,7 +107,7 @@ impl Driver {
     }
 
     /// Does the VM show all that it should?
-    fn is_current(&self, vm: &Vm) -> bool {
+    pub(super) fn is_current(&self, vm: &Vm) -> bool {
         let shown = vm.shown(&self.catalog).releases;
         vm.reconciled
             && shown.len() == vm.wish.len()

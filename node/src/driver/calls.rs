@@ -8,6 +8,8 @@ use tokio::sync::oneshot;
 pub enum ControlCall {
     /// `stork status`.
     Status(Answer),
+    /// `GET /metrics`.
+    Metrics(Answer),
     /// `stork vm`.
     Vms(Answer),
     /// `stork release`.

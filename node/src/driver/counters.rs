@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::Serialize;
 
 /// Events kept for `stork events`; older ones are in the log of the system.
-const EVENTS_MAX: usize = 1_024;
+pub(super) const EVENTS_MAX: usize = 1_024;
 /// Bytes of an event's text.
 const TEXT_MAX: usize = 400;
 

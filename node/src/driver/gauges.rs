@@ -2,7 +2,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use stork_wire::limits::LOGS_MAX;
+
 use super::Driver;
+use crate::trust::PENDING_MAX;
 
 impl Driver {
     /// What went by at the door, and what the planner would not do.
@@ -17,9 +20,14 @@ impl Driver {
         })
     }
 
-    /// How full every bounded set of the overlay and of the limits is, and its bound (attack G13).
+    /// How full every bounded set of the overlay, the limits and the driver is, and its bound (attack G13).
     pub(super) fn gauges(&self) -> impl Iterator<Item = (&'static str, usize, usize)> {
-        self.overlay.gauges().chain(self.pace.gauges())
+        let own = [
+            ("checked_hosts", self.checked.len(), super::peers::CHECKED_MAX),
+            ("pending_items", self.trust.pending_len(), PENDING_MAX + LOGS_MAX),
+            ("events", self.counters.events_after(0).count(), super::counters::EVENTS_MAX),
+        ];
+        self.overlay.gauges().chain(self.pace.gauges()).chain(own)
     }
 
     /// The same for `stork status`.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use stork_wire::codec::{List, encode};
 use stork_wire::frame::{Frame, OverlayFrame};
 use stork_wire::ids::NodeId;
-use stork_wire::item::{Item, ItemKind};
+use stork_wire::item::Item;
 use stork_wire::limits::{FRAME_LEN_MAX, ITEMS_PER_FRAME_MAX};
 
 use super::pace::Held;
@@ -43,10 +43,7 @@ impl Driver {
         let verdict = self.trust.judge(&item, self.clock.unix());
         let refused = match verdict {
             Verdict::Accepted { hash, fact } => {
-                if let Fact::Entry(entry) = &fact {
-                    let now = (self.clock.unix(), self.clock.tick());
-                    self.pace.accepted(log, entry.get(), now);
-                }
+                self.take_tokens(log, &fact);
                 self.tap.accepted(&item);
                 let item = Arc::new(item);
                 if source.is_some() {
@@ -72,7 +69,7 @@ impl Driver {
                 Verdict2::Duplicate
             }
             Verdict::Pending { missing } => {
-                self.counters.add("items_pending", item_kind(&item));
+                self.counters.add("items_pending", item.kind.name());
                 answer(reply, Err(CommitError::HeadMoved));
                 // Where something else must come first, asking for more of this log is no help.
                 if missing == Some(log) { Verdict2::Pending } else { Verdict2::Unknown }
@@ -92,6 +89,11 @@ impl Driver {
                     self.find_rival(item);
                 }
                 Verdict2::Duplicate
+            }
+            Verdict::Refused(Refusal::LaterKind) => {
+                self.counters.add("items_ignored", "later_kind");
+                answer(reply, Err(CommitError::Refused(Refusal::LaterKind)));
+                Verdict2::Later
             }
             Verdict::Refused(r) => {
                 self.counters.add("items_refused", r.code());
@@ -133,7 +135,7 @@ impl Driver {
     fn committed(&mut self, job: JournalJob) {
         let JournalJob { item, hash, fact, source, reply, kept } = job;
         let (log, seq) = (item.log, item.seq);
-        self.counters.add("items_committed", item_kind(&item));
+        self.counters.add("items_committed", item.kind.name());
         let before = self.overlay.links().count();
         if source.is_none() {
             let item = Arc::clone(&item);
@@ -210,16 +212,5 @@ pub(super) fn answer(reply: Option<Reply>, outcome: Result<(u64, u32), CommitErr
     if let Some(reply) = reply {
         // The publisher may have gone meanwhile; the entry stands all the same.
         drop(reply.send(outcome));
-    }
-}
-
-const fn item_kind(item: &Item) -> &'static str {
-    match item.kind {
-        ItemKind::Root => "root",
-        ItemKind::Group => "group",
-        ItemKind::Publisher => "publisher",
-        ItemKind::Entry => "entry",
-        ItemKind::Proof => "proof",
-        ItemKind::Beacon => "beacon",
     }
 }

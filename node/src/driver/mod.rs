@@ -27,6 +27,7 @@ mod gauges;
 mod gossip;
 mod items;
 mod leases;
+mod metrics;
 mod pace;
 mod peers;
 mod pushes;

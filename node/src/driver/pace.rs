@@ -18,6 +18,7 @@ use stork_wire::tick::Tick;
 use super::{CommitError, Driver, Reply};
 use crate::config::{Bucket, LimitsConfig};
 use crate::overlay::{Input, Refusal};
+use crate::trust::Fact;
 
 /// Entries of one log that wait: a whole piece of sync, and no more than half of what the overlay
 /// has in flight from one host.
@@ -256,6 +257,14 @@ impl Pace {
 }
 
 impl Driver {
+    /// An item was accepted: if it is an entry, it takes its tokens.
+    pub(super) fn take_tokens(&mut self, log: LogId, fact: &Fact) {
+        if let Fact::Entry(entry) = fact {
+            let now = (self.clock.unix(), self.clock.tick());
+            self.pace.accepted(log, entry.get(), now);
+        }
+    }
+
     /// Keeps an entry until its publisher and groups may speak again, or lets sync bring it later.
     pub(super) fn hold_back(&mut self, held: Held, limited: Limited) {
         self.counters.add("items_limited", limited.whose);

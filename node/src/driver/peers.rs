@@ -18,7 +18,7 @@ use crate::{transfer, trust};
 /// Milliseconds after which a connection without link and content is closed.
 const IDLE_MS: u64 = 60_000;
 /// Hosts whose signatures were checked and are remembered: the roster and as many again.
-const CHECKED_MAX: usize = 2_048;
+pub(super) const CHECKED_MAX: usize = 2_048;
 /// A start raises the incarnation by at least this much, a changed record by one (see `run.rs`).
 pub(crate) const RESTART_STEP: u64 = 1_000;
 /// Connections within this time of each other were dialled crosswise (protocol.md §3).

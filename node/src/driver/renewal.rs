@@ -99,7 +99,7 @@ impl Driver {
         self.warn_of_own(now);
     }
 
-    fn own_cert(&self) -> Option<HostCert> {
+    pub(super) fn own_cert(&self) -> Option<HostCert> {
         self.cert.claimed().ok()
     }
 

@@ -15,4 +15,4 @@ pub use bulk::{Bulk, BulkIn, BulkPiece, ExpectKey};
 pub use control::{Admission, ConnId, Connected, NetEvent};
 pub use endpoint::{BindError, Net, NetCounters, PushConnection, dial_once};
 pub use frame_io::{FrameError, read_raw, write_raw};
-pub use outbox::{Outbox, Overflow, Priority};
+pub use outbox::{OUTBOX_BYTES_MAX, Outbox, Overflow, Priority};

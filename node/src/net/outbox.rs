@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use tokio::sync::Notify;
 
 /// Bytes that may wait for one peer (protocol.md I17). A Heads answer of 46 kB fits several times.
-pub(super) const OUTBOX_BYTES_MAX: usize = 256 * 1024;
+pub const OUTBOX_BYTES_MAX: usize = 256 * 1024;
 /// Bytes above which lazy frames are shed: sync finds what they would have said.
 const LAZY_BYTES_MAX: usize = OUTBOX_BYTES_MAX / 2;
 

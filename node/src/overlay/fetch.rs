@@ -302,7 +302,8 @@ impl Overlay {
     pub(super) fn fetch_refused(&mut self, now: Tick, from: NodeId, log: LogId, why: Refusal) {
         let piece = self.fetches.running.get_mut(&from);
         if let Some(piece) = piece.filter(|p| p.ranges.contains_key(&log)) {
-            piece.refused = true;
+            // Of a host with a later version what is known here must come all the same.
+            piece.refused |= why != Refusal::Later;
             let ended = self.fetches.end_range(from, &log);
             self.piece_ended(now, from, ended);
         }

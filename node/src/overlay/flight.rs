@@ -22,7 +22,8 @@ const FLIGHTS_PER_PEER_MAX: usize = 512;
 const OTHERS_MAX: usize = 4;
 /// The driver owes an answer; a disk that stalls longer than this costs a second delivery.
 const FLIGHT_WAIT_MS: u64 = 30_000;
-/// An invalid item is not taken from the same host for so long, doubled each time.
+/// An invalid item, or one of a later version, is not taken from the same host for so long, doubled
+/// each time.
 const INVALID_WAIT_MS: u64 = 60_000;
 const INVALID_WAIT_MS_MAX: u64 = 3_600_000;
 /// An item that cannot be judged yet is asked for again after so long, doubled each time.
@@ -188,7 +189,7 @@ impl Overlay {
                     self.want(key.0, key.1, node);
                 }
             }
-            Refusal::Invalid | Refusal::Unknown | Refusal::Forked => {
+            Refusal::Invalid | Refusal::Unknown | Refusal::Later | Refusal::Forked => {
                 self.fetch_refused(now, from, key.0, why);
                 self.shun(now, from, key, why, actions);
                 for (node, _) in others {
@@ -204,8 +205,8 @@ impl Overlay {
     fn shun(&mut self, now: Tick, from: NodeId, key: Key, why: Refusal, actions: &mut Vec<Action>) {
         let Some(link) = self.link_mut(&from) else { return };
         let times = link.refused.get(&key).map_or(0, |s| s.times);
-        let (wait, max) = if why == Refusal::Invalid {
-            link.invalid += 1;
+        link.invalid += u32::from(why == Refusal::Invalid);
+        let (wait, max) = if matches!(why, Refusal::Invalid | Refusal::Later) {
             (INVALID_WAIT_MS, INVALID_WAIT_MS_MAX)
         } else {
             (UNKNOWN_WAIT_MS, UNKNOWN_WAIT_MS_MAX)

@@ -82,6 +82,8 @@ pub enum Refusal {
     Invalid,
     /// Nothing here says yet who may sign in this log, or the driver is busy: later, perhaps.
     Unknown,
+    /// Only a later version knows what it is: nobody is to blame, and nothing else waits for it.
+    Later,
     /// It is signed, but does not follow the item before it here: the two hosts may hold different
     /// branches, so that the one before is asked for as well.
     Forked,

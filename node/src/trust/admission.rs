@@ -41,6 +41,17 @@ pub enum AdmissionError {
 }
 
 impl AdmissionError {
+    /// All stable words, so that each has a metric before it has happened.
+    pub const CODES: &[&str] = &[
+        "no_charter",
+        "other_fleet",
+        "bad_signature",
+        "other_key",
+        "out_of_time",
+        "other_node",
+        "unknown_publisher",
+    ];
+
     /// The stable word for counters and `--json`.
     #[must_use]
     pub const fn code(&self) -> &'static str {

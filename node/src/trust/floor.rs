@@ -32,7 +32,7 @@ impl Times {
             ItemKind::Root => e.claimed::<RootDoc>().map_or(0, |d| d.issued),
             ItemKind::Group => e.claimed::<GroupDoc>().map_or(0, |d| d.issued),
             ItemKind::Publisher => e.claimed::<PublisherDoc>().map_or(0, |d| d.issued),
-            ItemKind::Entry | ItemKind::Proof | ItemKind::Beacon => 0,
+            ItemKind::Entry | ItemKind::Proof | ItemKind::Beacon | ItemKind::Later(_) => 0,
         };
         let other = match fact {
             Fact::Entry(entry) => signed_at(entry.get()),

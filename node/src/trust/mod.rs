@@ -184,6 +184,7 @@ impl Trust {
             ItemKind::Entry => self.judge_entry(item, now),
             ItemKind::Proof => self.judge_proof(item),
             ItemKind::Beacon => self.judge_beacon(item, now),
+            ItemKind::Later(_) => Err(Refusal::LaterKind),
         };
         let verdict = match verdict {
             Ok(v) => v,

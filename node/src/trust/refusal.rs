@@ -106,12 +106,43 @@ pub enum Refusal {
     /// A group's name is taken, or changes.
     #[error("the group name `{0}` is taken or changed")]
     NameTaken(String),
+    /// Of a kind that only a later version knows.
+    #[error("an item of a later version")]
+    LaterKind,
     /// More logs than a node keeps.
     #[error("more logs than a node keeps")]
     TooMany,
 }
 
 impl Refusal {
+    /// All stable words, so that each has a metric before it has happened.
+    pub const CODES: &[&str] = &[
+        "malformed",
+        "wrong_log",
+        "unauthorised_key",
+        "bad_signature",
+        "threshold_not_met",
+        "out_of_scope",
+        "replay",
+        "equivocation",
+        "broken_chain",
+        "frozen",
+        "closed_epoch",
+        "rollback",
+        "wrong_epoch",
+        "future_dated",
+        "beacon_unknown_head",
+        "beacon_not_rising",
+        "beacon_too_often",
+        "view_root_mismatch",
+        "release_not_rising",
+        "over_quota",
+        "expired",
+        "name_taken",
+        "later_kind",
+        "too_many",
+    ];
+
     /// The stable word for counters and `--json`.
     #[must_use]
     pub const fn code(&self) -> &'static str {
@@ -138,6 +169,7 @@ impl Refusal {
             Self::OverQuota { .. } => "over_quota",
             Self::Expired => "expired",
             Self::NameTaken(_) => "name_taken",
+            Self::LaterKind => "later_kind",
             Self::TooMany => "too_many",
         }
     }
@@ -163,5 +195,18 @@ impl From<VerifyError> for Refusal {
                 Self::Malformed(e.to_string())
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    /// The list of words is the list of words: both are read from this file.
+    #[test]
+    fn no_code_is_forgotten() {
+        let text = include_str!("refusal.rs");
+        let words = text.lines().filter_map(|l| l.split("=> \"").nth(1)?.split('"').next());
+        let mut words: Vec<&str> = words.collect();
+        words.pop();
+        assert_eq!(words, super::Refusal::CODES);
     }
 }

@@ -9,7 +9,7 @@ use stork_wire::charter::{
 use stork_wire::codec::{DecodeError, decode, encode};
 use stork_wire::feed::Entry;
 use stork_wire::frame::{BulkHeader, Frame, PushReply, PushRequest};
-use stork_wire::item::Item;
+use stork_wire::item::{Item, ItemKind};
 use stork_wire::limits::{DOC_LEN_MAX, FRAME_LEN_MAX, PUSH_FRAME_LEN_MAX};
 use stork_wire::manifest::{Manifest, Variant};
 use stork_wire::proof::Proof;
@@ -105,9 +105,9 @@ pub(super) fn envelope(data: &[u8]) -> String {
 pub(super) fn item(data: &[u8]) -> String {
     match canonical::<Item>(data, FRAME_LEN_MAX) {
         Ok(item) => {
-            let kind = item.kind == stork_wire::item::ItemKind::Proof;
-            assert!(kind || item.hash() == item.envelope.hash());
-            feature(&format!("{:?}", item.kind), data.len())
+            let own = matches!(item.kind, ItemKind::Proof | ItemKind::Beacon);
+            assert!(own || item.hash() == item.envelope.hash());
+            feature(item.kind.name(), data.len())
         }
         Err(e) => feature(&kind_of(&e), data.len()),
     }

@@ -124,6 +124,13 @@ impl Fleet {
         Self { fleet, group: group_id, publisher: publisher_id, documents }
     }
 
+    /// An item of a kind that only a later version knows.
+    #[must_use]
+    pub fn later(&self) -> Item {
+        let envelope = self.documents[0].envelope.clone();
+        Item { kind: ItemKind::of(6), log: LogId([6; 32]), seq: 1, envelope }
+    }
+
     /// An entry of the feed: a release, or a recall of the first one.
     #[must_use]
     pub fn entry(&self, seq: u64, prev: Option<ItemHash>, live: &[Release]) -> Entry {
@@ -283,7 +290,9 @@ pub(super) fn envelopes() -> Vec<Vec<u8>> {
 pub(super) fn items() -> Vec<Vec<u8>> {
     let fleet = Fleet::new();
     let proof = fleet.proof().item();
-    fleet.documents.iter().cloned().chain(fleet.feed(2)).chain(proof).map(|i| encode(&i)).collect()
+    let later = fleet.later();
+    let known = fleet.documents.iter().cloned().chain(fleet.feed(2)).chain(proof);
+    known.chain([later]).map(|i| encode(&i)).collect()
 }
 
 pub(super) fn bodies() -> Vec<Vec<u8>> {

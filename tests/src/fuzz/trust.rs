@@ -29,6 +29,7 @@ fn sign_again(item: &mut Item, fleet: &Fleet, by: u8) {
         ItemKind::Publisher => "publisher",
         ItemKind::Entry | ItemKind::Proof => Entry::CONTEXT,
         ItemKind::Beacon => Beacon::CONTEXT,
+        ItemKind::Later(_) => return,
     };
     let message = signed_bytes(context, fleet.fleet, &item.envelope.body);
     drop(item.envelope.add(key(by).public(), key(by).sign(&message)));
