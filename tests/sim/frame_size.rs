@@ -61,7 +61,9 @@ pub(crate) fn frame_bytes(frame: &OverlayFrame) -> u64 {
         OverlayFrame::Graft { seq, .. } => 32 + varint(*seq),
         OverlayFrame::Prune { .. } => 32,
         OverlayFrame::Heads { heads, .. } => list(heads, |h| 32 + varint(h.seq) + 8) + 2,
-        OverlayFrame::Fetch(all) => list(all, |r| 32 + varint(r.from) + varint(r.to)),
+        OverlayFrame::Fetch(all) | OverlayFrame::IHaveRanges(all) => {
+            list(all, |r| 32 + varint(r.from) + varint(r.to))
+        }
         OverlayFrame::Items(all) => list(all, item_bytes),
         OverlayFrame::SketchAsk { start, count } => {
             varint(u64::from(*start)) + varint(u64::from(*count))

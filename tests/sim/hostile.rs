@@ -104,5 +104,11 @@ impl World {
 }
 
 const fn carries(frame: &OverlayFrame) -> bool {
-    matches!(frame, OverlayFrame::Push { .. } | OverlayFrame::IHave(_) | OverlayFrame::Items(_))
+    matches!(
+        frame,
+        OverlayFrame::Push { .. }
+            | OverlayFrame::IHave(_)
+            | OverlayFrame::IHaveRanges(_)
+            | OverlayFrame::Items(_)
+    )
 }

@@ -144,6 +144,7 @@ fn sizes_are_the_encoded_ones() {
         OverlayFrame::Ping { nonce: 77_777, fingerprint: [1; 8], class, carries: 1 << 40 },
         OverlayFrame::Push { hop: 3, age_ms: 200, entry: 1 << 30, item: Box::new(item.clone()) },
         OverlayFrame::IHave(List::truncated([(log, 1), (log, 130)])),
+        OverlayFrame::IHaveRanges(List::truncated([range])),
         OverlayFrame::Graft { log, seq: 129 },
         OverlayFrame::Prune { log },
         OverlayFrame::Unlink,

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use stork_wire::codec::List;
-use stork_wire::frame::OverlayFrame;
+use stork_wire::frame::{ItemRange, OverlayFrame};
 use stork_wire::ids::{ItemHash, NodeId};
 use stork_wire::item::{Item, ItemKind};
-use stork_wire::limits::HOPS_MAX;
+use stork_wire::limits::{HOPS_MAX, ITEMS_PER_FRAME_MAX};
 use stork_wire::tick::Tick;
 
 use super::flight::{Flight, Via};
@@ -18,6 +18,9 @@ use super::{Key, Overlay};
 pub(super) const IHAVE_BATCH: usize = 64;
 /// Announcements and records wait at most this long for company (protocol.md §3c: 100 ms).
 const FLUSH_MS: u64 = 100;
+/// The same for what a tree brought: others that have the tree wait half a second before they ask
+/// for it, so that they may hear of it a little later, and of a stream in half of the frames.
+const REPAIR_MS: u64 = 250;
 /// An item that was made here goes to at least so many links, whoever pruned them (attack G16).
 const ORIGIN_EAGER_MIN: usize = 2;
 
@@ -120,14 +123,19 @@ impl Overlay {
         link.ihave.push(key);
         if link.ihave.len() >= IHAVE_BATCH {
             let batch = core::mem::take(&mut link.ihave);
-            self.send(now, to, OverlayFrame::IHave(List::truncated(batch)), Class::Lazy, actions);
+            self.send(now, to, announcement(batch), Class::Lazy, actions);
         } else {
-            self.flush_soon(now);
+            let by_tree = self.trees.get(&key.0).is_some_and(|(_, parent)| parent.is_some());
+            self.flush_by(now.after_ms(if by_tree { REPAIR_MS } else { FLUSH_MS }));
         }
     }
 
+    fn flush_by(&mut self, at: Tick) {
+        self.flush_at = Some(self.flush_at.map_or(at, |before| before.min(at)));
+    }
+
     pub(super) fn flush_soon(&mut self, now: Tick) {
-        self.flush_at.get_or_insert_with(|| now.after_ms(FLUSH_MS));
+        self.flush_by(now.after_ms(FLUSH_MS));
     }
 
     /// Sends what has waited: announcements and records.
@@ -140,10 +148,57 @@ impl Overlay {
         let batches: Vec<(NodeId, Vec<Key>)> =
             queued.map(|(n, l)| (*n, core::mem::take(&mut l.ihave))).collect();
         for (to, batch) in batches {
-            self.send(now, to, OverlayFrame::IHave(List::truncated(batch)), Class::Lazy, actions);
+            self.send(now, to, announcement(batch), Class::Lazy, actions);
         }
         if self.flush_records(now, actions) {
             self.flush_soon(now);
         }
+    }
+}
+
+/// Items in the shorter form: of a burst, a range costs as much as two of its items.
+fn announcement(mut batch: Vec<Key>) -> OverlayFrame {
+    batch.sort_unstable();
+    let mut ranges: Vec<ItemRange> = Vec::new();
+    for (log, seq) in &batch {
+        match ranges.last_mut() {
+            Some(r) if r.log == *log && r.to.checked_add(1) == Some(*seq) => r.to = *seq,
+            _ => ranges.push(ItemRange { log: *log, from: *seq, to: *seq }),
+        }
+    }
+    if ranges.len() < batch.len() {
+        OverlayFrame::IHaveRanges(List::truncated(ranges))
+    } else {
+        OverlayFrame::IHave(List::truncated(batch))
+    }
+}
+
+/// The items of an announcement, no more than one in the long form may hold.
+pub(super) fn announced(ranges: &[ItemRange]) -> Vec<Key> {
+    let keys = ranges.iter().flat_map(|r| (r.from..=r.to).map(|seq| (r.log, seq)));
+    keys.take(ITEMS_PER_FRAME_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stork_wire::ids::LogId;
+
+    /// Numbers that follow each other become ranges, single ones stay as they are, and both say the
+    /// same items; what a stranger makes of a range is bounded.
+    #[test]
+    fn bursts_are_announced_as_ranges() {
+        let (a, b) = (LogId([1; 32]), LogId([2; 32]));
+        let burst = vec![(a, 7), (b, 1), (a, 5), (a, 6), (a, 9)];
+        let OverlayFrame::IHaveRanges(ranges) = announcement(burst.clone()) else {
+            panic!("a burst goes as ranges")
+        };
+        let mut sorted = burst;
+        sorted.sort_unstable();
+        assert_eq!((ranges.len(), announced(&ranges)), (3, sorted));
+        let single = vec![(a, 7), (a, 9), (b, 8)];
+        assert_eq!(announcement(single.clone()), OverlayFrame::IHave(List::truncated(single)));
+        let endless = [ItemRange { log: a, from: 0, to: u64::MAX }];
+        assert_eq!(announced(&endless).len(), ITEMS_PER_FRAME_MAX);
     }
 }

@@ -254,6 +254,9 @@ impl Overlay {
                 self.on_push(now, from, course, *item, actions);
             }
             OverlayFrame::IHave(entries) => self.on_ihave(now, from, &entries),
+            OverlayFrame::IHaveRanges(ranges) => {
+                self.on_ihave(now, from, &forward::announced(&ranges));
+            }
             OverlayFrame::Graft { log, seq } => self.on_graft(now, from, (log, seq), actions),
             OverlayFrame::Prune { log } => self.on_prune(from, &log),
             OverlayFrame::Heads { heads, last, answer } => {

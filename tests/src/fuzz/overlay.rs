@@ -137,7 +137,12 @@ impl Run<'_> {
             }
             9 => {
                 let range = |(log, to)| ItemRange { log, from: u64::from(flags.0), to };
-                OverlayFrame::Fetch(list(keys.into_iter().map(range)))
+                let ranges = list(keys.into_iter().map(range));
+                if flags.1 {
+                    OverlayFrame::IHaveRanges(ranges)
+                } else {
+                    OverlayFrame::Fetch(ranges)
+                }
             }
             10 => OverlayFrame::Items(list((0..4).map(|_| self.item()))),
             11 => OverlayFrame::SketchAsk { start: nonce, count: small },

@@ -63,6 +63,7 @@ fn overlay(fleet: &Fleet) -> Vec<OverlayFrame> {
         },
         OverlayFrame::HeadsAsk(list([short])),
         OverlayFrame::Ahead(list([(short, 128)])),
+        OverlayFrame::IHaveRanges(list([range])),
     ]
 }
 

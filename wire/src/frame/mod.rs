@@ -217,9 +217,9 @@ mod tests {
     fn t119_later_types_are_not_malformed() {
         let read = |bytes: &[u8]| Frame::from_bytes(bytes, FRAME_LEN_MAX);
         let bye = Frame::Bye("x".parse().unwrap());
-        let ahead = Frame::Overlay(OverlayFrame::Ahead(List::empty()));
+        let ranges = Frame::Overlay(OverlayFrame::IHaveRanges(List::empty()));
         let close = Frame::Transfer(TransferFrame::Close(SwarmId([1; 32])));
-        for last in [bye, ahead, close] {
+        for last in [bye, ranges, close] {
             let bytes = last.to_bytes();
             assert_eq!(read(&bytes), Ok(last));
             let at = usize::from(matches!(bytes[0], 4 | 5));

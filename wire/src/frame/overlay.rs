@@ -34,9 +34,9 @@ pub struct PeerHint {
 pub struct ItemRange {
     /// The log.
     pub log: LogId,
-    /// First number wanted.
+    /// First number.
     pub from: u64,
-    /// Last number wanted.
+    /// Last number.
     pub to: u64,
 }
 
@@ -162,11 +162,13 @@ pub enum OverlayFrame {
     HeadsAsk(List<ShortLog, HEADS_PER_FRAME_MAX>),
     /// The newest items of logs in which the receiver is behind, as the sender saw in its sketch.
     Ahead(List<(ShortLog, u64), HEADS_PER_FRAME_MAX>),
+    /// The same as `IHave` where numbers of a log follow each other: most of a burst.
+    IHaveRanges(List<ItemRange, ITEMS_PER_FRAME_MAX>),
 }
 
 impl OverlayFrame {
     /// Types of frame that are known here; a number from this on belongs to a later version.
-    pub(super) const KINDS: u64 = 17;
+    pub(super) const KINDS: u64 = 18;
 
     /// A name for counters and logs.
     #[must_use]
@@ -189,6 +191,7 @@ impl OverlayFrame {
             Self::Sketch { .. } => "sketch",
             Self::HeadsAsk(_) => "heads_ask",
             Self::Ahead(_) => "ahead",
+            Self::IHaveRanges(_) => "ihave_ranges",
         }
     }
 }
