@@ -91,6 +91,25 @@ impl From<DecodeError> for VerifyError {
     }
 }
 
+/// A body that was read and not believed yet, with the hash of its bytes. Only an envelope makes
+/// one, and only the same bytes can be verified with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimed<T> {
+    body: T,
+    hash: ItemHash,
+}
+
+impl<T> Claimed<T> {
+    /// What the body says.
+    pub const fn body(&self) -> &T {
+        &self.body
+    }
+    /// The hash of its bytes.
+    pub const fn hash(&self) -> ItemHash {
+        self.hash
+    }
+}
+
 /// A body whose signatures were checked against the keys of one role.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified<T> {
@@ -127,6 +146,11 @@ impl Envelope {
         Ok(body)
     }
 
+    /// The same with the hash of the bytes, so that [`Self::verify_read`] need not read them again.
+    pub fn read<T: Body>(&self) -> Result<Claimed<T>, VerifyError> {
+        Ok(Claimed { body: self.claimed()?, hash: self.hash() })
+    }
+
     /// Checks that at least `threshold` distinct keys of `keys` signed this body in this fleet.
     ///
     /// A wrong signature beside enough good ones does no harm (test T007).
@@ -136,7 +160,21 @@ impl Envelope {
         keys: &[PublicKey],
         threshold: usize,
     ) -> Result<Verified<T>, VerifyError> {
-        let body: T = self.claimed()?;
+        self.verify_read(self.read()?, fleet, keys, threshold)
+    }
+
+    /// The same for a body that was read from this envelope.
+    pub fn verify_read<T: Body>(
+        &self,
+        read: Claimed<T>,
+        fleet: FleetId,
+        keys: &[PublicKey],
+        threshold: usize,
+    ) -> Result<Verified<T>, VerifyError> {
+        let Claimed { body, hash } = read;
+        if hash != self.hash() {
+            return Err(VerifyError::Invalid("it is the body of another envelope".into()));
+        }
         if !self.signatures.windows(2).all(|w| matches!(w, [a, b] if a.key < b.key)) {
             return Err(VerifyError::SignatureOrder);
         }
@@ -152,7 +190,7 @@ impl Envelope {
         }
         let needed = threshold.max(1);
         match () {
-            () if good.len() >= needed => Ok(Verified { body, hash: self.hash() }),
+            () if good.len() >= needed => Ok(Verified { body, hash }),
             () if known == 0 => Err(VerifyError::UnknownKey),
             () if good.is_empty() => Err(VerifyError::BadSignature),
             () => Err(VerifyError::ThresholdNotMet { good: good.len(), needed }),
@@ -200,7 +238,7 @@ impl Envelope {
 /// The bytes that are signed for a body; also what is handed to an ssh-agent.
 #[must_use]
 pub fn signed_bytes(context: &str, fleet: FleetId, body: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(64 + context.len() + body.len());
+    let mut out = Vec::with_capacity(96 + context.len() + body.len());
     out.extend_from_slice(b"stork-sig-v1\0");
     for part in [context.as_bytes(), fleet.as_bytes(), body] {
         out.extend_from_slice(&(part.len() as u64).to_le_bytes());
