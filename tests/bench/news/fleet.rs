@@ -78,7 +78,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// Waits for links, and publishes each publisher's first release, with real content.
+    /// Waits for links, and publishes the first release of each publisher, with real content.
     pub(super) async fn settle(&mut self, authors: usize, size: usize) -> Result<()> {
         self.lab.settle().await?;
         let package = self.lab.dir.path().join("package");
@@ -108,8 +108,8 @@ impl Fleet {
         self.authors.iter().map(|a| a.home).collect()
     }
 
-    /// Microseconds that one check of an entry's signature takes, in a loop and so with warm caches:
-    /// what a check of the whole takes, less what reading the body takes.
+    /// Microseconds that one check of an entry's signature takes, in a loop and so with warm
+    /// caches: what a check of the whole takes, less what reading the body takes.
     pub(super) fn verify_us(&self) -> Result<f64> {
         const TIMES: u32 = 2_000;
         let author = self.authors.first().context("no publisher")?;
