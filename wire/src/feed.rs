@@ -221,7 +221,7 @@ pub fn view_root(live: impl IntoIterator<Item = ReleaseHash>) -> ViewRoot {
 mod tests {
     use super::*;
     use crate::ids::FleetId;
-    use crate::sign::{Envelope, SecretKey, VerifyError, signed_bytes};
+    use crate::sign::{Envelope, ReadyKey, SecretKey, VerifyError, signed_bytes};
 
     /// The view root is of the set, not of its order.
     #[test]
@@ -276,7 +276,7 @@ mod tests {
         let good = Envelope::sign(&recall(), fleet, &key).unwrap();
         let other = Envelope::sign(&Entry { signed_at: 0, ..recall() }, fleet, &key).unwrap();
         let verified = |e: &Envelope, by: &Envelope| {
-            by.verify_read(e.read::<Entry>().unwrap(), fleet, &[key.public()], 1)
+            by.verify_read(e.read::<Entry>().unwrap(), fleet, &[ReadyKey::new(key.public())], 1)
         };
         assert_eq!(verified(&good, &good).unwrap().hash(), good.hash());
         assert!(matches!(verified(&good, &other), Err(VerifyError::Invalid(_))));

@@ -8,7 +8,7 @@ use stork_wire::feed::{Entry, Kind, Recall, Release, view_root};
 use stork_wire::ids::{ItemHash, LogId, Position, PublicKey, ReleaseHash, TreeId};
 use stork_wire::item::Item;
 use stork_wire::limits::{CLOCK_SKEW_S, LIVE_RELEASES_MAX};
-use stork_wire::sign::Claimed;
+use stork_wire::sign::{Claimed, ReadyKey};
 use stork_wire::text::{Arch, PackageName, Version};
 
 use super::epoch::Segment;
@@ -44,6 +44,8 @@ pub struct FeedState {
     pub(super) rewinds: u32,
     head: Option<(u64, ItemHash)>,
     hashes: BTreeMap<u64, ItemHash>,
+    /// The keys that checked the newest entry, ready to check the next one.
+    ready: Vec<ReadyKey>,
     live: Live,
     /// The highest release counter of each package, withdrawn ones included.
     counters: BTreeMap<(PackageName, Arch), u64>,
@@ -131,7 +133,8 @@ impl FeedState {
     #[must_use]
     pub fn version(&self, r: &Release) -> Option<(Position, TreeId)> {
         let same = |(_, (package, arch, version, _)): &(_, &(PackageName, Arch, Version, _))| {
-            *package == r.package && *arch == r.arch && *version == r.version
+            // The version first: it tells most of them apart.
+            *version == r.version && *package == r.package && *arch == r.arch
         };
         self.versions.iter().find(same).map(|(at, (.., tree))| (*at, *tree))
     }
@@ -160,8 +163,8 @@ impl FeedState {
             return Err(Refusal::FutureDated(ahead));
         }
         let doc = publisher.doc();
-        let keys = keys_for(doc, entry);
-        let verified = item.envelope.verify_read(read, charter.fleet(), &keys, 1)?;
+        self.make_ready(&keys_for(doc, entry));
+        let verified = item.envelope.verify_read(read, charter.fleet(), &self.ready, 1)?;
         let entry = verified.body();
         if seen_before {
             return match self.hashes.get(&entry.seq) {
@@ -190,6 +193,13 @@ impl FeedState {
         let hash = verified.hash();
         let fact = Fact::Entry(Box::new(Accepted(verified.into_body())));
         Ok(Verdict::Accepted { hash, fact })
+    }
+
+    /// Makes keys ready, of which most are so already.
+    fn make_ready(&mut self, keys: &[PublicKey]) {
+        if !self.ready.iter().map(ReadyKey::key).eq(keys.iter().copied()) {
+            self.ready = keys.iter().map(|k| ReadyKey::new(*k)).collect();
+        }
     }
 
     fn is_known(&self, seq: u64, hash: ItemHash) -> bool {

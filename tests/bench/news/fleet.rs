@@ -13,6 +13,7 @@ use stork_tests::lab::{Founding, Lab, Place, wait_for};
 use stork_tests::raw_push::Publisher;
 use stork_wire::feed::Entry;
 use stork_wire::ids::PublisherId;
+use stork_wire::sign::ReadyKey;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
@@ -115,14 +116,15 @@ impl Fleet {
         let author = self.authors.first().context("no publisher")?;
         let (_, entry) = author.pen.make()?;
         let (fleet, key) = (author.pen.publisher().fleet, author.pen.publisher().key.public());
+        let keys = [ReadyKey::new(key)];
         let begun = Instant::now();
         for _ in 0..TIMES {
-            black_box(&entry).verify::<Entry>(fleet, &[key], 1)?;
+            black_box(&entry).verify_read::<Entry>(entry.read()?, fleet, &keys, 1)?;
         }
         let whole = begun.elapsed();
         let begun = Instant::now();
         for _ in 0..TIMES {
-            black_box(black_box(&entry).claimed::<Entry>()?);
+            black_box(black_box(&entry).read::<Entry>()?);
         }
         Ok(whole.saturating_sub(begun.elapsed()).as_secs_f64() * 1e6 / f64::from(TIMES))
     }
