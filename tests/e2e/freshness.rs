@@ -79,7 +79,12 @@ fn t033_silence_turns_stale_and_t034_beacons_make_fresh() {
         // One that was away gets the newest, and only that: the others are no more.
         lab.nodes[2].start().await.unwrap();
         await_newer(&lab.nodes[2], until - 1).await;
-        assert_eq!(counter(&lab.nodes[2], "items_committed", "beacon").await, 1);
+        // News of others go to the disk together, a moment after they are known.
+        let written = || async {
+            let all = counter(&lab.nodes[2], "items_committed", "beacon").await;
+            (all > 0).then_some(all)
+        };
+        assert_eq!(wait_for("it is on disk", LIMIT, written).await.unwrap(), 1);
 
         // The only host that makes beacons is gone for longer than they speak.
         lab.nodes[0].stop().await.unwrap();

@@ -4,7 +4,7 @@
 //! certificate with its record.
 
 use stork_wire::codec::List;
-use stork_wire::frame::{OverlayFrame, PeerHint};
+use stork_wire::frame::{Have, OverlayFrame, PeerHint};
 use stork_wire::item::Item;
 
 /// Bytes of a host's certificate and record, both signed: see the test.
@@ -57,7 +57,10 @@ pub(crate) fn frame_bytes(frame: &OverlayFrame) -> u64 {
         OverlayFrame::Push { age_ms, entry, item, .. } => {
             1 + varint(u64::from(*age_ms)) + varint(u64::from(*entry)) + item_bytes(item)
         }
-        OverlayFrame::IHave(all) => list(all, |h| 32 + varint(h.seq) + varint(h.waited_ms.into())),
+        OverlayFrame::IHave(all) => {
+            let short = |h: &Have| varint(h.more.into()) + varint(h.waited_ms.into());
+            list(all, |h| 32 + varint(h.seq) + short(h))
+        }
         OverlayFrame::Graft { seq, .. } => 32 + varint(*seq),
         OverlayFrame::Prune { .. } => 32,
         OverlayFrame::Heads { heads, .. } => list(heads, |h| 32 + varint(h.seq) + 8) + 2,

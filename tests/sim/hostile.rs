@@ -203,7 +203,7 @@ impl World {
             Hostile::IHave => {
                 let made_up = LogId::of(&self.rng.next().to_le_bytes());
                 let all = [(log, len + 1), (log, len + 2), (made_up, 1)];
-                let all = all.map(|(log, seq)| Have { log, seq, waited_ms: u16::MAX });
+                let all = all.map(|(log, seq)| Have { log, seq, more: 0, waited_ms: u16::MAX });
                 vec![OverlayFrame::IHave(List::truncated(all))]
             }
             Hostile::Forge => match self.feeds.forge(feed) {

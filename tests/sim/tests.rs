@@ -173,7 +173,7 @@ fn sizes_are_the_encoded_ones() {
         OverlayFrame::Push { hop: 3, age_ms: 200, entry: 1 << 30, item: Box::new(item.clone()) },
         OverlayFrame::IHave(List::truncated([
             Have::new(log, 1),
-            Have { log, seq: 130, waited_ms: 300 },
+            Have { log, seq: 130, more: 200, waited_ms: 300 },
         ])),
         OverlayFrame::Graft { log, seq: 129 },
         OverlayFrame::Prune { log },

@@ -8,6 +8,7 @@
 use core::fmt;
 use core::marker::PhantomData;
 
+use postcard::ser_flavors::Flavor;
 use serde::de::{self, DeserializeOwned, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -33,12 +34,54 @@ pub enum DecodeError {
     NotCanonical,
 }
 
+/// Room that is taken at first for a message: most announcements fit without growing.
+const ENCODE_ROOM: usize = 768;
+const KNOWN_LENGTH: &str = "types of stork-wire have a known length everywhere";
+
+/// Compares what is written with what is expected, without keeping it.
+struct Same<'a> {
+    rest: &'a [u8],
+    same: bool,
+}
+
+impl Flavor for Same<'_> {
+    type Output = bool;
+
+    fn try_extend(&mut self, data: &[u8]) -> postcard::Result<()> {
+        match self.rest.split_at_checked(data.len()) {
+            Some((next, rest)) if next == data => self.rest = rest,
+            _ => self.same = false,
+        }
+        Ok(())
+    }
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.try_extend(&[byte])
+    }
+
+    fn finalize(self) -> postcard::Result<bool> {
+        Ok(self.same && self.rest.is_empty())
+    }
+}
+
+/// Are these the canonical bytes of the message?
+fn encodes_to<T: Serialize>(value: &T, bytes: &[u8]) -> bool {
+    let same = Same { rest: bytes, same: true };
+    postcard::serialize_with_flavor(value, same).expect(KNOWN_LENGTH)
+}
+
 /// The canonical bytes of a message.
 ///
 /// # Panics
 /// Never for the types of this crate: they hold nothing that postcard cannot write.
 pub fn encode<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
-    postcard::to_allocvec(value).expect("types of stork-wire have a known length everywhere")
+    let out = Vec::with_capacity(ENCODE_ROOM);
+    let mut out = postcard::to_extend(value, out).expect(KNOWN_LENGTH);
+    if out.len() < ENCODE_ROOM / 2 {
+        // Small frames may wait by the thousands.
+        out.shrink_to_fit();
+    }
+    out
 }
 
 /// Reads a message of at most `max` bytes, and refuses what is not its canonical form.
@@ -48,7 +91,7 @@ pub fn decode<T: Serialize + DeserializeOwned>(bytes: &[u8], max: usize) -> Resu
     }
     let value: T =
         postcard::from_bytes(bytes).map_err(|e| DecodeError::Malformed(e.to_string()))?;
-    if encode(&value) == bytes { Ok(value) } else { Err(DecodeError::NotCanonical) }
+    if encodes_to(&value, bytes) { Ok(value) } else { Err(DecodeError::NotCanonical) }
 }
 
 /// At most `N` elements. The bound is checked before memory is taken, and memory grows only with

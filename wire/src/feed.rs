@@ -221,7 +221,7 @@ pub fn view_root(live: impl IntoIterator<Item = ReleaseHash>) -> ViewRoot {
 mod tests {
     use super::*;
     use crate::ids::FleetId;
-    use crate::sign::{Envelope, SecretKey, VerifyError, signed_bytes};
+    use crate::sign::{Envelope, ReadyKey, SecretKey, VerifyError, signed_bytes};
 
     /// The view root is of the set, not of its order.
     #[test]
@@ -267,6 +267,19 @@ mod tests {
             let r = other.verify::<Entry>(fleet, &keys, 1);
             assert_eq!(r.unwrap_err(), VerifyError::BadSignature, "{context}");
         }
+    }
+
+    /// What was read from one envelope is never verified by the signature of another one.
+    #[test]
+    fn a_read_body_stays_with_its_envelope() {
+        let (key, fleet) = (SecretKey::from_seed(&[1; 32]), FleetId([1; 32]));
+        let good = Envelope::sign(&recall(), fleet, &key).unwrap();
+        let other = Envelope::sign(&Entry { signed_at: 0, ..recall() }, fleet, &key).unwrap();
+        let verified = |e: &Envelope, by: &Envelope| {
+            by.verify_read(e.read::<Entry>().unwrap(), fleet, &[ReadyKey::new(key.public())], 1)
+        };
+        assert_eq!(verified(&good, &good).unwrap().hash(), good.hash());
+        assert!(matches!(verified(&good, &other), Err(VerifyError::Invalid(_))));
     }
 
     /// T048: bytes that are not the one encoding of an entry are refused as such, although a good

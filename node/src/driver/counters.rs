@@ -50,7 +50,7 @@ impl Counters {
     }
     /// Notes an event and writes it to the log. Peers' words in it must be checked text.
     pub fn event(&mut self, at_ms: u64, kind: &'static str, text: impl Into<String>) {
-        let text: String = text.into().chars().flat_map(escaped).take(TEXT_MAX).collect();
+        let text = clean(text.into());
         tracing::info!(event = kind, "{text}");
         self.next += 1;
         self.events.push_back(EventRecord { number: self.next, at_ms, kind, text });
@@ -62,6 +62,14 @@ impl Counters {
     pub fn events_after(&self, number: u64) -> impl Iterator<Item = &EventRecord> {
         self.events.iter().filter(move |e| e.number > number)
     }
+}
+
+/// The text as it may be shown; nearly all are clean as they come.
+fn clean(text: String) -> String {
+    if text.len() <= TEXT_MAX && !text.chars().any(char::is_control) {
+        return text;
+    }
+    text.chars().flat_map(escaped).take(TEXT_MAX).collect()
 }
 
 /// Control characters never reach a terminal or log unescaped (attack V7).

@@ -8,9 +8,9 @@
 use std::sync::Arc;
 
 use stork_wire::codec::{List, encode};
-use stork_wire::frame::{Frame, OverlayFrame};
+use stork_wire::frame::{Frame, ItemRange, OverlayFrame};
 use stork_wire::ids::NodeId;
-use stork_wire::item::Item;
+use stork_wire::item::{Item, is_moment};
 use stork_wire::limits::{FRAME_LEN_MAX, ITEMS_PER_FRAME_MAX};
 
 use super::pace::Held;
@@ -52,7 +52,7 @@ impl Driver {
                 }
                 let kept = Vec::new();
                 let job = JournalJob { item, hash, fact, source, reply, kept };
-                if let Err(job) = self.workers.commit(job) {
+                if let Err(job) = self.write_down(job) {
                     // The rules have taken it already; the store did not. Only a restart brings
                     // them together again, so say it loudly. Sync bounds what is in flight far
                     // below this.
@@ -116,6 +116,7 @@ impl Driver {
 
     /// Items are on disk: now they take effect.
     pub(super) fn on_journal(&mut self, jobs: Vec<JournalJob>, result: Result<(), StoreError>) {
+        self.gather.done(&jobs);
         if let Err(e) = result {
             self.counters.add("journal", "failed");
             self.event(
@@ -172,16 +173,19 @@ impl Driver {
         self.replan_soon();
     }
 
-    /// Reads committed items and sends them, in frames that fit.
-    pub(super) fn send_items(&self, to: NodeId, ranges: Vec<stork_wire::frame::ItemRange>) {
+    /// Reads items that were passed on and sends them, in frames that fit: those that are not on
+    /// disk yet as well, or who asks for what it just heard of would wait for nothing.
+    pub(super) fn send_items(&self, to: NodeId, ranges: Vec<ItemRange>) {
         let Some(link) = self.connections.get(&to) else { return };
         let outbox = Arc::clone(&link.connected.outbox);
         let store = Arc::clone(&self.store);
+        let fresh: Vec<Vec<Arc<Item>>> = ranges.iter().map(|r| self.gather.passed(r)).collect();
         self.workers.disk(move || {
             let mut batch: Vec<Item> = Vec::new();
             let mut bytes = 0;
-            for range in ranges {
-                let items = store.items(range, 4 * FRAME_LEN_MAX, 256).unwrap_or_default();
+            for (range, fresh) in ranges.into_iter().zip(fresh) {
+                let mut items = store.items(range, 4 * FRAME_LEN_MAX, 256).unwrap_or_default();
+                continue_with(&mut items, range, &fresh);
                 for item in items {
                     let len = encode(&item).len();
                     if bytes + len > FRAME_LEN_MAX - 1_024 || batch.len() == ITEMS_PER_FRAME_MAX {
@@ -195,6 +199,16 @@ impl Driver {
             send_batch(&outbox, &mut batch);
             None::<Done>
         });
+    }
+}
+
+/// Appends what follows the items that were on disk: without a gap, but of a log that has gaps.
+fn continue_with(items: &mut Vec<Item>, range: ItemRange, fresh: &[Arc<Item>]) {
+    for item in fresh {
+        let next = items.last().map_or(range.from, |i| i.seq.saturating_add(1));
+        if item.seq == next || (item.seq > next && is_moment(item.seq)) {
+            items.push(Item::clone(item));
+        }
     }
 }
 
@@ -212,5 +226,39 @@ pub(super) fn answer(reply: Option<Reply>, outcome: Result<(u64, u32), CommitErr
     if let Some(reply) = reply {
         // The publisher may have gone meanwhile; the entry stands all the same.
         drop(reply.send(outcome));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stork_wire::ids::LogId;
+    use stork_wire::item::ItemKind;
+    use stork_wire::limits::MOMENTS_FROM;
+    use stork_wire::sign::Envelope;
+
+    fn item(seq: u64) -> Item {
+        let log = LogId([1; 32]);
+        let body = stork_wire::codec::Blob::new(Vec::new()).unwrap();
+        let envelope = Envelope { body, signatures: List::empty() };
+        Item { kind: ItemKind::Entry, log, seq, envelope }
+    }
+
+    /// What is on its way to the disk follows what is on it, without a gap and without doubles: the
+    /// journal may have written some of it since the question came.
+    #[test]
+    fn answers_go_on_from_memory() {
+        let answer = |on_disk: &[u64], fresh: &[u64], from: u64| -> Vec<u64> {
+            let mut items: Vec<Item> = on_disk.iter().map(|n| item(*n)).collect();
+            let fresh: Vec<Arc<Item>> = fresh.iter().map(|n| Arc::new(item(*n))).collect();
+            let range = ItemRange { log: LogId([1; 32]), from, to: u64::MAX };
+            continue_with(&mut items, range, &fresh);
+            items.iter().map(|i| i.seq).collect()
+        };
+        assert_eq!(answer(&[3, 4], &[4, 5, 6], 3), [3, 4, 5, 6]);
+        assert_eq!(answer(&[], &[3, 4], 3), [3, 4]);
+        assert_eq!(answer(&[3], &[5, 6], 3), [3], "a piece that ended early has a gap behind it");
+        let (a, b) = (MOMENTS_FROM + 5, MOMENTS_FROM + 9);
+        assert_eq!(answer(&[a], &[b], a), [a, b], "times have gaps");
     }
 }

@@ -23,6 +23,7 @@ mod counters;
 mod fetching;
 mod forks;
 mod freshness;
+mod gather;
 mod gauges;
 mod gossip;
 mod items;
@@ -75,6 +76,8 @@ pub(crate) type Reply = oneshot::Sender<Result<(u64, u32), CommitError>>;
 
 /// Outcomes of work that wait for the driver; workers wait beyond that.
 const OUTCOMES_MAX: usize = 1_024;
+/// Events of the network that are taken in before anything else has its turn.
+const EVENTS_AT_ONCE: usize = 32;
 /// How often slow matters are looked at: VM files, idle connections, own record.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
@@ -168,6 +171,7 @@ pub struct Driver {
     pace: pace::Pace,
     limited_told: Option<Tick>,
     tap: Tap,
+    gather: gather::Gather,
     started_unix: u64,
     outcomes: Option<mpsc::Receiver<Done>>,
 }
@@ -226,6 +230,7 @@ impl Driver {
             pace,
             limited_told: None,
             tap: parts.tap,
+            gather: gather::Gather::default(),
             started_unix: now,
             outcomes: Some(outcomes),
         };
@@ -256,7 +261,14 @@ impl Driver {
         loop {
             let wake = self.next_deadline();
             tokio::select! {
-                Some(event) = inbox.net.recv() => self.on_net(event),
+                Some(event) = inbox.net.recv() => {
+                    self.on_net(event);
+                    // What else is there already needs no further turn of the loop.
+                    for _ in 1..EVENTS_AT_ONCE {
+                        let Ok(event) = inbox.net.try_recv() else { break };
+                        self.on_net(event);
+                    }
+                }
                 Some(outcome) = done.recv() => self.on_done(outcome),
                 Some(bulk) = inbox.bulk.recv() => self.on_bulk(bulk),
                 Some(call) = inbox.push.recv() => self.on_push(call),
@@ -271,13 +283,16 @@ impl Driver {
             }
             self.run_timers();
         }
+        self.flush_journal();
         self.save_on_exit();
     }
 
     fn next_deadline(&self) -> Instant {
         let (fresh, held) = (self.freshness.deadline(), self.pace.deadline());
-        let all = [self.overlay.deadline(), self.planner.deadline(), self.replan_at, fresh, held];
-        let next = all.into_iter().flatten().min().unwrap_or(Tick(u64::MAX));
+        let (replan, journal) = (self.replan_at, self.gather.deadline());
+        let machines = [self.overlay.deadline(), self.planner.deadline()];
+        let all = machines.into_iter().chain([replan, fresh, held, journal]);
+        let next = all.flatten().min().unwrap_or(Tick(u64::MAX));
         Instant::from_std(self.clock.instant(next))
     }
 
@@ -289,6 +304,7 @@ impl Driver {
         if self.planner.deadline().is_some_and(|t| t <= now) {
             self.planner_input(transfer::Input::Deadline);
         }
+        self.flush_journal_if_due();
         if self.freshness.deadline().is_some_and(|t| t <= now) {
             self.watch_freshness();
         }

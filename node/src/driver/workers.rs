@@ -1,8 +1,8 @@
 //! Threads that may block: the journal, disk work on pieces, and slow work on whole releases.
 //!
 //! The driver hands out work and goes on; what came of it returns as [`Done`]. The journal has one
-//! thread, which commits in one transaction what has gathered while it wrote the one before (group
-//! commit, design §4): an item that comes alone waits for nobody.
+//! thread, which commits in one transaction all that has come while it wrote the one before (group
+//! commit, design §4).
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -18,10 +18,10 @@ use super::switch::Switched;
 use crate::store::{JournalItem, PartialPack, Reservation, Store, StoreError};
 use crate::trust::Fact;
 
-/// Items that wait for the journal: a sync of a long absence fills it, and is asked again later.
-const JOURNAL_MAX: usize = 8_192;
-/// Items of one transaction.
-const BATCH_MAX: usize = 256;
+/// Batches that wait for the journal; the driver bounds their items.
+const BATCHES_MAX: usize = 8_192;
+/// Items from which on a transaction takes no further batch.
+pub(super) const BATCH_MAX: usize = 256;
 /// Disk operations on pieces at once.
 const DISK_JOBS: usize = 4;
 
@@ -73,7 +73,7 @@ pub(super) enum Done {
 /// Hands work to threads.
 #[derive(Debug, Clone)]
 pub(super) struct Workers {
-    journal: SyncSender<JournalJob>,
+    journal: SyncSender<Vec<JournalJob>>,
     disk: Arc<Semaphore>,
     slow: Arc<Semaphore>,
     done: mpsc::Sender<Done>,
@@ -81,7 +81,7 @@ pub(super) struct Workers {
 
 impl Workers {
     pub(super) fn start(store: Arc<Store>, done: mpsc::Sender<Done>) -> std::io::Result<Self> {
-        let (journal, jobs) = sync_channel(JOURNAL_MAX);
+        let (journal, jobs) = sync_channel(BATCHES_MAX);
         let outcome = done.clone();
         std::thread::Builder::new()
             .name("journal".into())
@@ -91,10 +91,10 @@ impl Workers {
         Ok(Self { journal, disk, slow, done })
     }
 
-    /// Queues an item for the disk; gives it back when too many wait.
-    pub(super) fn commit(&self, job: JournalJob) -> Result<(), Box<JournalJob>> {
-        self.journal.try_send(job).map_err(|e| match e {
-            TrySendError::Full(j) | TrySendError::Disconnected(j) => Box::new(j),
+    /// Queues items for the disk; gives them back when too many wait.
+    pub(super) fn commit(&self, jobs: Vec<JournalJob>) -> Result<(), Vec<JournalJob>> {
+        self.journal.try_send(jobs).map_err(|e| match e {
+            TrySendError::Full(j) | TrySendError::Disconnected(j) => j,
         })
     }
 
@@ -136,13 +136,12 @@ fn read_kept(store: &Store, batch: &mut [JournalJob]) -> Result<(), StoreError> 
     Ok(())
 }
 
-fn run_journal(store: &Store, jobs: &Receiver<JournalJob>, done: &mpsc::Sender<Done>) {
-    while let Ok(first) = jobs.recv() {
-        let mut batch = vec![first];
+fn run_journal(store: &Store, jobs: &Receiver<Vec<JournalJob>>, done: &mpsc::Sender<Done>) {
+    while let Ok(mut batch) = jobs.recv() {
         while batch.len() < BATCH_MAX
-            && let Ok(next) = jobs.try_recv()
+            && let Ok(more) = jobs.try_recv()
         {
-            batch.push(next);
+            batch.extend(more);
         }
         let entry = |j: &JournalJob| {
             let cuts = j.fact.cuts().to_vec();

@@ -12,7 +12,7 @@ use stork_wire::limits::{FRAME_LEN_MAX, UNADMITTED_FRAME_LEN_MAX};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::frame_io::{FrameError, read_raw, write_raw};
+use super::frame_io::{FrameError, FrameReader, read_raw, write_framed, write_raw};
 use super::frame_rate::FrameRate;
 use super::outbox::Outbox;
 
@@ -287,15 +287,16 @@ async fn report_closed(
 async fn run(
     connected: Connected,
     mut send: SendStream,
-    mut recv: RecvStream,
+    recv: RecvStream,
     events: mpsc::Sender<NetEvent>,
 ) {
     let Connected { id, node, outbox, connection, .. } = connected;
+    let mut frames = FrameReader::new(recv, FRAME_LEN_MAX);
     let reader = async {
         let mut rate = FrameRate::default();
         loop {
-            let frame = match read_raw(&mut recv, FRAME_LEN_MAX).await {
-                Ok(bytes) => Frame::from_bytes(&bytes, FRAME_LEN_MAX).map_err(FrameError::from),
+            let frame = match frames.next().await {
+                Ok(bytes) => Frame::from_bytes(bytes, FRAME_LEN_MAX).map_err(FrameError::from),
                 Err(e) => Err(e),
             };
             let event = match frame {
@@ -316,8 +317,8 @@ async fn run(
         }
     };
     let writer = async {
-        while let Some(frame) = outbox.pop().await {
-            if let Err(e) = write_raw(&mut send, &frame).await {
+        while let Some(frames) = outbox.take().await {
+            if let Err(e) = write_framed(&mut send, frames).await {
                 return e;
             }
         }

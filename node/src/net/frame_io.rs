@@ -2,6 +2,11 @@
 
 use quinn::{RecvStream, SendStream};
 
+/// Bytes of a frame's length.
+const LEN_BYTES: usize = 4;
+/// Room that a reader keeps while nothing comes.
+const KEPT_BYTES: usize = 4 * 1024;
+
 /// Why a frame could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
@@ -36,7 +41,70 @@ pub async fn read_raw(stream: &mut RecvStream, max: usize) -> Result<Vec<u8>, Fr
 
 /// Writes the bytes of one frame.
 pub async fn write_raw(stream: &mut SendStream, body: &[u8]) -> Result<(), FrameError> {
+    let mut frame = Vec::with_capacity(LEN_BYTES + body.len());
+    append(&mut frame, body);
+    write_framed(stream, frame).await
+}
+
+/// Appends a frame as it stands on a stream.
+pub(super) fn append(out: &mut Vec<u8>, body: &[u8]) {
     let len = u32::try_from(body.len()).unwrap_or(u32::MAX);
-    stream.write_all(&len.to_le_bytes()).await.map_err(|_e| FrameError::Ended)?;
-    stream.write_all(body).await.map_err(|_e| FrameError::Ended)
+    out.extend_from_slice(&len.to_le_bytes());
+    out.extend_from_slice(body);
+}
+
+/// Writes frames that were put together by [`append`].
+pub(super) async fn write_framed(
+    stream: &mut SendStream,
+    frames: Vec<u8>,
+) -> Result<(), FrameError> {
+    stream.write_chunk(frames.into()).await.map_err(|_e| FrameError::Ended)
+}
+
+/// Reads frame after frame: what came in one packet is taken from the stream at once.
+#[derive(Debug)]
+pub(super) struct FrameReader {
+    stream: RecvStream,
+    /// Bytes that came; those before `at` were handed out.
+    held: Vec<u8>,
+    at: usize,
+    max: usize,
+}
+
+impl FrameReader {
+    /// A reader of frames of at most `max` bytes.
+    pub(super) const fn new(stream: RecvStream, max: usize) -> Self {
+        Self { stream, held: Vec::new(), at: 0, max }
+    }
+
+    /// The bytes of the next frame.
+    pub(super) async fn next(&mut self) -> Result<&[u8], FrameError> {
+        loop {
+            let rest = self.held.get(self.at..).unwrap_or_default();
+            if let Some((len, rest)) = rest.split_first_chunk::<LEN_BYTES>() {
+                let len = usize::try_from(u32::from_le_bytes(*len)).unwrap_or(usize::MAX);
+                if len > self.max {
+                    return Err(FrameError::TooLong { len, max: self.max });
+                }
+                if rest.len() >= len {
+                    let from = self.at + LEN_BYTES;
+                    self.at = from + len;
+                    return Ok(self.held.get(from..self.at).unwrap_or_default());
+                }
+            }
+            self.read_more().await?;
+        }
+    }
+
+    async fn read_more(&mut self) -> Result<(), FrameError> {
+        self.held.drain(..self.at);
+        self.at = 0;
+        if self.held.is_empty() && self.held.capacity() > KEPT_BYTES {
+            // An idle connection does not keep the room of its largest frame.
+            self.held = Vec::new();
+        }
+        let chunk = self.stream.read_chunk(self.max, true).await.map_err(|_e| FrameError::Ended)?;
+        self.held.extend_from_slice(&chunk.ok_or(FrameError::Ended)?.bytes);
+        Ok(())
+    }
 }

@@ -8,10 +8,16 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
+use super::frame_io::append;
+
 /// Bytes that may wait for one peer (protocol.md I17). A Heads answer of 46 kB fits several times.
 pub const OUTBOX_BYTES_MAX: usize = 256 * 1024;
 /// Bytes above which lazy frames are shed: sync finds what they would have said.
 const LAZY_BYTES_MAX: usize = OUTBOX_BYTES_MAX / 2;
+
+/// Bytes from which on a write takes no further frame: a burst fills whole packets, and what is
+/// urgent waits for little.
+const WRITE_BYTES: usize = 16 * 1024;
 
 /// In which order frames leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,16 +92,16 @@ impl Outbox {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner).popped
     }
 
-    /// The next frame; `None` once closed and empty. One writer only.
-    pub async fn pop(&self) -> Option<Vec<u8>> {
+    /// The next frames, each with its length before it, ready for the stream: as many as have
+    /// gathered, up to a bound. `None` once closed and empty. One writer only.
+    pub async fn take(&self) -> Option<Vec<u8>> {
         loop {
             let ready = self.ready.notified();
             {
                 let mut q = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(frame) = q.frames.iter_mut().find_map(VecDeque::pop_front) {
-                    q.bytes = q.bytes.saturating_sub(frame.len());
-                    q.popped += 1;
-                    return Some(frame);
+                let taken = q.take();
+                if !taken.is_empty() {
+                    return Some(taken);
                 }
                 if q.closed {
                     return None;
@@ -103,6 +109,22 @@ impl Outbox {
             }
             ready.await;
         }
+    }
+}
+
+impl Queues {
+    fn take(&mut self) -> Vec<u8> {
+        let mut out = Vec::new();
+        for queue in &mut self.frames {
+            while out.len() < WRITE_BYTES
+                && let Some(frame) = queue.pop_front()
+            {
+                self.bytes = self.bytes.saturating_sub(frame.len());
+                self.popped += 1;
+                append(&mut out, &frame);
+            }
+        }
+        out
     }
 }
 
@@ -117,15 +139,14 @@ mod tests {
         outbox.push(Priority::Lazy, vec![3]).unwrap();
         outbox.push(Priority::News, vec![2]).unwrap();
         outbox.push(Priority::Control, vec![1]).unwrap();
-        for want in 1..=3 {
-            assert_eq!(outbox.pop().await, Some(vec![want]));
-        }
+        let all = [[1, 0, 0, 0, 1], [1, 0, 0, 0, 2], [1, 0, 0, 0, 3]].concat();
+        assert_eq!(outbox.take().await, Some(all));
         outbox.push(Priority::News, vec![0; LAZY_BYTES_MAX]).unwrap();
         outbox.push(Priority::Lazy, vec![0]).unwrap();
         assert_eq!(outbox.level(), (LAZY_BYTES_MAX, 1));
         assert_eq!(outbox.push(Priority::Control, vec![0; OUTBOX_BYTES_MAX]), Err(Overflow));
         outbox.close();
-        assert!(outbox.pop().await.is_some());
-        assert_eq!(outbox.pop().await, None);
+        assert!(outbox.take().await.is_some());
+        assert_eq!(outbox.take().await, None);
     }
 }

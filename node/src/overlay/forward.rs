@@ -18,15 +18,39 @@ use super::{Key, Overlay};
 pub(super) const IHAVE_BATCH: usize = 64;
 /// Announcements and records wait at most this long for company (protocol.md §3c: 100 ms).
 const FLUSH_MS: u64 = 100;
+/// The same for what a tree brought: others that have the tree wait half a second before they ask
+/// for it, so that they may hear of it a little later, and of a stream in half of the frames.
+const REPAIR_MS: u64 = 250;
 /// An item that was made here goes to at least so many links, whoever pruned them (attack G16).
 const ORIGIN_EAGER_MIN: usize = 2;
 
-/// Takes what waits to be announced, with how long it waited.
+/// Takes what waits to be announced, with how long it waited; of a burst a range each, which costs as
+/// much as one of its items.
 fn announcements(now: Tick, queued: &mut Vec<(Key, Tick)>) -> List<Have, ITEMS_PER_FRAME_MAX> {
-    List::truncated(core::mem::take(queued).into_iter().map(|((log, seq), since)| {
+    let mut queued = core::mem::take(queued);
+    queued.sort_unstable();
+    let mut out: Vec<Have> = Vec::new();
+    for ((log, seq), since) in queued {
         let waited_ms = u16::try_from(now.since(since)).unwrap_or(u16::MAX);
-        Have { log, seq, waited_ms }
-    }))
+        match out.last_mut() {
+            Some(h) if h.log == log && h.seq.checked_add(1) == Some(seq) => {
+                (h.seq, h.more, h.waited_ms) = (seq, h.more.saturating_add(1), waited_ms);
+            }
+            _ => out.push(Have { log, seq, more: 0, waited_ms }),
+        }
+    }
+    List::truncated(out)
+}
+
+/// The items of an announcement, and of the last one of each range for how long it waited; no more
+/// than a frame may say one by one.
+pub(super) fn announced(have: &[Have]) -> impl Iterator<Item = (Key, u16)> {
+    let items = have.iter().flat_map(|h| {
+        let first = h.seq.saturating_sub(u64::from(h.more)).max(1).min(h.seq);
+        let waited = move |seq| if seq == h.seq { h.waited_ms } else { 0 };
+        (first..=h.seq).map(move |seq| ((h.log, seq), waited(seq)))
+    });
+    items.take(ITEMS_PER_FRAME_MAX)
 }
 
 impl Overlay {
@@ -137,12 +161,17 @@ impl Overlay {
             let batch = announcements(now, &mut link.ihave);
             self.send(now, to, OverlayFrame::IHave(batch), Class::Lazy, actions);
         } else {
-            self.flush_soon(now);
+            let by_tree = self.trees.get(&key.0).is_some_and(|(_, parent)| parent.is_some());
+            self.flush_by(now.after_ms(if by_tree { REPAIR_MS } else { FLUSH_MS }));
         }
     }
 
+    fn flush_by(&mut self, at: Tick) {
+        self.flush_at = Some(self.flush_at.map_or(at, |before| before.min(at)));
+    }
+
     pub(super) fn flush_soon(&mut self, now: Tick) {
-        self.flush_at.get_or_insert_with(|| now.after_ms(FLUSH_MS));
+        self.flush_by(now.after_ms(FLUSH_MS));
     }
 
     /// Sends what has waited: announcements and records.
@@ -159,5 +188,30 @@ impl Overlay {
         if self.flush_records(now, actions) {
             self.flush_soon(now);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stork_wire::ids::LogId;
+
+    /// Numbers that follow each other are announced together, others alone, and they say the same
+    /// items; what a stranger makes of a range is bounded.
+    #[test]
+    fn bursts_are_announced_as_ranges() {
+        let (a, b, now) = (LogId([1; 32]), LogId([2; 32]), Tick(1_000));
+        let burst = [(a, 7), (b, 1), (a, 5), (a, 6), (a, 9)];
+        let mut queued = burst.iter().map(|key| (*key, Tick(1_000 - key.1))).collect();
+        let have = announcements(now, &mut queued);
+        assert_eq!(have[0], Have { log: a, seq: 7, more: 2, waited_ms: 7 });
+        assert_eq!((have.len(), queued.len()), (3, 0));
+        let mut sorted = burst.to_vec();
+        sorted.sort_unstable();
+        assert_eq!(announced(&have).map(|(key, _)| key).collect::<Vec<_>>(), sorted);
+        let endless = [Have { log: a, seq: u64::MAX, more: u16::MAX, waited_ms: 0 }];
+        assert_eq!(announced(&endless).count(), ITEMS_PER_FRAME_MAX);
+        let low = [Have { log: a, seq: 2, more: 9, waited_ms: 0 }];
+        assert_eq!(announced(&low).map(|((_, seq), _)| seq).collect::<Vec<_>>(), [1, 2]);
     }
 }

@@ -11,6 +11,7 @@ use stork_wire::item::is_moment;
 use stork_wire::tick::Tick;
 
 use super::flight::Via;
+use super::forward::announced;
 use super::io::{Action, Class};
 use super::lead::could_push;
 use super::links::Link;
@@ -134,13 +135,12 @@ impl Overlay {
             self.counters.dropped += entries.len() as u64;
             return;
         }
-        for have in entries {
-            let key = (have.log, have.seq);
+        for (key, waited_ms) in announced(entries) {
             if !is_moment(key.1) && key.1 > self.heads.seq(&key.0).saturating_add(WINDOW) {
                 self.want(key.0, key.1, from);
                 continue;
             }
-            let could = could_push(now, have.waited_ms);
+            let could = could_push(now, waited_ms);
             self.announced_late(now, from, key, could, actions);
             self.note_missing(now, from, key);
             if let Some(item) = self.missing.map.get_mut(&key).filter(|m| m.owner == from) {

@@ -8,6 +8,7 @@ use stork_wire::feed::{Entry, Kind, Recall, Release, view_root};
 use stork_wire::ids::{ItemHash, LogId, Position, PublicKey, ReleaseHash, TreeId};
 use stork_wire::item::Item;
 use stork_wire::limits::{CLOCK_SKEW_S, LIVE_RELEASES_MAX};
+use stork_wire::sign::{Claimed, ReadyKey};
 use stork_wire::text::{Arch, PackageName, Version};
 
 use super::epoch::Segment;
@@ -43,6 +44,8 @@ pub struct FeedState {
     pub(super) rewinds: u32,
     head: Option<(u64, ItemHash)>,
     hashes: BTreeMap<u64, ItemHash>,
+    /// The keys that checked the newest entry, ready to check the next one.
+    ready: Vec<ReadyKey>,
     live: Live,
     /// The highest release counter of each package, withdrawn ones included.
     counters: BTreeMap<(PackageName, Arch), u64>,
@@ -130,7 +133,8 @@ impl FeedState {
     #[must_use]
     pub fn version(&self, r: &Release) -> Option<(Position, TreeId)> {
         let same = |(_, (package, arch, version, _)): &(_, &(PackageName, Arch, Version, _))| {
-            *package == r.package && *arch == r.arch && *version == r.version
+            // The version first: it tells most of them apart.
+            *version == r.version && *package == r.package && *arch == r.arch
         };
         self.versions.iter().find(same).map(|(at, (.., tree))| (*at, *tree))
     }
@@ -145,12 +149,13 @@ impl FeedState {
         charter: &Charter,
         publisher: &PublisherState,
         item: &Item,
-        entry: &Entry,
+        read: Claimed<Entry>,
         now: UnixSeconds,
     ) -> Result<Verdict, Refusal> {
+        let entry = read.body();
         let head = self.head_seq();
         let seen_before = entry.seq <= head;
-        if seen_before && self.is_known(entry.seq, item.envelope.hash()) {
+        if seen_before && self.is_known(entry.seq, read.hash()) {
             return Ok(Verdict::Known);
         }
         let ahead = entry.signed_at.saturating_sub(now);
@@ -158,7 +163,9 @@ impl FeedState {
             return Err(Refusal::FutureDated(ahead));
         }
         let doc = publisher.doc();
-        let verified = item.envelope.verify::<Entry>(charter.fleet(), &keys_for(doc, entry), 1)?;
+        self.make_ready(&keys_for(doc, entry));
+        let verified = item.envelope.verify_read(read, charter.fleet(), &self.ready, 1)?;
+        let entry = verified.body();
         if seen_before {
             return match self.hashes.get(&entry.seq) {
                 // What an epoch that has ended is worth, its publisher's root has said.
@@ -179,14 +186,20 @@ impl FeedState {
         if live.len() > LIVE_RELEASES_MAX {
             return Err(Refusal::TooMany);
         }
-        if view_root(live.values().map(|l| l.hash)) != entry.view_root {
+        if view_root(live) != entry.view_root {
             return Err(Refusal::ViewRootMismatch);
         }
-        self.live = live;
-        self.apply(entry, verified.hash());
+        self.take(entry, verified.hash());
         let hash = verified.hash();
         let fact = Fact::Entry(Box::new(Accepted(verified.into_body())));
         Ok(Verdict::Accepted { hash, fact })
+    }
+
+    /// Makes keys ready, of which most are so already.
+    fn make_ready(&mut self, keys: &[PublicKey]) {
+        if !self.ready.iter().map(ReadyKey::key).eq(keys.iter().copied()) {
+            self.ready = keys.iter().map(|k| ReadyKey::new(*k)).collect();
+        }
     }
 
     fn is_known(&self, seq: u64, hash: ItemHash) -> bool {
@@ -232,10 +245,18 @@ impl FeedState {
         }
     }
 
-    fn live_after(&self, entry: &Entry) -> Live {
-        let mut live = self.live.clone();
-        change(&mut live, entry);
-        live
+    /// The hashes of what will be live with this entry: what [`change`] leaves.
+    fn live_after(&self, entry: &Entry) -> Vec<ReleaseHash> {
+        let stays = |(package, arch, n): &(PackageName, Arch, u64)| match &entry.kind {
+            Kind::Release(r) => *n != r.release || *package != r.package || *arch != r.arch,
+            Kind::Recall(r) => *package != r.package || !r.releases.contains(n),
+        };
+        let stay = self.live.iter().filter(|(key, _)| stays(key)).map(|(_, l)| l.hash);
+        let new = match &entry.kind {
+            Kind::Release(r) => Some(r.hash()),
+            Kind::Recall(_) => None,
+        };
+        stay.chain(new).collect()
     }
 
     fn apply(&mut self, entry: &Entry, hash: ItemHash) {

@@ -253,7 +253,8 @@ impl Trust {
     }
 
     fn judge_entry(&mut self, item: &Item, now: UnixSeconds) -> Result<Verdict, Refusal> {
-        let entry: Entry = item.envelope.claimed().map_err(Refusal::from)?;
+        let read = item.envelope.read::<Entry>().map_err(Refusal::from)?;
+        let entry = read.body();
         let id = entry.publisher;
         if item.log != LogId::feed_epoch(id, entry.epoch) || item.seq != entry.seq {
             return Err(Refusal::WrongLog);
@@ -274,15 +275,15 @@ impl Trust {
         }
         let path = publisher.path();
         feed.advance(&path);
-        if let Some(missing) = feed.check_place(&path, publisher, item, &entry)? {
+        if let Some(missing) = feed.check_place(&path, publisher, item, entry)? {
             return Ok(missing);
         }
-        let known = feed.knows(&entry, item.envelope.hash());
+        let known = feed.knows(entry, read.hash());
         let frozen = self.proofs.get(&id).map(|h| h.freeze);
         if let Some(freeze) = frozen.filter(|f| !known && f.at <= entry.position()) {
             return Err(Refusal::Frozen(freeze));
         }
-        let verdict = feed.judge(&self.charter, publisher, item, &entry, now)?;
+        let verdict = feed.judge(&self.charter, publisher, item, read, now)?;
         self.begun.extend(feed.advance(&path).map(|e| LogId::feed_epoch(id, e)));
         Ok(verdict)
     }

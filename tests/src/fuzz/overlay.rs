@@ -130,7 +130,8 @@ impl Run<'_> {
             }
             5 => {
                 let waited_ms = u16::from(self.bytes.byte()) << 8;
-                let have = |(log, seq)| Have { log, seq, waited_ms };
+                let more = u16::from(self.bytes.byte());
+                let have = |(log, seq)| Have { log, seq, more, waited_ms };
                 OverlayFrame::IHave(list(keys.into_iter().map(have)))
             }
             6 => OverlayFrame::Graft { log, seq },

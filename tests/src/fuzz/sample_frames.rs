@@ -49,7 +49,10 @@ fn overlay(fleet: &Fleet) -> Vec<OverlayFrame> {
         OverlayFrame::Unlink,
         OverlayFrame::Push { hop: 2, age_ms: 40, entry: 9, item },
         OverlayFrame::Push { hop: 0, age_ms: 0, entry: 0, item: Box::new(fleet.later()) },
-        OverlayFrame::IHave(list([Have::new(log, 9), Have { log, seq: 10, waited_ms: 300 }])),
+        OverlayFrame::IHave(list([
+            Have::new(log, 9),
+            Have { log, seq: 10, more: 3, waited_ms: 300 },
+        ])),
         OverlayFrame::Graft { log, seq: 9 },
         OverlayFrame::Prune { log },
         OverlayFrame::Heads { heads: list([head]), last: true, answer: false },

@@ -34,19 +34,21 @@ pub struct PeerHint {
 pub struct ItemRange {
     /// The log.
     pub log: LogId,
-    /// First number wanted.
+    /// First number.
     pub from: u64,
-    /// Last number wanted.
+    /// Last number.
     pub to: u64,
 }
 
-/// An item that the sender has.
+/// An item that the sender has, and some before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Have {
     /// The log.
     pub log: LogId,
     /// The item's number in it.
     pub seq: u64,
+    /// So many items before it are announced, too.
+    pub more: u16,
     /// Milliseconds since the sender could have pushed it: announcements wait for company.
     pub waited_ms: u16,
 }
@@ -55,7 +57,7 @@ impl Have {
     /// An item that is announced without delay.
     #[must_use]
     pub const fn new(log: LogId, seq: u64) -> Self {
-        Self { log, seq, waited_ms: 0 }
+        Self { log, seq, more: 0, waited_ms: 0 }
     }
 }
 

@@ -181,7 +181,7 @@ fn wild(v: &mut Victim, n: u64) {
         OverlayFrame::Pong { nonce: small, fingerprint, class },
         OverlayFrame::Push { hop, age_ms: small, entry: 0, item: Box::new(item()) },
         OverlayFrame::IHave(List::truncated([
-            Have { log, seq: n, waited_ms: u16::MAX },
+            Have { log, seq: n, more: u16::MAX, waited_ms: u16::MAX },
             Have::new(some_log(1), n),
         ])),
         OverlayFrame::Graft { log, seq: n },

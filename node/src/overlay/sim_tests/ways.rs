@@ -34,7 +34,7 @@ impl Two {
         let (hash, item) = (item.hash(), std::sync::Arc::new(*item));
         self.v.input(Input::Committed { log, seq, hash, item, source: Some(from) });
         self.v.now = Tick(self.v.now.0 + after_ms);
-        let frame = OverlayFrame::IHave(List::truncated([Have { log, seq, waited_ms }]));
+        let frame = OverlayFrame::IHave(List::truncated([Have { log, seq, more: 0, waited_ms }]));
         let actions = self.v.input(Input::Frame { from: self.other, frame });
         let sent = actions.into_iter().filter_map(|a| match a {
             Action::Send { to, frame, .. } => Some((to, frame)),
@@ -85,7 +85,7 @@ fn a_made_up_wait_is_no_lead() {
         assert!(two.item(seq, 400, u16::MAX).is_empty());
     }
     assert_eq!(two.parent(), Some(foe));
-    let have = Have { log: log_id(0), seq: 10, waited_ms: u16::MAX };
+    let have = Have { log: log_id(0), seq: 10, more: 0, waited_ms: u16::MAX };
     two.item(11, 10, 100);
     for _ in 0..10 {
         let frame = OverlayFrame::IHave(List::truncated([Have { seq: 11, ..have }]));
