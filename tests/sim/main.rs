@@ -18,6 +18,7 @@ mod network;
 mod news;
 mod puppet;
 mod queue;
+mod records;
 mod report;
 mod rng;
 mod soak;

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use stork_node::overlay::{Action, Config, Input, Overlay, Peer};
-use stork_wire::charter::Cell;
 use stork_wire::codec::{Blob, List};
 use stork_wire::frame::PeerHint;
 use stork_wire::ids::NodeId;
@@ -105,7 +104,7 @@ pub(crate) struct World {
     pub(crate) events: u64,
     pub(crate) queue: Queue,
     /// Every record that was ever signed: by node, with its incarnation.
-    records: Vec<Vec<Arc<Peer>>>,
+    pub(crate) records: Vec<Vec<Arc<Peer>>>,
     pub(crate) scratch: Vec<Vec<Action>>,
     /// Nodes that are down for a while.
     down: BTreeSet<(u64, u32)>,
@@ -132,7 +131,7 @@ fn envelope(body: &[u8]) -> Envelope {
     Envelope { body: Blob::new(body.to_vec()).unwrap_or_default(), signatures: List::empty() }
 }
 
-fn make_peer(i: u32, incarnation: u64, site: Label, seed: u64) -> Arc<Peer> {
+pub(crate) fn make_peer(i: u32, incarnation: u64, site: Label, seed: u64) -> Arc<Peer> {
     let mut body = i.to_be_bytes().to_vec();
     body.extend(incarnation.to_be_bytes());
     Arc::new(Peer {
@@ -268,53 +267,6 @@ impl World {
         if self.node(i).is_some_and(|n| n.hostile.is_some()) {
             self.plan(SECOND, i, Ev::Mischief);
         }
-    }
-
-    /// A node signs its record anew.
-    pub(crate) fn sign_record(&mut self, i: u32, cell: Option<Cell>) {
-        let seed = self.options.seed;
-        let Some(node) = self.node_mut(i) else { return };
-        let (incarnation, site) = (node.peer.incarnation + 1, node.peer.site.clone());
-        let made = make_peer(i, incarnation, site, seed);
-        let peer = Arc::new(Peer { cell, ..Peer::clone(&made) });
-        node.peer = Arc::clone(&peer);
-        if let Some(all) = self.records.get_mut(i as usize) {
-            all.push(Arc::clone(&peer));
-        }
-        self.input(i, Input::Local(peer));
-    }
-
-    fn record(&self, i: u32, incarnation: u64) -> Option<Arc<Peer>> {
-        let all = self.records.get(i as usize)?;
-        all.iter().rev().find(|p| p.incarnation == incarnation).map(Arc::clone)
-    }
-
-    /// What the operator wrote down of an anchor: it may be long out of date.
-    fn first_record(&self, i: u32) -> Option<Arc<Peer>> {
-        self.records.get(i as usize)?.first().map(Arc::clone)
-    }
-
-    /// Records of a frame, checked as the driver does: only what was really signed is handed on.
-    pub(crate) fn checked(&self, i: u32, hints: &[PeerHint]) -> Vec<Arc<Peer>> {
-        let read = |h: &PeerHint| {
-            let number = |from: usize, len: usize| {
-                let bytes = h.cert.body.iter().skip(from).take(len);
-                bytes.fold(0u64, |acc, b| (acc << 8) | u64::from(*b))
-            };
-            let j = u32::try_from(number(0, 4)).ok()?;
-            if j == i { None } else { self.record(j, number(4, 8)) }
-        };
-        hints.iter().filter_map(read).collect()
-    }
-
-    /// What a node writes of the hosts that it knows.
-    pub(crate) fn to_disk(hints: &[PeerHint]) -> Vec<(u32, u64)> {
-        let cut = |h: &PeerHint, from: usize, len: usize| {
-            let bytes = h.cert.body.iter().skip(from).take(len);
-            bytes.fold(0u64, |acc, b| (acc << 8) | u64::from(*b))
-        };
-        let pair = |h: &PeerHint| (u32::try_from(cut(h, 0, 4)).unwrap_or(u32::MAX), cut(h, 4, 8));
-        hints.iter().map(pair).collect()
     }
 
     /// Plans an event for a node's present life.

@@ -24,8 +24,8 @@ const REPAIR_MS: u64 = 250;
 /// An item that was made here goes to at least so many links, whoever pruned them (attack G16).
 const ORIGIN_EAGER_MIN: usize = 2;
 
-/// Takes what waits to be announced, with how long it waited; of a burst a range each, which costs as
-/// much as one of its items.
+/// Takes what waits to be announced, with how long it waited; of a burst a range each, which costs
+/// as much as one of its items.
 fn announcements(now: Tick, queued: &mut Vec<(Key, Tick)>) -> List<Have, ITEMS_PER_FRAME_MAX> {
     let mut queued = core::mem::take(queued);
     queued.sort_unstable();

@@ -213,8 +213,8 @@ impl Trust {
         ready
     }
 
-    /// Takes what may have waited for this charter document, which was accepted: entries and beacons
-    /// of a publisher, publishers that a group names. Whoever looks at everything instead does so
+    /// Takes what may have waited for this charter document, which was accepted: entries and
+    /// beacons of a publisher, publishers that a group names. Whoever looks at everything instead does so
     /// for each of ten thousand documents.
     pub fn take_unlocked(&mut self, document: &Item) -> Vec<Item> {
         let mut logs = vec![document.log];
