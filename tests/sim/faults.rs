@@ -59,6 +59,25 @@ impl World {
         self.watch.disturbed = now + length;
     }
 
+    /// A node that is down shall be started at that time.
+    pub(crate) fn back_at(&mut self, i: u32, at: u64) {
+        self.down.insert((at, i));
+    }
+    /// Nodes whose time to start has come.
+    pub(crate) fn due_back(&mut self) -> Vec<u32> {
+        let later = self.down.split_off(&(self.now + 1, 0));
+        let due = std::mem::replace(&mut self.down, later);
+        due.into_iter().map(|(_, i)| i).collect()
+    }
+    /// All nodes that are down, whatever their time.
+    pub(crate) fn everybody_back(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.down).into_iter().map(|(_, i)| i).collect()
+    }
+    /// Is no node to come back any more?
+    pub(crate) fn all_back(&self) -> bool {
+        self.down.is_empty()
+    }
+
     /// Cuts the fleet in two for a while; `minority` is the share of the smaller side. One node may
     /// be wanted in the larger and one in the smaller side.
     pub(crate) fn cut(

@@ -107,7 +107,7 @@ pub(crate) struct World {
     pub(crate) records: Vec<Vec<Arc<Peer>>>,
     pub(crate) scratch: Vec<Vec<Action>>,
     /// Nodes that are down for a while.
-    down: BTreeSet<(u64, u32)>,
+    pub(crate) down: BTreeSet<(u64, u32)>,
 }
 
 /// The number of a node is the end of its id; the beginning is random, and so is the order.
@@ -322,25 +322,6 @@ impl World {
             Ev::Frame { from, conn, frame } => self.on_frame(i, from, conn, frame),
             ev => self.on_connection(i, ev),
         }
-    }
-
-    /// A node that is down shall be started at that time.
-    pub(crate) fn back_at(&mut self, i: u32, at: u64) {
-        self.down.insert((at, i));
-    }
-    /// Nodes whose time to start has come.
-    pub(crate) fn due_back(&mut self) -> Vec<u32> {
-        let later = self.down.split_off(&(self.now + 1, 0));
-        let due = std::mem::replace(&mut self.down, later);
-        due.into_iter().map(|(_, i)| i).collect()
-    }
-    /// All nodes that are down, whatever their time.
-    pub(crate) fn everybody_back(&mut self) -> Vec<u32> {
-        std::mem::take(&mut self.down).into_iter().map(|(_, i)| i).collect()
-    }
-    /// Is no node to come back any more?
-    pub(crate) fn all_back(&self) -> bool {
-        self.down.is_empty()
     }
 
     /// Folds an event into the trace.
