@@ -20,7 +20,8 @@ impl Driver {
         })
     }
 
-    /// How full every bounded set of the overlay, the limits and the driver is, and its bound (attack G13).
+    /// How full every bounded set of the overlay, the limits and the driver is, and its bound
+    /// (attack G13).
     pub(super) fn gauges(&self) -> impl Iterator<Item = (&'static str, usize, usize)> {
         let own = [
             ("checked_hosts", self.checked.len(), super::peers::CHECKED_MAX),

@@ -15,6 +15,7 @@
 mod addrs;
 mod admission;
 mod answers;
+mod bootstrap;
 mod bulk_io;
 mod calls;
 mod clock;
@@ -165,6 +166,7 @@ pub struct Driver {
     tidy_at: Tick,
     renewal: renewal::Renewal,
     freshness: freshness::Watch,
+    bootstrap: bootstrap::Bootstrap,
     pace: pace::Pace,
     limited_told: Option<Tick>,
     tap: Tap,
@@ -189,6 +191,7 @@ impl Driver {
         let record = record::OwnRecord::new(parts.incarnation);
         let freshness =
             freshness::Watch::new(parts.config.beacon.as_ref(), parts.beacon_key, parts.floor);
+        let bootstrap = bootstrap::Bootstrap::new(&parts.config);
         let pace = pace::Pace::new(parts.config.limits);
         let mut driver = Self {
             overlay: Overlay::new(overlay::Config::default(), me, cert.site.clone(), parts.seed),
@@ -223,6 +226,7 @@ impl Driver {
             tidy_at: Tick(0),
             renewal: renewal::Renewal::new(now),
             freshness,
+            bootstrap,
             pace,
             limited_told: None,
             tap: parts.tap,
@@ -308,6 +312,7 @@ impl Driver {
         self.refresh_record();
         self.close_idle_connections();
         self.watch_outboxes();
+        self.bootstrap_if_alone();
         self.retry_contents();
         self.retry_switches();
         self.tidy_views();
