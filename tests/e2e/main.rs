@@ -9,6 +9,7 @@
 )]
 
 mod addresses;
+mod bootstrap;
 mod crashes;
 mod deltas;
 mod everything;

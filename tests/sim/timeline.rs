@@ -16,6 +16,8 @@ const DRAIN_S: u64 = 700;
 const DRAIN_NO_SYNC_S: u64 = 60;
 /// Losses are found and repaired by then: the idle time-out and a few dials.
 const REPAIR_ROUND: u64 = 20 * SECOND;
+/// The cycle of membership (protocol.md §3a: 60 s), in which every node also shuffles once.
+const CYCLE: u64 = 60 * SECOND;
 /// A node that crashes in churn is back after this.
 const AWAY: u64 = 30 * SECOND;
 
@@ -34,6 +36,7 @@ pub(crate) struct Seen {
     pub(crate) survivors: Vec<u32>,
     pub(crate) part_after: Option<f64>,
     pub(crate) part_repaired: Option<f64>,
+    pub(crate) part_cycle: Option<f64>,
     /// The heal of a partition, or the deaths, and the items of each feed then.
     pub(crate) healed_at: Option<u64>,
     pub(crate) at_heal: Vec<u64>,
@@ -159,6 +162,10 @@ fn observe(world: &mut World, seen: &mut Seen) {
     if seen.part_after.is_some() && seen.part_repaired.is_none() && repaired {
         seen.part_repaired = Some(part(world));
     }
+    let cycle = seen.fault_at.is_some_and(|at| world.now >= at + CYCLE);
+    if seen.part_after.is_some() && seen.part_cycle.is_none() && cycle {
+        seen.part_cycle = Some(part(world));
+    }
     if !seen.is_healing(world) {
         return;
     }
@@ -189,7 +196,7 @@ pub(crate) fn drain(news: &News, world: &mut World, seen: &mut Seen) {
             world.start(i);
         }
         let (best, all) = world.largest_part();
-        let repaired = seen.part_after.is_none() || seen.part_repaired.is_some();
+        let repaired = seen.part_after.is_none() || seen.part_cycle.is_some();
         let healed = seen.healed_at.is_none() || !seen.is_healing(world);
         let back = world.all_back();
         let well = best == all && repaired && healed && back;

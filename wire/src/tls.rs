@@ -188,11 +188,21 @@ pub fn client_config(
     expected: NodeId,
     alpn: &[u8],
 ) -> Result<ClientConfig, Error> {
+    dialler(key, Some(expected), alpn)
+}
+
+/// The same for whoever answers with a sound key: the certificate in its hello decides.
+pub fn any_client_config(key: &SecretKey, alpn: &[u8]) -> Result<ClientConfig, Error> {
+    dialler(key, None, alpn)
+}
+
+fn dialler(key: &SecretKey, expected: Option<NodeId>, alpn: &[u8]) -> Result<ClientConfig, Error> {
+    let expected = expected.map(|node| PublicKey(node.0));
     let resolver = AlwaysResolvesClientRawPublicKeys::new(certified(key)?);
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(KeyVerifier::new(Some(PublicKey(expected.0))))
+        .with_custom_certificate_verifier(KeyVerifier::new(expected))
         .with_client_cert_resolver(Arc::new(resolver));
     config.alpn_protocols = vec![alpn.to_vec()];
     config.resumption = rustls::client::Resumption::disabled();

@@ -5,10 +5,12 @@
 
 mod limits;
 mod node_file;
+mod seeds;
 mod vm_folder;
 
 pub use limits::{Bucket, LimitsConfig};
 pub use node_file::{BeaconConfig, ConfigError, LogFormat, NodeConfig};
+pub use seeds::{SEEDS_MAX, Seed, read_seeds};
 pub use vm_folder::{BadVmFile, VmFolder};
 
 /// What to do about an error of the TOML parser; finds the key that was probably meant.
@@ -33,6 +35,7 @@ pub fn hint_for(error: &str) -> String {
         ("\npackage name `", "name one package, such as `nginx` or `acme/site`"),
         ("\ngroup name `", "name a group of the charter: `stork-publish charter show DIR`"),
         ("\narchitecture `", "write it as Debian does: `amd64`, `arm64`"),
+        ("is no bootstrap entry", "write for example `seed.example.org:7749`"),
         ("is no version constraint", "write for example `>= 1.0, < 2` or `= 1.2-3`"),
     ];
     if let Some((_, help)) = rules.iter().find(|(begins, _)| error.contains(begins)) {

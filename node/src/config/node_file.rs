@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use stork_wire::limits::BEACON_VALID_MAX_S;
 
-use super::{LimitsConfig, hint_for};
+use super::{LimitsConfig, SEEDS_MAX, Seed, hint_for};
 
 /// A configuration that cannot be used: which file, what is wrong, what to do.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +42,10 @@ pub struct NodeConfig {
     pub log: LogFormat,
     /// The beacons that this node makes, if it holds a key for them.
     pub beacon: Option<BeaconConfig>,
+    /// Hosts to look for by name when none that is known answers.
+    pub bootstrap: Vec<Seed>,
+    /// A file with more of them, one a line, read anew each time.
+    pub bootstrap_file: Option<PathBuf>,
     /// A port of the loopback with `GET /metrics` and nothing else; none without it.
     pub metrics: Option<SocketAddr>,
     /// How fast publishers and groups may announce.
@@ -109,6 +113,8 @@ impl Default for NodeConfig {
             seed_bytes: 16 * 1024 * 1024 * 1024,
             log: LogFormat::Text,
             beacon: None,
+            bootstrap: Vec::new(),
+            bootstrap_file: None,
             metrics: None,
             limits: LimitsConfig::default(),
         }
@@ -137,6 +143,11 @@ impl NodeConfig {
             let help = hint_for(&message);
             ConfigError { path: shown.clone(), message, help }
         })?;
+        if config.bootstrap.len() > SEEDS_MAX {
+            let message = format!("bootstrap has more than {SEEDS_MAX} entries");
+            let help = "one name may have many addresses".to_owned();
+            return Err(ConfigError { path: shown, message, help });
+        }
         if config.metrics.is_some_and(|addr| !addr.ip().is_loopback()) {
             return Err(ConfigError {
                 path: shown,

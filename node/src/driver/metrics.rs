@@ -16,6 +16,7 @@ use crate::trust::{AdmissionError, Refusal};
 /// that is missing would never ring.
 const KNOWN: &[(&str, &[&str])] = &[
     ("beacons", &["alarm", "made", "withheld"]),
+    ("bootstrap", &["failed", "reached"]),
     (
         "connections_refused",
         &["frame_too_long", "left", "malformed", "not_admitted", "not_hello", "silent"],

@@ -15,6 +15,7 @@
 mod addrs;
 mod admission;
 mod answers;
+mod bootstrap;
 mod bulk_io;
 mod calls;
 mod clock;
@@ -168,6 +169,7 @@ pub struct Driver {
     tidy_at: Tick,
     renewal: renewal::Renewal,
     freshness: freshness::Watch,
+    bootstrap: bootstrap::Bootstrap,
     pace: pace::Pace,
     limited_told: Option<Tick>,
     tap: Tap,
@@ -193,6 +195,7 @@ impl Driver {
         let record = record::OwnRecord::new(parts.incarnation);
         let freshness =
             freshness::Watch::new(parts.config.beacon.as_ref(), parts.beacon_key, parts.floor);
+        let bootstrap = bootstrap::Bootstrap::new(&parts.config);
         let pace = pace::Pace::new(parts.config.limits);
         let mut driver = Self {
             overlay: Overlay::new(overlay::Config::default(), me, cert.site.clone(), parts.seed),
@@ -227,6 +230,7 @@ impl Driver {
             tidy_at: Tick(0),
             renewal: renewal::Renewal::new(now),
             freshness,
+            bootstrap,
             pace,
             limited_told: None,
             tap: parts.tap,
@@ -324,6 +328,7 @@ impl Driver {
         self.refresh_record();
         self.close_idle_connections();
         self.watch_outboxes();
+        self.bootstrap_if_alone();
         self.retry_contents();
         self.retry_switches();
         self.tidy_views();

@@ -125,6 +125,7 @@ impl Driver {
                 self.counters.add("dials", "failed");
                 self.dial_failed(node);
             }
+            NetEvent::Bootstrapped(round) => self.on_bootstrapped(&round),
             NetEvent::Frame { conn, node, frame } => self.on_frame(conn, node, frame),
             NetEvent::UnknownFrame { node } => {
                 tracing::debug!(peer = %node.short(), "a frame of an unknown type");

@@ -94,6 +94,8 @@ pub enum NetEvent {
         /// Why.
         why: String,
     },
+    /// A look for hosts by name has ended.
+    Bootstrapped(super::Round),
     /// A frame of an admitted connection.
     Frame {
         /// The connection.

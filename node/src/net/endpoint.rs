@@ -70,12 +70,12 @@ pub struct PushConnection {
 /// The endpoint with all that its tasks share.
 #[derive(Debug)]
 pub struct Net {
-    endpoint: Endpoint,
-    key: Arc<SecretKey>,
-    events: mpsc::Sender<NetEvent>,
+    pub(super) endpoint: Endpoint,
+    pub(super) key: Arc<SecretKey>,
+    pub(super) events: mpsc::Sender<NetEvent>,
     push: mpsc::Sender<PushConnection>,
     bulk: Arc<Bulk>,
-    next_conn: AtomicU64,
+    pub(super) next_conn: AtomicU64,
     unadmitted: AtomicUsize,
     counters: NetCounters,
 }
@@ -122,7 +122,18 @@ pub(super) fn client_config(
     expected: NodeId,
     alpn: &[u8],
 ) -> Result<ClientConfig, rustls::Error> {
-    let tls = tls::client_config(key, expected, alpn)?;
+    quic_client(tls::client_config(key, expected, alpn)?, alpn)
+}
+
+/// The same for whoever answers; who it is decides its hello.
+pub(super) fn any_client_config(
+    key: &SecretKey,
+    alpn: &[u8],
+) -> Result<ClientConfig, rustls::Error> {
+    quic_client(tls::any_client_config(key, alpn)?, alpn)
+}
+
+fn quic_client(tls: rustls::ClientConfig, alpn: &[u8]) -> Result<ClientConfig, rustls::Error> {
     let quic = QuicClientConfig::try_from(tls)
         .map_err(|_e| rustls::Error::General("no initial cipher suite".into()))?;
     let mut config = ClientConfig::new(Arc::new(quic));
@@ -309,7 +320,7 @@ fn is_loopback(incoming: &Incoming) -> bool {
     }
 }
 
-fn shown_key(connection: &Connection) -> Option<PublicKey> {
+pub(super) fn shown_key(connection: &Connection) -> Option<PublicKey> {
     let identity = connection.peer_identity()?;
     tls::peer_key(identity.downcast_ref::<Vec<CertificateDer<'static>>>()?)
 }

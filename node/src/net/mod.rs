@@ -4,6 +4,7 @@
 //! [`NetEvent`]. Who may stay, what is answered and who is dialled is decided by the driver and the
 //! pure machines behind it. Nothing here waits for a slow peer on behalf of another.
 
+mod bootstrap;
 mod bulk;
 mod control;
 mod endpoint;
@@ -11,6 +12,7 @@ mod frame_io;
 mod frame_rate;
 mod outbox;
 
+pub use bootstrap::{Round, Seeds};
 pub use bulk::{Bulk, BulkIn, BulkPiece, ExpectKey};
 pub use control::{Admission, ConnId, Connected, NetEvent};
 pub use endpoint::{BindError, Net, NetCounters, PushConnection, dial_once};

@@ -214,8 +214,8 @@ impl Trust {
     }
 
     /// Takes what may have waited for this charter document, which was accepted: entries and
-    /// beacons of a publisher, publishers that a group names. Whoever looks at everything instead does so
-    /// for each of ten thousand documents.
+    /// beacons of a publisher, publishers that a group names. To look at everything instead, for
+    /// each of ten thousand documents, took minutes.
     pub fn take_unlocked(&mut self, document: &Item) -> Vec<Item> {
         let mut logs = vec![document.log];
         match document.kind {

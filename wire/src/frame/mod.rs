@@ -4,6 +4,8 @@
 //! first frame of a connection is [`Frame::Hello`] or [`Frame::Join`]; nothing else is read before.
 
 mod bulk;
+#[cfg(test)]
+mod golden;
 mod overlay;
 mod push;
 mod transfer;
