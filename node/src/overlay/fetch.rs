@@ -28,15 +28,18 @@ const PIECE_BYTES: u64 = 64 * 1024;
 const ITEM_BYTES: u64 = 1_024;
 /// Bytes of an item beside its body: ids, number, and one signature with its key.
 const ITEM_BYTES_MORE: u64 = 150;
-/// A host of whose piece nothing could be used is left alone so long, doubled each time.
+/// A host of whose pieces nothing could be used is left alone so long, doubled each time; after so
+/// many pieces in a row, since what thousands of others wait for may come late.
+const BARREN_PIECES: u32 = 64;
 const BARREN_MS: u64 = 1_000;
 const BARREN_MS_MAX: u64 = 600_000;
 /// A piece without progress is given up after this.
 const PIECE_WAIT_MS: u64 = 5_000;
 /// Logs that are wanted at once: every log that a node may keep.
 pub(super) const WANTS_MAX: usize = LOGS_MAX;
-/// Logs wanted because of one host alone. It loses them all when it does not keep its promise.
-const WANTS_PER_PEER_MAX: usize = LOGS_MAX / 4;
+/// Logs wanted because of one host alone: a newcomer may have but one neighbour that has them. It
+/// loses them all when it does not keep its promise.
+const WANTS_PER_PEER_MAX: usize = LOGS_MAX / 4 * 3;
 /// Neighbours that are remembered as having a wanted item.
 const SOURCES_MAX: usize = 4;
 
@@ -66,8 +69,7 @@ pub(super) struct Fetches {
     owned: BTreeMap<NodeId, usize>,
     /// Bytes of one item, smoothed; 0: none has come yet.
     item_bytes: u64,
-    /// The log that was asked for last: the next piece begins after it. What cannot be judged yet
-    /// must not keep out what it waits for.
+    /// Where the next piece begins: what cannot be judged yet must not keep out what it waits for.
     last: Option<LogId>,
     /// Something changed, so that an idle neighbour may find something to ask for.
     dirty: bool,
@@ -320,8 +322,9 @@ impl Overlay {
             link.barren = 0;
             return;
         }
-        link.fetch_after = now.after_ms((BARREN_MS << link.barren.min(10)).min(BARREN_MS_MAX));
         link.barren = link.barren.saturating_add(1);
+        let Some(times) = link.barren.checked_sub(BARREN_PIECES) else { return };
+        link.fetch_after = now.after_ms((BARREN_MS << times.min(10)).min(BARREN_MS_MAX));
         let again = link.fetch_after;
         self.house_at = self.house_at.min(again);
     }

@@ -31,7 +31,7 @@ const VISIT_MS: u64 = 45_000;
 /// partition.
 const LOST_EVERY: u64 = 4;
 /// Of the others, so many in a hundred go to a relay of the site that this host would replace.
-const WATCH_PERCENT: u64 = 50;
+const WATCH_PERCENT: u64 = 67;
 
 impl Overlay {
     /// A neighbour or guest.

@@ -10,6 +10,7 @@ use stork_wire::sign::{Body, Verified};
 use stork_wire::text::PackageName;
 
 use super::epoch::{self, Epochs};
+use super::sorted::Sorted;
 use super::{Fact, Refusal, Verdict};
 
 /// A document with the hash that names it.
@@ -18,7 +19,7 @@ struct Current<T> {
     doc: T,
     hash: ItemHash,
     /// Hashes of all versions, for replay and fork checks; one per version.
-    hashes: BTreeMap<u64, ItemHash>,
+    hashes: Sorted<u64, ItemHash>,
 }
 
 /// A group as it stands.
@@ -166,7 +167,9 @@ impl<T: Document> Current<T> {
     fn first(v: Verified<T>) -> Self {
         let hash = v.hash();
         let doc = v.into_body();
-        Self { hashes: BTreeMap::from([(doc.number(), hash)]), doc, hash }
+        let mut hashes = Sorted::default();
+        hashes.insert(doc.number(), hash);
+        Self { hashes, doc, hash }
     }
     fn replace(&mut self, v: Verified<T>) -> ItemHash {
         self.hash = v.hash();

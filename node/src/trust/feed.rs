@@ -1,7 +1,6 @@
 //! The rules of a feed, in their order: cheap first, rollback before expiry, nothing by half.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
 
 use stork_wire::charter::{PublisherDoc, ReleaseKey, Survivor, UnixSeconds};
 use stork_wire::feed::{Entry, Kind, Recall, Release, view_root};
@@ -12,6 +11,7 @@ use stork_wire::sign::{Claimed, ReadyKey};
 use stork_wire::text::{Arch, PackageName, Version};
 
 use super::epoch::Segment;
+use super::sorted::Sorted;
 use super::{Accepted, Charter, Fact, PublisherState, Refusal, Verdict};
 
 /// Hashes of accepted entries kept per feed, to tell a repeated entry from a second one with the
@@ -31,7 +31,7 @@ pub struct LiveRelease {
     pub hash: ReleaseHash,
 }
 
-type Live = BTreeMap<(PackageName, Arch, u64), LiveRelease>;
+type Live = Sorted<(PackageName, Arch, u64), LiveRelease>;
 
 /// One publisher's feed as accepted so far.
 #[derive(Debug, Default)]
@@ -43,14 +43,14 @@ pub struct FeedState {
     /// So many times what stands has changed since it was last read from the journal.
     pub(super) rewinds: u32,
     head: Option<(u64, ItemHash)>,
-    hashes: BTreeMap<u64, ItemHash>,
+    hashes: Sorted<u64, ItemHash>,
     /// The keys that checked the newest entry, ready to check the next one.
     ready: Vec<ReadyKey>,
     live: Live,
     /// The highest release counter of each package, withdrawn ones included.
-    counters: BTreeMap<(PackageName, Arch), u64>,
+    counters: Sorted<(PackageName, Arch), u64>,
     /// What each version stood for first, by the entry that said so; withdrawn ones included.
-    versions: BTreeMap<Position, (PackageName, Arch, Version, TreeId)>,
+    versions: Sorted<Position, (PackageName, Arch, Version, TreeId)>,
 }
 
 impl FeedState {
@@ -284,7 +284,7 @@ fn change(live: &mut Live, entry: &Entry) {
             live.insert((r.package.clone(), r.arch.clone(), r.release), value);
         }
         Kind::Recall(Recall { package, releases, .. }) => {
-            live.retain(|(p, _, n), _| p != package || !releases.contains(n));
+            live.retain(|(p, _, n)| p != package || !releases.contains(n));
         }
     }
 }

@@ -24,6 +24,7 @@ mod fork;
 mod fork_tests;
 mod policy;
 mod refusal;
+mod sorted;
 #[cfg(test)]
 pub(crate) mod tests;
 

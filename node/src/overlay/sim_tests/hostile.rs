@@ -120,7 +120,7 @@ fn heads_flood() {
         });
         assert!(asked.count() <= 1);
     }
-    assert_eq!(v.o.sizes().wants, LOGS_MAX / 4);
+    assert_eq!(v.o.sizes().wants, LOGS_MAX / 4 * 3);
     v.now = v.now.after_ms(6_000);
     v.frame(OverlayFrame::IHave(List::empty()));
     v.input(Input::Deadline);

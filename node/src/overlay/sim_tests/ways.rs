@@ -112,7 +112,7 @@ fn dead_relays_are_replaced() {
         .collect();
     assert!(dead.len() >= 3, "{dead:?}");
     dead.iter().for_each(|i| world.kill(*i));
-    world.run(900_000);
+    world.run(1_500_000);
     let lacking: Vec<u32> = (0..64).filter(|b| carriers(&world, *b) < 2).collect();
     assert!(lacking.is_empty(), "buckets {lacking:?} lack relays, seed {}", world.seed);
 }
