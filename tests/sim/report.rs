@@ -65,7 +65,8 @@ pub(crate) fn report(news: &News, world: &World, seen: &Seen) -> Value {
         },
         "frames": { "idle": seen.idle_frames, "news": frames(world) },
         "largest_part": {
-            "boot": seen.boot_part, "after": seen.part_after, "repaired": seen.part_repaired, "cycle": seen.part_cycle,
+            "boot": seen.boot_part, "after": seen.part_after, "repaired": seen.part_repaired,
+            "cycle": seen.part_cycle,
             "end": part(world),
         },
         "fault": faults(world, seen), "returned": returned(world),

@@ -79,6 +79,8 @@ pub(super) struct Flight {
     pub(super) course: Course,
     pub(super) at: Tick,
     pub(super) via: Via,
+    /// Had somebody announced it? Then it is news of the tree, though sync was faster.
+    pub(super) expected: bool,
     /// Who pushed it while another copy, which sync had brought, was being judged.
     pub(super) parent: Option<NodeId>,
     /// Who has it as well, and how that is known.
@@ -87,7 +89,7 @@ pub(super) struct Flight {
 
 impl Flight {
     pub(super) const fn new(from: NodeId, course: Course, at: Tick, via: Via) -> Self {
-        Self { from, course, at, via, parent: None, others: Vec::new() }
+        Self { from, course, at, via, expected: false, parent: None, others: Vec::new() }
     }
 
     /// Another copy was pushed. True where it is the first, since sync brought the one in flight.
@@ -142,6 +144,7 @@ impl Overlay {
         let mut flight = Flight::new(from, course, now, via);
         if let Some(missing) = self.missing.remove(&key) {
             self.release_missing(&missing);
+            flight.expected = true;
             self.trees.note_lag(&key.0, now.since(missing.first));
             if via == Via::Tree {
                 let was = (missing.owner, missing.could);

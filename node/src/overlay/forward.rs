@@ -18,9 +18,6 @@ use super::{Key, Overlay};
 pub(super) const IHAVE_BATCH: usize = 64;
 /// Announcements and records wait at most this long for company (protocol.md §3c: 100 ms).
 const FLUSH_MS: u64 = 100;
-/// The same for what a tree brought: others that have the tree wait half a second before they ask
-/// for it, so that they may hear of it a little later, and of a stream in half of the frames.
-const REPAIR_MS: u64 = 250;
 /// An item that was made here goes to at least so many links, whoever pruned them (attack G16).
 const ORIGIN_EAGER_MIN: usize = 2;
 
@@ -78,9 +75,14 @@ impl Overlay {
             (link.sync_fails, link.sync_after, link.broken) = (0, now, 0);
         }
         let tree = source.is_none() || flight.as_ref().is_some_and(|f| f.via == Via::Tree);
+        let expected = flight.as_ref().is_some_and(|f| f.expected);
         let done = self.fetch_progress(now, key.0, source);
         if tree {
             let parent = flight.as_ref().map_or(source, |f| f.parent.or(source));
+            self.forward(now, key, item, (parent, flight, &have), actions);
+        } else if expected && done {
+            // The tree is late or broken above: hosts below wait for it, and it stays as it is.
+            let parent = self.parent_of(&key.0).or(source);
             self.forward(now, key, item, (parent, flight, &have), actions);
         } else if done {
             // What sync brought is announced, never pushed, and of a whole range only the last.
@@ -161,17 +163,13 @@ impl Overlay {
             let batch = announcements(now, &mut link.ihave);
             self.send(now, to, OverlayFrame::IHave(batch), Class::Lazy, actions);
         } else {
-            let by_tree = self.trees.get(&key.0).is_some_and(|(_, parent)| parent.is_some());
-            self.flush_by(now.after_ms(if by_tree { REPAIR_MS } else { FLUSH_MS }));
+            self.flush_soon(now);
         }
     }
 
-    fn flush_by(&mut self, at: Tick) {
-        self.flush_at = Some(self.flush_at.map_or(at, |before| before.min(at)));
-    }
-
     pub(super) fn flush_soon(&mut self, now: Tick) {
-        self.flush_by(now.after_ms(FLUSH_MS));
+        let at = now.after_ms(FLUSH_MS);
+        self.flush_at = Some(self.flush_at.map_or(at, |before| before.min(at)));
     }
 
     /// Sends what has waited: announcements and records.

@@ -21,8 +21,8 @@ const LEAD_OF_AGE: u64 = 4;
 /// Items that are looked at, and how many of them a link must have led.
 const LOOKED_AT: u32 = 4;
 const LED: u32 = 3;
-/// More than this is not believed of an announcement's wait: a little more than it may wait.
-const WAITED_MS_MAX: u64 = 300;
+/// More than this is not believed of an announcement's wait: twice as long as it may wait.
+const WAITED_MS_MAX: u64 = 200;
 /// A parent of which an item had to be grafted around is not followed for so long.
 const NO_LEAD_MS: u64 = 600_000;
 

@@ -147,6 +147,12 @@ impl Overlay {
         }
     }
 
+    /// Where the items of a log come from.
+    pub(super) fn parent_of(&self, log: &LogId) -> Option<NodeId> {
+        let (_, slot) = self.trees.get(log)?;
+        self.links.values().find(|l| Some(l.slot) == slot).map(|l| l.peer.node)
+    }
+
     pub(super) fn make_eager(&mut self, log: &LogId, node: NodeId) {
         if let (Some(tree), Some(link)) = (self.trees.map.get_mut(log), self.links.get(&node)) {
             tree.eager |= link.bit();

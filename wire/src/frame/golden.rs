@@ -68,7 +68,7 @@ fn overlay() -> Vec<OverlayFrame> {
         OverlayFrame::Unlink,
         push(3),
         push(6),
-        OverlayFrame::IHave(list([Have { log, seq: 300, waited_ms: 100 }])),
+        OverlayFrame::IHave(list([Have { log, seq: 300, more: 2, waited_ms: 100 }])),
         OverlayFrame::Graft { log, seq: 9 },
         OverlayFrame::Prune { log },
         OverlayFrame::Heads { heads: list([head]), last: true, answer: false },
