@@ -128,6 +128,17 @@ impl Driver {
         self.freshness.seen.insert(id, seen);
     }
 
+    /// A beacon says that this host is behind: the time of grace begins now, not with the next look.
+    pub(super) fn note_behind(&mut self, beacon: &Item) {
+        let Ok(beacon) = beacon.envelope.claimed::<Beacon>() else { return };
+        let (id, now) = (beacon.publisher, self.clock.unix_ms());
+        if self.trust.behind(id).is_some()
+            && let Some(seen) = self.freshness.seen.get_mut(&id)
+        {
+            seen.behind.get_or_insert((now, false));
+        }
+    }
+
     fn say(&mut self, id: PublisherId, event: &'static str, reason: &'static str) {
         self.counters.add("feeds", reason);
         let text = self.freshness_text(id, self.clock.unix());

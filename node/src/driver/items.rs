@@ -76,6 +76,7 @@ impl Driver {
             }
             Verdict::Behind { log, to } => {
                 self.counters.add("items_pending", "beacon");
+                self.note_behind(&item);
                 if let Some(from) = source {
                     self.overlay_input(Input::Behind { from, log, to });
                 }
