@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use stork_node::trust::{AdmissionError, Refusal};
 use stork_tests::hostile::runtime;
 use stork_tests::lab::{Lab, free_addr};
+use stork_tests::wait::wait_until;
 
 /// Samples by name and labels.
 type Samples = BTreeMap<String, f64>;
@@ -142,7 +143,8 @@ fn metrics_say_what_the_status_says() {
     assert!(head.contains("404"), "{head}");
     let mut lab = lab;
     runtime.block_on(async { lab.stop().await.unwrap() });
-    assert!(TcpStream::connect(port).is_err(), "it ends with the node");
+    // The task that listens ends a moment after the node.
+    wait_until("the port to close", || TcpStream::connect(port).is_err());
 }
 
 /// Whatever the driver counts under a fixed name and reason is there before it has happened.

@@ -177,7 +177,7 @@ impl Driver {
         let count = |c: &AtomicU64| c.load(Ordering::Relaxed);
         let (served, fetched, unexpected) = self.net.bulk().totals();
         let (planner, gossip) = (self.planner.counters(), self.overlay.counters());
-        let all: [(&str, &str, u64); 20] = [
+        let all: [(&str, &str, u64); 21] = [
             ("connections_accepted", "Connections that were taken.", count(&net.accepted)),
             ("connections_dialled", "Connections that were dialled.", count(&net.dialled)),
             ("connections_dropped", "Connections that were too many.", count(&net.dropped)),
@@ -193,6 +193,7 @@ impl Driver {
             ("gossip_delivered", "Items that were judged.", gossip.delivered),
             ("gossip_grafts", "Grafts sent.", gossip.grafts),
             ("gossip_prunes", "Prunes sent.", gossip.prunes),
+            ("gossip_leads", "Trees that turned toward a faster link.", gossip.leads),
             ("gossip_syncs", "Comparisons of heads begun.", gossip.syncs),
             ("gossip_sketches_failed", "Sketches of no use.", gossip.sketches_failed),
             ("gossip_visits", "Hosts without a link that were asked.", gossip.visits),
