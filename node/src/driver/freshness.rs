@@ -128,7 +128,7 @@ impl Driver {
         self.freshness.seen.insert(id, seen);
     }
 
-    /// A beacon says that this host is behind: the time of grace begins now, not with the next look.
+    /// A beacon says that this host is behind: its time of grace begins now, not at the next look.
     pub(super) fn note_behind(&mut self, beacon: &Item) {
         let Ok(beacon) = beacon.envelope.claimed::<Beacon>() else { return };
         let (id, now) = (beacon.publisher, self.clock.unix_ms());
