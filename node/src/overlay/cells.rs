@@ -32,6 +32,9 @@ const BUCKET: u64 = 64;
 /// A sum that changed is signed at most this often, and one that is nearly right not sooner than
 /// that (protocol.md §3b: 30 s, 10 min).
 const CHANGED_MS: u64 = 30_000;
+/// Nor before a host has heard of the others of its site: a fleet that starts would sign at every
+/// step.
+pub(super) const FIRST_MS: u64 = 60_000;
 const NEARLY_MS: u64 = 600_000;
 
 /// Another site, as those say who speak for it.

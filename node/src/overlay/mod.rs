@@ -131,7 +131,7 @@ impl Overlay {
             reserved: links::reserved(),
             bans: Recent::new(BANS_MAX),
             roster: roster::Roster::new(),
-            cell_at: Tick(0),
+            cell_at: Tick(cells::FIRST_MS),
             shuffles: shuffle::Shuffles::new(),
             saved: Tick(0),
             save_at: None,

@@ -9,6 +9,8 @@ mod build;
 mod control;
 mod deb;
 mod dir;
+#[cfg(test)]
+mod dpkg_tests;
 mod error;
 mod inflate;
 mod spool;

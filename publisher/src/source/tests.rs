@@ -85,7 +85,7 @@ fn entry<'a>(package: &'a Package, path: &str) -> &'a TreeEntry {
     package.tree.entries.iter().find(|e| e.path.as_str() == path).unwrap()
 }
 
-fn content(package: &Package, path: &str) -> Vec<u8> {
+pub(super) fn content(package: &Package, path: &str) -> Vec<u8> {
     let TreeNode::File { content, size, .. } = &entry(package, path).node else { panic!("{path}") };
     let mut out = Vec::new();
     package.contents.read_into(content, 0, *size, &mut out).unwrap();
@@ -262,7 +262,7 @@ fn usr_merge() {
     assert_eq!(content(&p, "bin/tool"), b"x");
 }
 
-fn run(command: &mut Command) -> bool {
+pub(super) fn run(command: &mut Command) -> bool {
     match command.output() {
         Ok(out) => {
             assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
@@ -276,7 +276,7 @@ fn run(command: &mut Command) -> bool {
 }
 
 /// A directory with everything that packages hold.
-fn sample(dir: &Path) -> PathBuf {
+pub(super) fn sample(dir: &Path) -> PathBuf {
     let top = dir.join("tree");
     let deep = format!("usr/share/{}/{}", "long-name-".repeat(12), "x".repeat(120));
     fs::create_dir_all(top.join(&deep)).unwrap();
@@ -314,53 +314,6 @@ fn one_tree_from_many_archives() {
             let got = read(&archive, &named()).unwrap();
             assert_eq!(got.tree, want.tree, "{format} {suffix}");
         }
-    }
-}
-
-/// What dpkg-deb builds is read, in every compression, to exactly the files that `dpkg -x` writes.
-#[test]
-fn as_dpkg_unpacks_it() {
-    let dir = TempDir::new().unwrap();
-    let top = sample(dir.path());
-    fs::create_dir(top.join("DEBIAN")).unwrap();
-    let control = "Package: acme\nVersion: 1:2-3\nArchitecture: all\nMaintainer: a <a@b>\n\
-                   Description: test\n";
-    fs::write(top.join("DEBIAN/control"), control).unwrap();
-    for kind in ["gzip", "xz", "zstd", "none"] {
-        let deb = dir.path().join(format!("{kind}.deb"));
-        let mut build = Command::new("dpkg-deb");
-        build.arg(format!("-Z{kind}")).args(["--root-owner-group", "-b"]).arg(&top).arg(&deb);
-        if !run(&mut build) {
-            return;
-        }
-        let package = read(&deb, &ReadOptions::default()).unwrap();
-        assert_eq!(package.version.as_str(), "1:2-3");
-        let out = dir.path().join(kind);
-        assert!(run(Command::new("dpkg").arg("-x").arg(&deb).arg(&out)));
-        let mut seen = 0;
-        for e in &package.tree.entries {
-            let (path, name) = (out.join(e.path.as_str()), e.path.as_str());
-            let meta = fs::symlink_metadata(&path).unwrap();
-            assert_eq!(e.mtime, meta.mtime(), "{name}");
-            match &e.node {
-                TreeNode::Dir => assert!(meta.is_dir()),
-                TreeNode::File { .. } => {
-                    assert_eq!(content(&package, name), fs::read(&path).unwrap());
-                    assert_eq!(u32::from(e.mode), meta.mode() & 0o7777, "{name}");
-                }
-                TreeNode::Symlink { target } => {
-                    assert_eq!(fs::read_link(&path).unwrap(), Path::new(target.as_str()));
-                }
-                TreeNode::Hardlink { target } => {
-                    let first = fs::metadata(out.join(target.as_str())).unwrap();
-                    assert_eq!(first.ino(), meta.ino());
-                }
-                other => panic!("{other:?}"),
-            }
-            seen += 1;
-        }
-        let there = Command::new("find").arg(&out).args(["-mindepth", "1"]).output().unwrap();
-        assert_eq!(seen, there.stdout.iter().filter(|b| **b == b'\n').count());
     }
 }
 
