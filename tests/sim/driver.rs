@@ -356,7 +356,7 @@ impl World {
 }
 
 /// Is this a frame of sync, without which there are only trees, announcements and grafts?
-const fn compares(frame: &OverlayFrame) -> bool {
+pub(crate) const fn compares(frame: &OverlayFrame) -> bool {
     matches!(
         frame,
         OverlayFrame::Heads { .. }

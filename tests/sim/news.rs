@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::{Value, json};
 use stork_node::overlay::Config;
@@ -154,7 +154,10 @@ fn make_hostile(news: &News, world: &mut World) -> Result<()> {
     let kinds = hostile::kinds(kind).map_err(anyhow::Error::msg)?;
     let homes: Vec<u32> = world.feeds.all.iter().map(|f| f.home).collect();
     let all = (ANCHORS..news.nodes).filter(|i| !homes.contains(i)).collect();
-    let count = portion(news.nodes as usize, part.parse()?);
+    let count = portion(
+        news.nodes as usize,
+        part.parse().with_context(|| format!("--hostile {text}: write SHARE:KIND"))?,
+    );
     let chosen = world.rng.shuffled(all).into_iter().take(count);
     for (i, kind) in chosen.zip(kinds.into_iter().cycle()) {
         if let Some(node) = world.node_mut(i) {

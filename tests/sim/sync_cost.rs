@@ -18,6 +18,7 @@ use stork_wire::limits::ITEMS_PER_FRAME_MAX;
 use stork_wire::sign::Envelope;
 use stork_wire::tick::Tick;
 
+use super::driver::compares;
 use super::frame_size::{frame_bytes, payload_bytes};
 use super::world::{node_id, number};
 
@@ -114,16 +115,7 @@ impl Two {
         let bytes = frame_bytes(&frame);
         let slot = self.frames.entry(frame.name()).or_default();
         *slot = (slot.0 + 1, slot.1 + bytes);
-        let sync = matches!(
-            frame,
-            OverlayFrame::Heads { .. }
-                | OverlayFrame::SketchAsk { .. }
-                | OverlayFrame::Sketch { .. }
-                | OverlayFrame::HeadsAsk(_)
-                | OverlayFrame::Ahead(_)
-                | OverlayFrame::Fetch(_)
-                | OverlayFrame::Items(_)
-        );
+        let sync = compares(&frame) || matches!(frame, OverlayFrame::Items(_));
         if sync {
             self.bytes += bytes - payload_bytes(&frame);
             self.last = self.now;

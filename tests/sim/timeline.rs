@@ -1,7 +1,7 @@
 //! What happens in a run of `stork-sim news` and when: messages, the fault among them, churn, and
 //! the wait until all is well again. Times of faults are seen here, whole seconds after a heal.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::faults::portion;
@@ -102,8 +102,9 @@ fn fault(news: &News, world: &mut World, seen: &mut Seen) -> Result<()> {
     }
     if let Some(text) = &news.partition {
         let mut parts = text.split(':');
-        let minority = parts.next().unwrap_or("0.5").parse()?;
-        let seconds: u64 = parts.next().unwrap_or("60").parse()?;
+        let wrong = || format!("--partition {text}: write SHARE:SECONDS, such as 0.5:60");
+        let minority = parts.next().unwrap_or("0.5").parse().with_context(wrong)?;
+        let seconds: u64 = parts.next().unwrap_or("60").parse().with_context(wrong)?;
         // Somebody publishes on either side.
         let ends = (homes.first().copied(), homes.last().copied().filter(|_| homes.len() > 1));
         world.cut(minority, seconds * SECOND, parts.next() == Some("oneway"), ends);
