@@ -204,7 +204,19 @@ impl World {
     /// The part of each running honest node, where parts are joined by links that both ends know,
     /// and the largest.
     pub(crate) fn parts(&self) -> (Vec<Option<u32>>, Option<u32>) {
-        let graph = self.links();
+        self.parts_of(&self.links())
+    }
+
+    /// The same where visits join as well.
+    pub(crate) fn parts_with_visits(&self) -> (Vec<Option<u32>>, Option<u32>) {
+        let mut graph = self.links();
+        for (links, node) in graph.iter_mut().zip(&self.nodes).filter(|(_, n)| n.alive) {
+            links.extend(node.overlay.guests().map(number));
+        }
+        self.parts_of(&graph)
+    }
+
+    fn parts_of(&self, graph: &[Vec<u32>]) -> (Vec<Option<u32>>, Option<u32>) {
         let honest = |i: u32| self.node(i).is_some_and(|n| n.alive && n.is_honest());
         let mut parts = vec![None; graph.len()];
         let mut best = (0, None);
@@ -227,6 +239,15 @@ impl World {
         (parts, best.1)
     }
 
+    /// Links of honest nodes, and how many of them lead to hostile ones.
+    pub(crate) fn links_to_hostile(&self) -> (usize, usize) {
+        let hostile = |j: &u32| self.node(*j).is_some_and(|n| !n.is_honest());
+        let graph = self.links();
+        let links = self.honest().filter_map(|(i, _)| graph.get(i as usize)).flatten();
+        let links: Vec<u32> = links.copied().collect();
+        (links.len(), links.iter().filter(|j| hostile(j)).count())
+    }
+
     /// Nodes in the largest part, and all running honest nodes.
     pub(crate) fn largest_part(&self) -> (usize, usize) {
         let (parts, best) = self.parts();
@@ -243,7 +264,7 @@ const fn out_of_bounds(s: &Sizes, near: usize, far: usize, roster: usize) -> boo
         || s.roster > roster
         || s.missing > MISSING_MAX
         || s.flights > FLIGHTS_MAX
-        || s.dialling > 8
+        || s.dialling > 16
         || s.pieces > 4
         || s.sessions > 3
 }

@@ -1,7 +1,8 @@
-//! How long hostile nodes keep an honest one apart (security.md §2): without a path of honest links
+//! How long hostile nodes keep an honest one apart (security.md §2): without a path of honest hosts
 //! to the honest majority, or without an item that this majority has.
 //!
-//! A host that has no honest neighbour may need two rounds of sync with random hosts (G11).
+//! A path is made of links, and of visits while they last. A host of which all neighbours are
+//! hostile, as chance alone makes a few, has its visits: it may need two rounds of them (G11).
 
 use super::world::{SECOND, World};
 
@@ -13,11 +14,14 @@ const ISOLATED_MAX: u64 = 62 * SECOND;
 pub(crate) struct Isolation {
     /// For each feed, when the honest majority had each item.
     majority_at: Vec<Vec<u64>>,
-    /// Since when each node has no path to the others.
+    /// Since when each node has no path of links to the others, and none of links and visits.
     apart_since: Vec<Option<u64>>,
-    /// The longest that a node lacked an item, and was apart, with the node.
+    alone_since: Vec<Option<u64>>,
+    /// The longest that a node lacked an item, had no path of links, and had no path at all, with
+    /// the node.
     pub(crate) lacked: (u64, u32),
     pub(crate) apart: (u64, u32),
+    pub(crate) alone: (u64, u32),
     /// Nodes that were isolated for too long.
     pub(crate) isolated: Vec<bool>,
 }
@@ -27,8 +31,10 @@ impl Isolation {
         Self {
             majority_at: vec![Vec::new(); world.feeds.all.len()],
             apart_since: vec![None; world.nodes.len()],
+            alone_since: vec![None; world.nodes.len()],
             lacked: (0, 0),
             apart: (0, 0),
+            alone: (0, 0),
             isolated: vec![false; world.nodes.len()],
         }
     }
@@ -36,15 +42,20 @@ impl Isolation {
     /// Looks at the fleet.
     pub(crate) fn look(&mut self, world: &mut World) {
         self.note_majority(world);
-        let (parts, best) = world.parts();
+        let by_links = world.parts();
+        let by_visits = world.parts_with_visits();
         let mut late = Vec::new();
         for (i, node) in world.honest() {
             let at = i as usize;
-            let apart = parts.get(at).copied().flatten() != best;
-            let Some(since) = self.apart_since.get_mut(at) else { continue };
-            let begun = since.take().unwrap_or(world.now).max(node.born);
-            *since = apart.then_some(begun);
-            let apart = if apart { world.now - begun } else { 0 };
+            let since = |since: &mut Vec<Option<u64>>, parts: &(Vec<Option<u32>>, Option<u32>)| {
+                let apart = parts.0.get(at).copied().flatten() != parts.1;
+                let Some(since) = since.get_mut(at) else { return 0 };
+                let begun = since.take().unwrap_or(world.now).max(node.born);
+                *since = apart.then_some(begun);
+                if apart { world.now - begun } else { 0 }
+            };
+            let apart = since(&mut self.apart_since, &by_links);
+            let alone = since(&mut self.alone_since, &by_visits);
             let lacks = node.logs.iter().zip(&self.majority_at).filter_map(|((has, _), times)| {
                 let next = usize::try_from(*has).ok().and_then(|n| times.get(n))?;
                 Some(world.now - (*next).max(node.born))
@@ -52,7 +63,8 @@ impl Isolation {
             let lacks = lacks.max().unwrap_or(0);
             self.lacked = self.lacked.max((lacks, i));
             self.apart = self.apart.max((apart, i));
-            if lacks.max(apart) > ISOLATED_MAX {
+            self.alone = self.alone.max((alone, i));
+            if lacks.max(alone) > ISOLATED_MAX {
                 late.push(i);
             }
         }

@@ -70,7 +70,7 @@ pub(crate) fn report(news: &News, world: &World, seen: &Seen) -> Value {
             "end": part(world),
         },
         "fault": faults(world, seen), "returned": returned(world),
-        "isolation": seen.isolation.as_ref().map(isolation),
+        "isolation": seen.isolation.as_ref().map(|i| isolation(world, i)),
         "merged_s": seen.heal_s, "caught_up_s": seen.caught_up_s,
         "merge_probes": m.merge_probes, "comparisons": m.comparisons,
         "shed": m.shed, "overflows": m.overflows, "simulated_s": world.now / SECOND,
@@ -117,10 +117,12 @@ fn returned(world: &World) -> Value {
     })
 }
 
-fn isolation(seen: &Isolation) -> Value {
+fn isolation(world: &World, seen: &Isolation) -> Value {
+    let (links, hostile) = world.links_to_hostile();
     let of = |(us, i): (u64, u32)| json!({ "ms": us / 1_000, "node": i });
     json!({
         "lacked_most": of(seen.lacked), "apart_most": of(seen.apart),
+        "alone_most": of(seen.alone), "links": links, "links_to_hostile": hostile,
         "isolated": seen.isolated.iter().filter(|i| **i).count(),
     })
 }

@@ -102,6 +102,29 @@ fn insiders_isolate_nobody() {
     assert_eq!(v["isolation"]["isolated"], 0, "{v:#}");
 }
 
+/// Two of five hosts take every link that they can get and pass nothing on, or name only each other:
+/// nobody is apart from the honest for long, and they hold no more than their share of the links.
+#[test]
+fn nobody_is_surrounded() {
+    for kind in ["eclipse", "poison"] {
+        let v = run(&format!(
+            "--nodes 150 --sites 3 --groups 3 --messages 20 --gap-ms 1000 --settle 20 \
+             --hostile 0.4:{kind}"
+        ));
+        assert_eq!(v["isolation"]["isolated"], 0, "{v:#}");
+        let share = |key: &str| v["isolation"][key].as_f64().unwrap();
+        assert!(share("links_to_hostile") <= 0.5 * share("links"), "{kind}: {v:#}");
+    }
+}
+
+/// Nine of ten die unseen: those that are left find each other within seconds, and lose nothing.
+#[test]
+fn one_of_ten_survives() {
+    let v = run("--nodes 300 --messages 8 --gap-ms 1000 --kill 0.9 --settle 20 --burst 20");
+    assert!(v["fault"]["all_ms"].as_u64().unwrap() <= 30_000, "{v:#}");
+    assert_eq!(v["largest_part"]["cycle"], 1.0, "{v:#}");
+}
+
 /// The same seed gives the same run to the last event, another seed another one (I19).
 #[test]
 fn a_run_is_its_seed() {

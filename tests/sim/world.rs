@@ -262,6 +262,8 @@ impl World {
         let anchors = anchors.filter_map(|a| self.first_record(a)).collect();
         self.watch.started(i);
         self.input(i, Input::Heads(heads));
+        let day = u32::try_from(self.unix(i) / 86_400).unwrap_or(0);
+        self.input(i, Input::Day(day));
         self.input(i, Input::Local(peer));
         self.input(i, Input::Bootstrap { known, anchors });
         if self.node(i).is_some_and(|n| n.hostile.is_some()) {

@@ -325,6 +325,7 @@ impl Driver {
         if self.folder.reread() {
             self.reload_vms();
         }
+        self.tell_day();
         self.refresh_record();
         self.close_idle_connections();
         self.watch_outboxes();

@@ -20,15 +20,26 @@ pub(super) struct OwnRecord {
     /// The site's sum, where this host speaks for it.
     pub(super) cell: Option<Cell>,
     pub(super) current: Option<(PeerRecord, PeerHint)>,
+    /// The day since 1970 that the overlay was told.
+    day: Option<u32>,
 }
 
 impl OwnRecord {
     pub(super) const fn new(incarnation: u64) -> Self {
-        Self { incarnation, cell: None, current: None }
+        Self { incarnation, cell: None, current: None, day: None }
     }
 }
 
 impl Driver {
+    /// Tells the overlay when another day begins.
+    pub(super) fn tell_day(&mut self) {
+        let day = u32::try_from(self.clock.unix() / 86_400).ok();
+        if let Some(today) = day.filter(|_| day != self.record.day) {
+            self.record.day = day;
+            self.overlay_input(Input::Day(today));
+        }
+    }
+
     /// Signs the own record again where it changed or gets old, and tells the overlay.
     pub(super) fn refresh_record(&mut self) {
         let now = self.clock.unix();

@@ -14,6 +14,7 @@ use stork_wire::limits::HINTS_MAX;
 use stork_wire::tick::Tick;
 
 use super::Overlay;
+use super::affinity::Affinity;
 use super::io::{Action, Peer, Why};
 use super::rng::Rng;
 
@@ -25,6 +26,8 @@ pub(super) const GRAVEYARD_MAX: usize = 256;
 pub(super) const ANCHORS_MAX: usize = 32;
 /// New passive hosts from one informant in an hour: a quarter of the view (attack G3).
 const INFORMANT_MAX: usize = PASSIVE_MAX / 4;
+/// Hosts that stay in a full passive view since they are the closest.
+const PASSIVE_KEPT: usize = PASSIVE_MAX / 2;
 const HOUR_MS: u64 = 3_600_000;
 /// A host whose dial failed is left alone so long, doubled each time up to the bound below.
 const FAILED_WAIT_MS: u64 = 5_000;
@@ -87,13 +90,16 @@ impl Contacts {
         self.passive.get_mut(node).or_else(|| self.graveyard.get_mut(node))
     }
 
-    /// Puts a host into the passive view; a random one makes room.
-    fn put_passive(&mut self, contact: Contact, rng: &mut Rng) {
+    /// Puts a host into the passive view. A random one makes room, which is none of the closest:
+    /// a fair sample of all that were ever named stays, however often others are (attack G3).
+    fn put_passive(&mut self, contact: Contact, to: Affinity, rng: &mut Rng) {
         let node = contact.peer.node;
         self.graveyard.remove(&node);
         if self.passive.len() >= PASSIVE_MAX && !self.passive.contains_key(&node) {
-            let all: Vec<NodeId> = self.passive.keys().copied().collect();
-            if let Some(out) = rng.pick(&all) {
+            let all = self.passive.keys().map(|n| (to.distance(n), *n));
+            let mut all: Vec<(u64, NodeId)> = all.collect();
+            let (_, _, distant) = all.select_nth_unstable(PASSIVE_KEPT);
+            if let Some((_, out)) = rng.pick(distant) {
                 self.passive.remove(&out);
             }
         }
@@ -144,14 +150,14 @@ impl Overlay {
             if dead && (newer || known.not_before <= now) {
                 let contact = Contact { informant, added: now, ..known.clone() };
                 if !self.contacts.informant_full(informant, now) {
-                    self.contacts.put_passive(contact, &mut self.rng);
+                    self.contacts.put_passive(contact, self.affinity, &mut self.rng);
                 }
             }
             return;
         }
         if !self.contacts.informant_full(informant, now) {
             let contact = Contact::new(Arc::clone(peer), informant, now);
-            self.contacts.put_passive(contact, &mut self.rng);
+            self.contacts.put_passive(contact, self.affinity, &mut self.rng);
             self.touch_saved(now);
         }
     }
@@ -206,7 +212,7 @@ impl Overlay {
         } else if lost || why == Why::Misbehaved {
             self.contacts.bury(contact);
         } else {
-            self.contacts.put_passive(contact, &mut self.rng);
+            self.contacts.put_passive(contact, self.affinity, &mut self.rng);
         }
     }
 
@@ -230,7 +236,7 @@ impl Overlay {
             contact.fails = 0;
         }
         if let Some(contact) = self.contacts.graveyard.get(&peer.node).cloned() {
-            self.contacts.put_passive(contact, &mut self.rng);
+            self.contacts.put_passive(contact, self.affinity, &mut self.rng);
         }
         if starving {
             self.refill_soon(now);
@@ -238,11 +244,16 @@ impl Overlay {
     }
 
     /// A dial came to nothing.
-    pub(super) fn on_dial_failed(&mut self, now: Tick, node: NodeId) {
+    pub(super) fn on_dial_failed(&mut self, now: Tick, node: NodeId, actions: &mut Vec<Action>) {
         let Some(dial) = self.dialling.remove(&node) else { return };
-        if self.links.contains_key(&node) || !self.roster_lost(now, node, dial.since) {
-            return;
+        if !self.links.contains_key(&node) && self.roster_lost(now, node, dial.since) {
+            self.put_off(now, node);
         }
+        self.promote_again(now, actions);
+    }
+
+    /// A host did not answer: it is left alone for a while.
+    fn put_off(&mut self, now: Tick, node: NodeId) {
         let Some(contact) = self.contacts.any(&node) else { return };
         let wait = FAILED_WAIT_MS.saturating_mul(1 << contact.fails.min(7));
         contact.fails = contact.fails.saturating_add(1);

@@ -94,6 +94,8 @@ pub enum Refusal {
 pub enum Input {
     /// This node's own record, at the start and whenever it changed. The incarnation is new.
     Local(Arc<Peer>),
+    /// The day since 1970 on this host's calendar, at the start and whenever another one begins.
+    Day(u32),
     /// Hosts known from disk, and the operator's anchors.
     Bootstrap {
         /// Near, far, passive and graveyard of the last run.

@@ -126,10 +126,12 @@ impl Overlay {
     }
 
     /// An item had to be asked for: the tree's parent did not bring it.
-    pub(super) fn parent_failed(&mut self, now: Tick, log: &LogId) {
+    pub(super) fn parent_failed(&mut self, now: Tick, log: &LogId, actions: &mut Vec<Action>) {
         let Some((_, Some(slot))) = self.trees.get(log) else { return };
         if let Some(link) = self.links.values_mut().find(|l| l.slot == slot) {
             link.no_lead_until = now.after_ms(NO_LEAD_MS);
+            let node = link.peer.node;
+            self.doubt(now, node, actions);
         }
     }
 }

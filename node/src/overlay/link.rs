@@ -57,6 +57,8 @@ pub(super) struct Link {
     pub(super) sent: Tick,
     pub(super) pinged: Tick,
     pub(super) ping: Option<(u32, Tick)>,
+    /// It owes an answer for longer than a round trip takes (`live`).
+    pub(super) doubted: bool,
     pub(super) rtt_ms: u64,
     pub(super) disagreed: u8,
     // Sync.
@@ -112,6 +114,7 @@ impl Link {
             sent: now,
             pinged: now,
             ping: None,
+            doubted: false,
             rtt_ms: 50,
             disagreed: 0,
             compared: false,

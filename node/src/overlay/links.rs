@@ -25,11 +25,11 @@ pub(super) const FAR_SLACK: usize = 1;
 pub(super) const NEAR_OWN: usize = 2;
 /// Far links that only own dials fill.
 pub(super) const FAR_OWN: usize = 1;
-/// A starving host gets at most one reserved slot in this time (attack G2: 10 min).
-const RESERVED_EVERY_MS: u64 = 600_000;
+/// A host takes a reserved place or that of another at most once in this time (attack G2: 10 min).
+const CONTEST_EVERY_MS: u64 = 600_000;
 /// Hosts remembered for that; the oldest are forgotten first.
 const RESERVED_MAX: usize = 512;
-/// A link younger than this is not given up for a starving host, or the two would alternate.
+/// A link younger than this is not given up for another host.
 const EVICT_AGE_MS: u64 = 5_000;
 /// How many links of a class there are, and how many of them the other side dialled.
 #[derive(Debug, Clone, Copy, Default)]
@@ -57,6 +57,27 @@ impl Overlay {
         c
     }
 
+    /// The same without those that are doubted, whose places are as good as free.
+    pub(super) fn count_sure(&self, class: LinkClass) -> Count {
+        let mut c = self.count(class);
+        for l in self.links.values().filter(|l| l.class == class && l.doubted) {
+            c.all -= 1;
+            c.inbound -= usize::from(l.dialled == Dialled::There);
+        }
+        c
+    }
+
+    /// Makes room for a newcomer where only doubted links take it.
+    fn evict_doubted(&mut self, now: Tick, class: LinkClass, actions: &mut Vec<Action>) {
+        if self.count(class).all < self.cap(class) {
+            return;
+        }
+        let doubted = self.links.values().find(|l| l.class == class && l.doubted);
+        if let Some(node) = doubted.map(|l| l.peer.node) {
+            self.close(now, node, Why::Silent, actions);
+        }
+    }
+
     /// The most links of a class that there may ever be (invariant I1).
     pub(super) const fn cap(&self, class: LinkClass) -> usize {
         match class {
@@ -76,6 +97,7 @@ impl Overlay {
         actions: &mut Vec<Action>,
     ) {
         let to = peer.node;
+        let since = self.links.get(&to).map(|l| l.since);
         self.end_guest(to);
         self.end_link(now, to, Why::Replaced, actions);
         let granted = self.admit(now, &peer, class, starving, actions);
@@ -92,6 +114,10 @@ impl Overlay {
         } else {
             self.dialling.remove(&to);
             self.begin_link(now, peer, granted, Dialled::There, actions);
+            // Who connects again and again is not young again and again (`EVICT_AGE_MS`).
+            if let (Some(link), Some(since)) = (self.links.get_mut(&to), since) {
+                link.since = since;
+            }
             self.greet(now, to, starving && news, actions);
         }
     }
@@ -115,37 +141,62 @@ impl Overlay {
         if peer.node == self.me || ours_stands || self.banned(now, peer.node) {
             return LinkClass::Transient;
         }
-        let (count, cap) = (self.count(class), self.cap(class));
+        let (count, cap) = (self.count_sure(class), self.cap(class));
         let full = count.all >= cap || count.inbound + own >= cap;
         if count.all < ordinary && !full {
+            self.evict_doubted(now, class, actions);
             return class;
         }
-        let waiting = |t: &Tick| now.since(*t) < RESERVED_EVERY_MS;
-        if !starving || self.reserved.get(&peer.node).is_some_and(waiting) {
+        let waiting = |t: &Tick| now.since(*t) < CONTEST_EVERY_MS;
+        if self.reserved.get(&peer.node).is_some_and(waiting) {
             return LinkClass::Transient;
         }
-        if full && !self.evict_inbound(now, class, actions) {
+        let room = starving && !full;
+        if room {
+            self.evict_doubted(now, class, actions);
+        } else if !self.evict_inbound(now, class, peer.node, actions) {
             return LinkClass::Transient;
         }
         self.reserved.set(peer.node, now);
         class
     }
 
-    /// Gives up an inbound link of a class that is no anchor: one that was itself given to a
-    /// starving host rather than another, then the oldest. So hosts that claim to starve take the
-    /// place of one another, and not, one by one, of all others (attack G2).
-    fn evict_inbound(&mut self, now: Tick, class: LinkClass, actions: &mut Vec<Action>) -> bool {
-        let old = self
-            .links
-            .values()
-            .filter(|l| l.class == class && l.dialled == Dialled::There)
-            .filter(|l| now.since(l.since) >= EVICT_AGE_MS)
-            .filter(|l| !self.contacts.is_anchor(&l.peer.node))
-            .min_by_key(|l| (self.reserved.get(&l.peer.node) != Some(&l.since), l.since))
-            .map(|l| l.peer.node);
-        let Some(node) = old else { return false };
+    /// Gives up the most distant inbound link of a class that is no anchor, if the newcomer is
+    /// closer. So hosts that ask for links without end get their fair share of them (attack G2),
+    /// and those that are surrounded find room elsewhere without having to know that they are.
+    fn evict_inbound(
+        &mut self,
+        now: Tick,
+        class: LinkClass,
+        newcomer: NodeId,
+        actions: &mut Vec<Action>,
+    ) -> bool {
+        let distance = |n: &NodeId| self.affinity.distance(n);
+        let inbound = self.links.values().filter(|l| {
+            let anchor = self.contacts.is_anchor(&l.peer.node);
+            !anchor && l.class == class && l.dialled == Dialled::There
+        });
+        let inbound = inbound.map(|l| (distance(&l.peer.node), l.peer.node, l.since));
+        let farthest = inbound.max().filter(|(far, _, since)| {
+            now.since(*since) >= EVICT_AGE_MS && distance(&newcomer) < *far
+        });
+        let Some((_, node, _)) = farthest.filter(|_| self.is_close(now, class, &newcomer)) else {
+            return false;
+        };
         self.unlink(now, node, Why::Evicted, actions);
         true
+    }
+
+    /// Are few known hosts closer? Only then is a link worth the place of another: else each one
+    /// that is given up would look for the next, while a fleet starts.
+    fn is_close(&self, now: Tick, class: LinkClass, node: &NodeId) -> bool {
+        let distance = self.affinity.distance(node);
+        let filed = self.contacts.passive.keys();
+        let near = class == LinkClass::Near;
+        let listed = self.roster.not_lost(now).filter(|p| !near || p.site == self.site);
+        let known = listed.map(|p| &p.node).chain(filed.filter(|_| !near));
+        let closer = known.filter(|n| self.affinity.distance(n) < distance);
+        closer.take(2 * self.cap(class)).count() < 2 * self.cap(class)
     }
 
     /// A dial was answered.
@@ -189,14 +240,18 @@ impl Overlay {
         self.greet(now, node, starving && news, actions);
     }
 
-    /// An own dial may displace any link of its class but an anchor: inbound before own, then the
-    /// oldest (protocol.md §3a rule 5: a merge probe replaces the oldest far link).
+    /// An own dial may displace any link of its class but an anchor: one that is doubted, the most
+    /// distant inbound one, or else the oldest own one (protocol.md §3a rule 5: a merge probe replaces an old far link).
     fn make_room(&mut self, now: Tick, class: LinkClass, actions: &mut Vec<Action>) -> bool {
         let old = self
             .links
             .values()
             .filter(|l| l.class == class && !self.contacts.is_anchor(&l.peer.node))
-            .min_by_key(|l| (l.dialled == Dialled::Here, l.since))
+            .min_by_key(|l| match l.dialled {
+                _ if l.doubted => (0, 0),
+                Dialled::There => (1, u64::MAX - self.affinity.distance(&l.peer.node)),
+                Dialled::Here => (2, l.since.0),
+            })
             .map(|l| l.peer.node);
         let Some(node) = old else { return false };
         self.unlink(now, node, Why::Evicted, actions);
@@ -234,10 +289,14 @@ impl Overlay {
         actions: &mut Vec<Action>,
     ) {
         let Some(link) = self.links.remove(&node) else { return };
-        self.trees.drop_slot(link.slot);
+        let orphans = self.trees.drop_slot(link.slot);
+        self.graft_orphans(now, orphans, actions);
         self.missing.drop_peer(&node);
         self.fetch_drop_peer(node);
         self.sessions.remove(&node);
+        if matches!(why, Why::Gone | Why::Silent) {
+            self.note_loss(now);
+        }
         self.file_former(now, &link.peer, why, link.heard);
         self.remember_refused(link);
         self.refill_soon(now);

@@ -4,6 +4,11 @@
 //! frames of the other side arrive (protocol.md §3a rule 4). Pings carry the class of the link, so
 //! that a link which only one side knows is found, and the fingerprint of all heads, so that a
 //! difference is found (§3d).
+//!
+//! Hosts die in crowds: a rack, a switch, a power line. So a link whose ping is not answered in a
+//! few round trips is doubted, and then all others are asked at once; so is the parent of a tree of
+//! which an item had to come another way. Doubt costs a ping. It ends no link, but what is left
+//! when doubted links are not counted decides whether a host looks for others at once.
 
 use stork_wire::frame::{LinkClass, OverlayFrame};
 use stork_wire::ids::NodeId;
@@ -17,8 +22,14 @@ use super::links::Link;
 const PING_AFTER_MS: u64 = 5_000;
 /// A ping at least this often even on a busy link, for the fingerprint's sake.
 const PING_EVERY_MS: u64 = 15_000;
-/// No frame for this long: the link is dead (rule 4).
+/// No frame for this long: the link is dead (rule 4). The same where a ping was not answered, nor
+/// anything else sent, for so long.
 const SILENT_MS: u64 = 10_000;
+const UNANSWERED_MS: u64 = 4_000;
+/// A ping that is not answered for so long, or four round trips, is a reason to doubt.
+const DOUBT_MS: u64 = 500;
+/// Who was heard of in this time is not doubted for what others say or do not say.
+const HEARD_MS: u64 = 250;
 /// So many pongs in a row with another class end a link (rule 2).
 const DISAGREED_MAX: u8 = 2;
 
@@ -28,13 +39,26 @@ impl Link {
         idle.min(self.pinged.after_ms(PING_EVERY_MS))
     }
     fn dead_at(&self) -> Tick {
-        self.heard.after_ms(SILENT_MS)
+        let silent = self.heard.after_ms(SILENT_MS);
+        self.owing().map_or(silent, |at| silent.min(at.after_ms(UNANSWERED_MS)))
+    }
+
+    /// When the ping was sent since which nothing came.
+    fn owing(&self) -> Option<Tick> {
+        self.ping.map(|(_, at)| at).filter(|at| self.heard < *at)
+    }
+
+    /// When this link will be doubted.
+    fn doubt_at(&self) -> Option<Tick> {
+        let wait = self.rtt_ms.saturating_mul(4).max(DOUBT_MS);
+        self.owing().filter(|_| !self.doubted).map(|at| at.after_ms(wait))
     }
 }
 
 impl Overlay {
     pub(super) fn live_deadline(&self) -> Option<Tick> {
-        self.links.values().map(|l| l.ping_at().min(l.dead_at())).min()
+        let doubts = self.links.values().filter_map(Link::doubt_at);
+        self.links.values().map(|l| l.ping_at().min(l.dead_at())).chain(doubts).min()
     }
 
     pub(super) fn live_due(&mut self, now: Tick, actions: &mut Vec<Action>) {
@@ -43,9 +67,32 @@ impl Overlay {
             let Some(link) = self.links.get(&node) else { continue };
             if link.dead_at() <= now {
                 self.close(now, node, Why::Silent, actions);
+                self.doubt_all(now, actions);
             } else if link.ping_at() <= now {
                 self.ping(now, node, actions);
+            } else if link.doubt_at().is_some_and(|at| at <= now) {
+                if let Some(link) = self.links.get_mut(&node) {
+                    link.doubted = true;
+                }
+                self.doubt_all(now, actions);
+                self.refill_if_starving(now);
             }
+        }
+    }
+
+    /// One neighbour may be dead: are the others?
+    pub(super) fn doubt_all(&mut self, now: Tick, actions: &mut Vec<Action>) {
+        let nodes: Vec<NodeId> = self.links.keys().copied().collect();
+        for node in nodes {
+            self.doubt(now, node, actions);
+        }
+    }
+
+    /// A neighbour did not do what was to be expected: is it there?
+    pub(super) fn doubt(&mut self, now: Tick, node: NodeId, actions: &mut Vec<Action>) {
+        let Some(link) = self.links.get(&node) else { return };
+        if link.owing().is_none() && now.since(link.heard) >= HEARD_MS {
+            self.ping(now, node, actions);
         }
     }
 

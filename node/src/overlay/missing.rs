@@ -217,10 +217,13 @@ impl Overlay {
             self.missing.insert(key, item);
             return;
         }
-        if let Some(link) = item.asked.last().and_then(|n| self.links.get_mut(n)) {
-            link.broke_promise(now);
+        if let Some(asked) = item.asked.last().copied() {
+            if let Some(link) = self.links.get_mut(&asked) {
+                link.broke_promise(now);
+            }
+            self.doubt(now, asked, actions);
         }
-        self.parent_failed(now, &log);
+        self.parent_failed(now, &log, actions);
         let next = item.senders.iter().find(|n| !item.asked.contains(n)).copied();
         let ask = next.filter(|_| head == before.1 || (gaps && head < seq));
         let Some((node, rtt)) = ask.and_then(|n| self.links.get(&n).map(|l| (n, l.rtt_ms))) else {

@@ -1,9 +1,9 @@
 //! The overlay: which hosts this one is linked to, how news travel, and how gaps are closed.
 //!
 //! One machine without IO, clock or global chance, in three parts that share the links:
-//! - **members** (`links`, `contacts`, `promote`, `roster`, `cells`, `shuffle`, `live`):
-//!   a few near and far links, kept up for ever, after `HyParView` (Leitão et al., DSN 2007) with
-//!   merge probes and rules against insiders;
+//! - **members** (`links`, `affinity`, `contacts`, `promote`, `roster`, `cells`, `shuffle`,
+//!   `live`): a few near and far links, kept up for ever, after `HyParView` (Leitão et al., DSN
+//!   2007) with merge probes and rules against insiders;
 //! - **tree** (`tree`, `forward`, `missing`, `flight`, `lead`, `relays`): one broadcast tree per
 //!   log, after Plumtree (Leitão et al., SRDS 2007);
 //! - **sync** (`heads`, `sketch`, `sync`, `reconcile`, `visits`, `fetch`): comparison of heads,
@@ -15,6 +15,7 @@
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod affinity;
 mod bounded;
 mod cells;
 mod contacts;
@@ -81,6 +82,7 @@ pub struct Overlay {
     local: Option<Arc<Peer>>,
     // Members.
     links: links::Links,
+    affinity: affinity::Affinity,
     contacts: contacts::Contacts,
     dialling: BTreeMap<NodeId, promote::Dial>,
     promotion: promote::Promotion,
@@ -125,6 +127,7 @@ impl Overlay {
             now: Tick(0),
             local: None,
             links: BTreeMap::new(),
+            affinity: affinity::Affinity::new(&me),
             contacts: contacts::Contacts::default(),
             dialling: BTreeMap::new(),
             promotion: promote::Promotion::new(),
@@ -161,6 +164,7 @@ impl Overlay {
         self.now = now;
         match input {
             Input::Local(peer) => self.on_local(now, peer),
+            Input::Day(day) => self.on_day(day),
             Input::Bootstrap { known, anchors } => self.on_bootstrap(now, &known, &anchors),
             Input::Hello { peer, class, starving } => {
                 self.on_hello(now, peer, class, starving, actions);
@@ -172,7 +176,7 @@ impl Overlay {
                 self.end_guest(node);
                 self.end_link(now, node, Why::Gone, actions);
             }
-            Input::DialFailed { node } => self.on_dial_failed(now, node),
+            Input::DialFailed { node } => self.on_dial_failed(now, node, actions),
             Input::Frame { from, frame } => {
                 self.hear(now, from);
                 self.on_frame(now, from, frame, actions);
@@ -286,7 +290,7 @@ impl Overlay {
 
     fn hear(&mut self, now: Tick, from: NodeId) {
         if let Some(link) = self.link_mut(&from) {
-            link.heard = now;
+            (link.heard, link.doubted) = (now, false);
         }
     }
 

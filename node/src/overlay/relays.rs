@@ -25,7 +25,7 @@ use super::tree::entry_of;
 const BUCKETS: u64 = 64;
 
 /// One near link in so many begins lazy, where there are more of them than a node dials for.
-const SPARED_ONE_IN: u64 = 4;
+const SPARED_ONE_IN: u64 = 5;
 
 /// The bit of a log's bucket.
 fn bit(log: &LogId) -> u64 {

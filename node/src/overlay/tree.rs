@@ -26,6 +26,9 @@ pub(super) const TREES_MAX: usize = LOGS_MAX;
 /// oldest are forgotten first: those below then wait for their timers.
 const HELD_MAX: usize = 256;
 const HELD_MS: u64 = 2_000;
+/// Trees for which another parent is looked for at once when a link ends. The others find one with
+/// their next item, a quarter of a second later than it could be here.
+const ORPHANS_MAX: usize = 64;
 /// One item is sent to one host at most so often (attack G9).
 const SERVED_TIMES_MAX: u8 = 3;
 
@@ -75,13 +78,18 @@ impl Trees {
         self.map.values().map(|t| (t.eager, t.parent))
     }
 
-    /// A slot is free: no tree may refer to it.
-    pub(super) fn drop_slot(&mut self, slot: u8) {
+    /// A slot is free: no tree may refer to it. Answers those that have lost their parent, of the
+    /// ones that were used last.
+    pub(super) fn drop_slot(&mut self, slot: u8) -> Vec<LogId> {
+        let lost = |log: &&LogId| self.map.get(log).is_some_and(|t| t.parent == Some(slot));
+        let orphans = self.by_use.values().rev().filter(lost).take(ORPHANS_MAX).copied();
+        let orphans = orphans.collect();
         for tree in self.map.values_mut() {
             tree.eager &= !(1 << (slot & 15));
             tree.parent = tree.parent.filter(|p| *p != slot);
             tree.lead.forget(slot);
         }
+        orphans
     }
 
     /// The tree, to change it; unlike [`Self::touch`] that is no use.
@@ -144,6 +152,27 @@ impl Overlay {
             if near && tree.parent.is_none() {
                 tree.eager |= bit;
             }
+        }
+    }
+
+    /// Trees whose parent is gone ask a neighbour that is not below this host in the tree, as far
+    /// as it is known, to push what comes next. Should it be below, the next item comes as ever.
+    pub(super) fn graft_orphans(
+        &mut self,
+        now: Tick,
+        orphans: Vec<LogId>,
+        actions: &mut Vec<Action>,
+    ) {
+        for log in orphans {
+            let Some((eager, None)) = self.trees.get(&log) else { continue };
+            let lazy = self.links.iter().filter(|(_, l)| l.bit() & eager == 0 && !l.doubted);
+            let inside = lazy.filter(|(_, l)| l.class == LinkClass::Near);
+            let Some(node) = inside.min_by_key(|(_, l)| l.rtt_ms).map(|(n, _)| *n) else {
+                continue;
+            };
+            self.make_eager(&log, node);
+            let graft = OverlayFrame::Graft { log, seq: 0 };
+            self.send(now, node, graft, Class::Control, actions);
         }
     }
 

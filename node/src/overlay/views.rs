@@ -79,6 +79,11 @@ impl Overlay {
         })
     }
 
+    /// Hosts without a link with which heads are compared now.
+    pub fn guests(&self) -> impl Iterator<Item = &NodeId> {
+        self.guests.keys()
+    }
+
     /// All hosts that are not known to be dead, with their records.
     pub fn hosts(&self) -> impl Iterator<Item = &Arc<Peer>> {
         self.roster.live(self.now)

@@ -246,6 +246,7 @@ impl Run<'_> {
                 let head = self.o.head(&log).filter(|h| h.seq > 1 && self.bytes.flag());
                 Input::Cut { log, head: head.map(|h| Head { seq: h.seq - 1, ..h }) }
             }
+            10 if self.bytes.flag() => Input::Day(u32::from(self.bytes.byte())),
             10 => Input::Deadline,
             11 if self.bytes.below(8) == 0 => {
                 Input::Bootstrap { known: self.peers(), anchors: self.peers() }

@@ -61,6 +61,86 @@ fn t056_a_thousand_hellos_gain_one_slot() {
     }
 }
 
+/// Places for inbound hosts go to the closest of all that ask, in whatever order and however often
+/// they do, and those who connect again keep nobody out (attack G2).
+#[test]
+fn g2_inbound_places_go_to_the_closest() {
+    let me = make_peer(0, 1, 1);
+    let mut o = Overlay::new(Config::default(), me.node, me.site.clone(), 5);
+    o.handle(Tick(0), Input::Day(20_000), &mut Vec::new());
+    let mut all: Vec<Arc<Peer>> = (1..100).map(|i| make_peer(i, 1, 1)).collect();
+    let mut answers = 0;
+    for round in 0..30 {
+        for (k, peer) in (0u64..).zip(&all) {
+            let peer = Arc::clone(peer);
+            let hello = Input::Hello { peer, class: LinkClass::Near, starving: true };
+            let mut actions = Vec::new();
+            o.handle(Tick(6_000 * round + k), hello, &mut actions);
+            answers += actions.iter().filter(|a| matches!(a, Action::Answer { .. })).count();
+            check::cheap(&o, 5);
+            check::sets(&o, 5);
+        }
+    }
+    assert_eq!(answers, 30 * 99);
+    all.sort_by_key(|p| o.affinity.distance(&p.node));
+    let linked: BTreeSet<NodeId> = o.links().map(|l| l.peer.node).collect();
+    let closest: BTreeSet<NodeId> = all.iter().take(linked.len()).map(|p| p.node).collect();
+    assert_eq!((linked.len(), linked), (5, closest));
+}
+
+/// Of all hosts that were ever named the closest stay in the passive view, however often others
+/// are named later (attack G3).
+#[test]
+fn g3_the_closest_stay_known() {
+    let mut v = Victim::new();
+    let all: Vec<Arc<Peer>> = (10..400).map(|i| make_peer(i, 1, 1)).collect();
+    let (first, rest) = all.split_at(60);
+    for peer in first {
+        v.o.learn(v.now, peer, None);
+    }
+    let mut kept: Vec<NodeId> = first.iter().map(|p| p.node).collect();
+    kept.sort_by_key(|n| v.o.affinity.distance(n));
+    let insiders: Vec<&Arc<Peer>> =
+        rest.iter().filter(|p| v.o.affinity.distance(&p.node) > u64::MAX / 2).collect();
+    for _ in 0..20 {
+        for peer in &insiders {
+            v.o.learn(v.now, peer, None);
+        }
+    }
+    assert_eq!(v.o.sizes().passive, 60);
+    let near = |n: &&NodeId| v.o.affinity.distance(n) < u64::MAX / 2;
+    let missing = kept.iter().take(29).filter(near).filter(|n| v.o.contacts.get(n).is_none());
+    assert_eq!(missing.count(), 0);
+}
+
+/// A neighbour that owes an answer is doubted, and all others are asked at once; when none of them
+/// answers either, others are looked for although no link has ended yet.
+#[test]
+fn silence_is_doubted_in_company() {
+    let mut v = Victim::new();
+    let more: Vec<Arc<Peer>> = (2..5).map(|i| make_peer(i, 1, 1)).collect();
+    for peer in &more {
+        assert_eq!(v.hello(peer, LinkClass::Near, true), LinkClass::Near);
+    }
+    let kind = PeersKind::Records;
+    let others: Vec<Arc<Peer>> = (20..30).map(|i| make_peer(i, 1, 1)).collect();
+    v.input(Input::Peers { from: v.foe.node, kind, peers: others });
+    let (mut pinged, mut dials) = (BTreeSet::new(), 0);
+    while dials < 4 && v.now < Tick(20_000) {
+        v.now = v.o.deadline().unwrap().max(v.now.after_ms(1));
+        let actions = v.input(Input::Deadline);
+        pinged.extend(actions.iter().filter_map(|a| match a {
+            Action::Send { to, frame: OverlayFrame::Ping { .. }, .. } => Some(*to),
+            _ => None,
+        }));
+        // One dial at once is the ordinary refill.
+        dials = dialled(&actions).count();
+    }
+    assert!(dials >= 4, "a starving node dials several hosts at once");
+    assert!(v.now < Tick(6_500), "long before the links end: {:?}", v.now);
+    assert_eq!((pinged.len(), v.o.links().count()), (4, 4));
+}
+
 /// T057: replies that were never asked for end the link of whoever keeps sending them, and it is
 /// shut out for ten minutes; one late reply in half a minute is forgiven.
 #[test]
