@@ -52,11 +52,19 @@ fn frozen(v: &Value) -> String {
     list(&v["frozen"]).iter().map(line).collect()
 }
 
-/// Feeds that are not fresh, one line each.
+/// Feeds that are not fresh, one line each, and how many more there are.
 fn freshness(v: &Value) -> String {
     let all = list(&v["freshness"]);
-    let other = all.iter().filter(|f| f["state"] != "fresh" || !f["behind"].is_null());
-    other.map(|f| format!("\nFEED {}", text(&f["text"]))).collect()
+    let (fresh, other): (Vec<&Value>, Vec<&Value>) =
+        all.iter().partition(|f| f["state"] == "fresh" && f["behind"].is_null());
+    let mut out: String = other.iter().map(|f| format!("\nFEED {}", text(&f["text"]))).collect();
+    let count = |state: &str| v["feeds"][state].as_u64().unwrap_or(0);
+    let not_fresh = count("stale") + count("expired") + count("unwatched");
+    let more = not_fresh.saturating_sub(other.len() as u64);
+    if more > 0 && fresh.is_empty() {
+        out += &format!("\nFEEDS {more} more are not fresh");
+    }
+    out
 }
 
 /// `stork status`.

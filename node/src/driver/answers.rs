@@ -79,6 +79,7 @@ impl Driver {
             "vms_current": self.vms.values().filter(|v| self.is_current(v)).count(),
             "bad_vm_files": bad,
             "frozen": self.frozen_json(), "freshness": self.freshness_json(),
+            "feeds": Value::from_iter(self.feeds_by_state()),
             "clock": self.clock_json(),
             "releases": self.catalog.len(),
             "documents": self.trust.charter().document_count(),

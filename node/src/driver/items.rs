@@ -146,6 +146,9 @@ impl Driver {
         answer(reply, Ok((seq, u32::try_from(before).unwrap_or(u32::MAX))));
         let ready = match fact {
             Fact::Charter(_) => {
+                if let Some((id, _)) = self.trust.charter().publisher_of(log) {
+                    self.look_at_feed(id);
+                }
                 // A group may be known only now: others look for hosts that want it.
                 self.refresh_record();
                 self.trust.take_unlocked(&item)
@@ -158,10 +161,11 @@ impl Driver {
             Fact::Turn(turn) => {
                 self.refresh_record();
                 self.on_turn(&turn, &kept);
+                self.look_at_feed(turn.publisher);
                 self.trust.take_all_pending()
             }
-            Fact::Beacon(_) => {
-                self.watch_freshness();
+            Fact::Beacon(id) => {
+                self.look_at_feed(id);
                 Vec::new()
             }
         };

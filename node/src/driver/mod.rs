@@ -23,6 +23,7 @@ mod content;
 mod counters;
 mod fetching;
 mod forks;
+mod fresh_report;
 mod freshness;
 mod gather;
 mod gauges;
