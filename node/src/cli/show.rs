@@ -46,6 +46,19 @@ fn versions(v: &Value) -> String {
     if all.is_empty() { "nothing".to_owned() } else { all.join(", ") }
 }
 
+/// News that do not come onto the disk.
+fn journal(v: &Value) -> String {
+    let j = &v["journal"];
+    let what = match j["state"].as_str() {
+        Some("waits") => "NEWS WAIT for the disk",
+        Some(_) => "TAKES NO NEWS",
+        None => return String::new(),
+    };
+    let help = text(&j["help"]);
+    let help = if help.is_empty() { help } else { format!("\n  help: {help}") };
+    format!("\n{what} since {}: {}{help}", text(&j["since"]), text(&j["cause"]))
+}
+
 /// Feeds that are frozen, one line each.
 fn frozen(v: &Value) -> String {
     let line = |f: &Value| format!("\nFEED {} {}", text(&f["publisher"]), text(&f["text"]));
@@ -108,7 +121,7 @@ pub(super) fn status(v: &Value) -> String {
             text(&v["store"]["cause"])
         );
     }
-    out += &(frozen(v) + &freshness(v));
+    out += &(journal(v) + &frozen(v) + &freshness(v));
     let cert = &v["certificate"];
     if !cert["help"].is_null() {
         let days = text(&cert["days_left"]);

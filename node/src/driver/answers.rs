@@ -85,7 +85,7 @@ impl Driver {
             "documents": self.trust.charter().document_count(),
             "pending_items": self.trust.pending_len(),
             "admits_hosts": self.admission.is_some(),
-            "store": health,
+            "store": health, "journal": self.journal_json(),
             "bytes": { "served": sent, "fetched": received, "unexpected_streams": unexpected },
             "udp": self.udp_json(),
             "gossip": {

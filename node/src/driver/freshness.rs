@@ -28,7 +28,8 @@ const FLOOR_STEP_S: u64 = 600;
 const GRACE_MS: u64 = 60_000;
 /// Milliseconds from one look at all feeds to the next. What comes due before is kept in order.
 const SWEEP_MS: u64 = 600_000;
-/// Seconds until a beacon is tried again that is due and cannot be made: this host is behind.
+/// Seconds until a beacon is tried again that is due and cannot be made: this host is behind, or
+/// its disk takes no items.
 const AGAIN_S: u64 = 1;
 
 /// What is watched of one feed.
@@ -86,6 +87,11 @@ impl Watch {
             floor,
             saved: floor,
         }
+    }
+
+    /// Much has changed: all feeds are looked at the next time.
+    pub(super) const fn look_at_all(&mut self) {
+        self.sweep_at = 0;
     }
 
     /// When the next feed is due, if nothing comes before.
@@ -239,6 +245,9 @@ impl Driver {
         let Some(beacon) = self.trust.next_beacon(id, now, signer.valid_s) else {
             return Some(again);
         };
+        if self.gather.is_closed() {
+            return Some(again);
+        }
         let next = now.saturating_add(signer.interval_s);
         let envelope = Envelope::sign(&beacon, self.trust.fleet(), &signer.key).ok()?;
         self.counters.add("beacons", "made");

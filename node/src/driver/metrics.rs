@@ -37,7 +37,7 @@ const KNOWN: &[(&str, &[&str])] = &[
     ("joins", &["admitted"]),
     ("joins_refused", AdmissionError::CODES),
     ("joins_refused", &["used_token"]),
-    ("journal", &["failed"]),
+    ("journal", &["failed", "full", "waits"]),
     ("links", &["down", "up"]),
     ("manifests", &["too_many"]),
     ("merge_probes", &["sent"]),
