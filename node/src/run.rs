@@ -16,14 +16,15 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 
-use crate::catalog::Catalog;
 use crate::config::NodeConfig;
 use crate::control::{self, SocketError};
-use crate::driver::{Clock, ControlCall, Driver, FLOOR_ROW, Inbox, Parts, RESTART_STEP, Tap};
+use crate::driver::{
+    Clock, ControlCall, Driver, FLOOR_ROW, Inbox, Parts, RESTART_STEP, Tap, load_rules,
+};
 use crate::identity::{self, IdentityError};
 use crate::net::{BindError, Net};
 use crate::store::{Store, StoreError, StoreOptions};
-use crate::trust::{AdmissionError, Fact, Floor, Trust};
+use crate::trust::{AdmissionError, Floor, Trust};
 use crate::view::Views;
 use crate::{join, push};
 
@@ -201,13 +202,7 @@ pub async fn run_by(
     // Disk: the store, who we are, what was accepted before.
     let store = open_store(&config)?;
     let member = membership(&store, &config.state, &clock)?;
-    let mut catalog = Catalog::default();
-    let trust = join::load_trust(&store, member.fleet, |fact| {
-        if let Fact::Entry(entry) = fact {
-            catalog.apply(entry.get());
-        }
-    })?;
-    join::load_aside(&store, &trust, |entry, freeze| catalog.apply_frozen(entry, freeze))?;
+    let (trust, catalog) = load_rules(&store, member.fleet)?;
     // A clock that was set back makes nothing valid again.
     let floor = load_floor(&store, &trust, &clock)?;
     check_own_cert(&trust, &member, &clock)?;

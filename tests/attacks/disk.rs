@@ -1,4 +1,5 @@
-//! A disk that is full before a fetch and one that fills up in the middle of it.
+//! A disk that is full before a fetch, one that fills up in the middle of it, and one that has no
+//! room for news.
 
 use std::fs;
 use std::path::PathBuf;
@@ -62,6 +63,16 @@ impl Small {
         assert!(mount.status().unwrap().success());
     }
 
+    /// Somebody else takes all the room that is left, with this file.
+    fn fill(&self) -> PathBuf {
+        let fill = self.disk.join("somebody-else");
+        let free = rustix::fs::statvfs(&self.disk).unwrap();
+        let free = usize::try_from(free.f_bavail * free.f_frsize).unwrap();
+        let filled = fs::write(&fill, noise("fill", free + MIB));
+        assert!(filled.is_err(), "the disk is full");
+        fill
+    }
+
     /// The host answers, its store can write, and its VM shows the first release.
     fn unharmed(&self) {
         let host = self.host();
@@ -114,11 +125,7 @@ fn t088_a_disk_that_fills_up_in_the_middle_of_a_fetch() {
     let file = small.push("2", 12 * MIB);
     wait_until("the fetch to begin", || has_event(host, "fetch_begun", "app 2"));
     signal(origin, rustix::process::Signal::STOP);
-    let fill = small.disk.join("somebody-else");
-    let free = rustix::fs::statvfs(&small.disk).unwrap();
-    let free = usize::try_from(free.f_bavail * free.f_frsize).unwrap();
-    let filled = fs::write(&fill, noise("fill", free + MIB));
-    assert!(filled.is_err(), "the disk is full");
+    let fill = small.fill();
     signal(origin, rustix::process::Signal::CONT);
     wait_until("the release to fail", || {
         let state = host.release("app", "2").unwrap()["state"].clone();
@@ -129,4 +136,55 @@ fn t088_a_disk_that_fills_up_in_the_middle_of_a_fetch() {
     small.unharmed();
     fs::remove_file(&fill).unwrap();
     small.completes("2", &file);
+}
+
+/// News come while there is no room for a transaction. For the documented wait they stay in memory;
+/// then the host is as if it had not heard of them, takes none, and says so. With room again it
+/// gets them by itself, all of them and in their order, and knows them after a restart too. Before,
+/// its rules and heads stayed ahead of its disk: it never had the first of them again, and wrote
+/// later ones behind the gap.
+#[test]
+fn t088_news_without_room_are_taken_back_and_come_later() {
+    let Some(mut small) = Small::new("60M") else { return };
+    let fill = small.fill();
+    small.push("2", 10_000);
+    let host = small.host();
+    await_counter(host, "journal", "waits", 1);
+    assert_eq!(host.tell(&["status"])["journal"]["state"], "waits");
+    await_counter(host, "journal", "failed", 1);
+    assert!(has_event(host, "journal_failed", "no space"));
+    let file = small.push("3", 10_000);
+    let host = small.host();
+    let status = host.tell(&["status"]);
+    assert_eq!(status["journal"]["ok"], false, "{status}");
+    assert_eq!(status["journal"]["state"], "closed", "{status}");
+    assert_eq!(status["journal"]["unwritten"], 0, "{status}");
+    assert!(host.release("app", "2").is_none() && host.release("app", "3").is_none());
+    small.unharmed();
+    fs::remove_file(&fill).unwrap();
+    small.completes("3", &file);
+    let known = |host: &Host| ["1", "2", "3"].map(|v| host.release("app", v).is_some());
+    let host = small.host();
+    assert_eq!(known(host), [true; 3]);
+    assert_eq!(host.tell(&["status"])["journal"]["ok"], true);
+    assert!(has_event(host, "journal_open", "takes items again"));
+    small.fleet.hosts[1].restart();
+    let host = small.host();
+    host.await_vm("vm", &[("app", "3")]);
+    assert_eq!(known(host), [true; 3], "all of them were written");
+}
+
+/// Room that comes back within the wait is enough: nothing is taken back or fetched again.
+#[test]
+fn t088_news_wait_a_moment_for_room() {
+    let Some(small) = Small::new("60M") else { return };
+    let host = small.host();
+    let fill = small.fill();
+    let file = small.push("2", 10_000);
+    await_counter(host, "journal", "waits", 1);
+    assert!(host.release("app", "2").is_none(), "what is not on disk is not shown");
+    fs::remove_file(&fill).unwrap();
+    small.completes("2", &file);
+    assert_eq!(host.counter("journal", "failed"), 0);
+    assert_eq!(host.tell(&["status"])["journal"]["ok"], true);
 }

@@ -46,17 +46,38 @@ fn versions(v: &Value) -> String {
     if all.is_empty() { "nothing".to_owned() } else { all.join(", ") }
 }
 
+/// News that do not come onto the disk.
+fn journal(v: &Value) -> String {
+    let j = &v["journal"];
+    let what = match j["state"].as_str() {
+        Some("waits") => "NEWS WAIT for the disk",
+        Some(_) => "TAKES NO NEWS",
+        None => return String::new(),
+    };
+    let help = text(&j["help"]);
+    let help = if help.is_empty() { help } else { format!("\n  help: {help}") };
+    format!("\n{what} since {}: {}{help}", text(&j["since"]), text(&j["cause"]))
+}
+
 /// Feeds that are frozen, one line each.
 fn frozen(v: &Value) -> String {
     let line = |f: &Value| format!("\nFEED {} {}", text(&f["publisher"]), text(&f["text"]));
     list(&v["frozen"]).iter().map(line).collect()
 }
 
-/// Feeds that are not fresh, one line each.
+/// Feeds that are not fresh, one line each, and how many more there are.
 fn freshness(v: &Value) -> String {
     let all = list(&v["freshness"]);
-    let other = all.iter().filter(|f| f["state"] != "fresh" || !f["behind"].is_null());
-    other.map(|f| format!("\nFEED {}", text(&f["text"]))).collect()
+    let (fresh, other): (Vec<&Value>, Vec<&Value>) =
+        all.iter().partition(|f| f["state"] == "fresh" && f["behind"].is_null());
+    let mut out: String = other.iter().map(|f| format!("\nFEED {}", text(&f["text"]))).collect();
+    let count = |state: &str| v["feeds"][state].as_u64().unwrap_or(0);
+    let not_fresh = count("stale") + count("expired") + count("unwatched");
+    let more = not_fresh.saturating_sub(other.len() as u64);
+    if more > 0 && fresh.is_empty() {
+        out += &format!("\nFEEDS {more} more are not fresh");
+    }
+    out
 }
 
 /// `stork status`.
@@ -100,7 +121,7 @@ pub(super) fn status(v: &Value) -> String {
             text(&v["store"]["cause"])
         );
     }
-    out += &(frozen(v) + &freshness(v));
+    out += &(journal(v) + &frozen(v) + &freshness(v));
     let cert = &v["certificate"];
     if !cert["help"].is_null() {
         let days = text(&cert["days_left"]);

@@ -1,12 +1,14 @@
-//! Freshness on this host: which feeds are fresh, who hears when one turns stale, the beacons that
-//! this node makes itself, and the time floor on disk.
+//! Freshness on this host: who hears when a feed turns stale, the beacons that this node makes
+//! itself, and the time floor on disk.
+//!
+//! A node may have ten thousand feeds, of which nearly all stay as they are for hours. So a feed is
+//! looked at when something was accepted that is about it, and when its time has come: what comes
+//! due soon is kept in order, and what comes due later is found by a sweep over all of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use serde_json::{Value, json};
 use stork_wire::beacon::Beacon;
-use stork_wire::charter::UnixSeconds;
 use stork_wire::ids::PublisherId;
 use stork_wire::item::Item;
 use stork_wire::sign::{Envelope, SecretKey};
@@ -24,6 +26,11 @@ const FLOOR_STEP_S: u64 = 600;
 /// A host that starts, or that hears of a head that it does not have, gets so many milliseconds to
 /// catch up before it says that something is wrong.
 const GRACE_MS: u64 = 60_000;
+/// Milliseconds from one look at all feeds to the next. What comes due before is kept in order.
+const SWEEP_MS: u64 = 600_000;
+/// Seconds until a beacon is tried again that is due and cannot be made: this host is behind, or
+/// its disk takes no items.
+const AGAIN_S: u64 = 1;
 
 /// What is watched of one feed.
 #[derive(Debug, Clone, Copy)]
@@ -33,8 +40,6 @@ struct Seen {
     since: u64,
     /// Was the operator told of this state? Not of the one that was found first.
     told: bool,
-    /// Since when a beacon's head is missing, and whether the operator was told.
-    behind: Option<(u64, bool)>,
 }
 
 /// A beacon key and how it is used.
@@ -44,12 +49,19 @@ struct Signer {
     valid_s: u64,
 }
 
-/// All that this part keeps.
+/// All that this part keeps. Times are of the calendar, in milliseconds.
 pub(super) struct Watch {
     signer: Option<Signer>,
+    /// Feeds that are not unwatched.
     seen: BTreeMap<PublisherId, Seen>,
-    due: Option<Tick>,
-    floor: Floor,
+    /// Feeds of which a beacon's head is missing: since when, and whether the operator was told.
+    behind: BTreeMap<PublisherId, (u64, bool)>,
+    /// When feeds are to be looked at before the next sweep.
+    due: BTreeSet<(u64, PublisherId)>,
+    sweep_at: u64,
+    looked_at: u64,
+    deadline: Option<Tick>,
+    pub(super) floor: Floor,
     saved: Floor,
 }
 
@@ -64,39 +76,92 @@ impl Watch {
             interval_s: s.interval_s,
             valid_s: s.valid_s,
         });
-        Self { signer, seen: BTreeMap::new(), due: None, floor, saved: floor }
+        Self {
+            signer,
+            seen: BTreeMap::new(),
+            behind: BTreeMap::new(),
+            due: BTreeSet::new(),
+            sweep_at: 0,
+            looked_at: 0,
+            deadline: None,
+            floor,
+            saved: floor,
+        }
     }
 
-    /// When the next feed turns stale, if no beacon comes.
+    /// Much has changed: all feeds are looked at the next time.
+    pub(super) const fn look_at_all(&mut self) {
+        self.sweep_at = 0;
+    }
+
+    /// When the next feed is due, if nothing comes before.
     pub(super) const fn deadline(&self) -> Option<Tick> {
-        self.due
+        self.deadline
     }
 }
 
 impl Driver {
-    /// Looks at every feed: what turned stale or fresh is said, what is due is signed. Called each
-    /// second, with every beacon, and when one runs out.
+    /// Looks at the feeds that are due: what turned stale or fresh is said, what is to be signed is
+    /// signed. Called each second, and when the next one is due.
     pub(super) fn watch_freshness(&mut self) {
         self.raise_floor();
-        let (now_ms, tick) = (self.clock.unix_ms(), self.clock.tick());
-        let ids: Vec<PublisherId> = self.trust.charter().publishers().map(|(id, _)| *id).collect();
-        self.freshness.due = None;
-        for id in ids {
-            let state = self.trust.freshness(id, now_ms / 1_000);
-            if let Freshness::Fresh { until } = state {
-                let left = until.saturating_mul(1_000).saturating_sub(now_ms);
-                let due = tick.after_ms(left);
-                self.freshness.due = Some(self.freshness.due.map_or(due, |t| t.min(due)));
+        let (now, tick) = (self.clock.unix_ms(), self.clock.tick());
+        let watch = &mut self.freshness;
+        // A calendar that went back has other things due than the order says.
+        let mut ids: Vec<PublisherId> = if now >= watch.sweep_at || now < watch.looked_at {
+            watch.sweep_at = now.saturating_add(SWEEP_MS);
+            watch.due.clear();
+            self.trust.charter().publishers().map(|(id, _)| *id).collect()
+        } else {
+            watch.behind.keys().copied().collect()
+        };
+        watch.looked_at = now;
+        while let Some((at, id)) = watch.due.pop_first() {
+            if at > now {
+                watch.due.insert((at, id));
+                break;
             }
-            if state != Freshness::Unwatched {
-                self.watch_feed(id, matches!(state, Freshness::Fresh { .. }), now_ms);
-            }
+            ids.push(id);
         }
-        self.make_beacons();
+        for id in ids {
+            self.look_at_feed(id);
+        }
+        let first = self.freshness.due.first();
+        self.freshness.deadline = first.map(|(at, _)| tick.after_ms(at.saturating_sub(now)));
     }
 
-    fn watch_feed(&mut self, id: PublisherId, fresh: bool, now: u64) {
-        let first = Seen { fresh, since: now, told: fresh, behind: None };
+    /// Looks at a feed of which something changed, or whose time has come.
+    pub(super) fn look_at_feed(&mut self, id: PublisherId) {
+        let now = self.clock.unix_ms();
+        let Some(publisher) = self.trust.charter().publisher(id) else {
+            self.freshness.behind.remove(&id);
+            return;
+        };
+        let ms = |seconds: u64| seconds.saturating_mul(1_000);
+        let mut next = vec![ms(publisher.doc().expires)];
+        let state = self.trust.freshness(id, now / 1_000);
+        if let Freshness::Fresh { until } = state {
+            next.push(ms(until));
+        }
+        if state == Freshness::Unwatched {
+            self.freshness.seen.remove(&id);
+        } else {
+            next.extend(self.watch_feed(id, matches!(state, Freshness::Fresh { .. }), now));
+        }
+        self.watch_behind(id, now);
+        next.extend(self.make_beacon(id).map(ms));
+        let watch = &mut self.freshness;
+        let next = next.into_iter().filter(|at| *at > now).min();
+        if let Some(at) = next.filter(|at| *at < watch.sweep_at) {
+            watch.due.insert((at, id));
+            let due = self.clock.tick().after_ms(at.saturating_sub(now));
+            watch.deadline = Some(watch.deadline.map_or(due, |before| before.min(due)));
+        }
+    }
+
+    /// Says what has changed. Returns when to look again, where that is for the time of grace.
+    fn watch_feed(&mut self, id: PublisherId, fresh: bool, now: u64) -> Option<u64> {
+        let first = Seen { fresh, since: now, told: fresh };
         let mut seen = self.freshness.seen.get(&id).copied().unwrap_or(first);
         if seen.fresh != fresh {
             // Of a state that nobody was told of, nobody needs to hear the end.
@@ -105,37 +170,41 @@ impl Driver {
                 (true, false) => {}
                 (false, _) => self.say(id, "feed_stale", "stale"),
             }
-            seen = Seen { fresh, since: now, told: true, ..seen };
+            seen = Seen { fresh, since: now, told: true };
         } else if !seen.told && now.saturating_sub(seen.since) >= GRACE_MS {
             self.say(id, "feed_stale", "stale");
             seen.told = true;
         }
-        seen.behind = match (self.trust.behind(id), seen.behind) {
-            (None, _) => None,
-            (Some(_), None) => Some((now, false)),
-            (Some(head), Some((since, false))) if now.saturating_sub(since) >= GRACE_MS => {
-                let name = self.trust.charter().publisher_name(id);
-                self.counters.add("beacons", "withheld");
-                let text = format!(
-                    "{name}: a beacon says that the feed goes up to {head}, and no host that this \
-                     one asked has it"
-                );
-                self.event("news_withheld", text);
-                Some((since, true))
-            }
-            (Some(_), before) => before,
-        };
         self.freshness.seen.insert(id, seen);
+        (!seen.told).then(|| seen.since.saturating_add(GRACE_MS))
     }
 
-    /// A beacon says that this host is behind: its time of grace begins now, not at the next look.
+    /// Is the head still missing of which a beacon spoke?
+    fn watch_behind(&mut self, id: PublisherId, now: u64) {
+        let Some((since, told)) = self.freshness.behind.get(&id).copied() else { return };
+        let Some(head) = self.trust.behind(id) else {
+            self.freshness.behind.remove(&id);
+            return;
+        };
+        if told || now.saturating_sub(since) < GRACE_MS {
+            return;
+        }
+        self.freshness.behind.insert(id, (since, true));
+        let name = self.trust.charter().publisher_name(id);
+        self.counters.add("beacons", "withheld");
+        let text = format!(
+            "{name}: a beacon says that the feed goes up to {head}, and no host that this one \
+             asked has it"
+        );
+        self.event("news_withheld", text);
+    }
+
+    /// A beacon says that this host is behind: its time of grace begins.
     pub(super) fn note_behind(&mut self, beacon: &Item) {
         let Ok(beacon) = beacon.envelope.claimed::<Beacon>() else { return };
         let (id, now) = (beacon.publisher, self.clock.unix_ms());
-        if self.trust.behind(id).is_some()
-            && let Some(seen) = self.freshness.seen.get_mut(&id)
-        {
-            seen.behind.get_or_insert((now, false));
+        if self.trust.behind(id).is_some() {
+            self.freshness.behind.entry(id).or_insert((now, false));
         }
     }
 
@@ -159,24 +228,31 @@ impl Driver {
         self.event("beacon_alarm", text);
     }
 
-    /// Signs what is due with this node's beacon key.
-    fn make_beacons(&mut self) {
+    /// Signs a beacon of this feed, where this node has a key for it and one is due. Returns the
+    /// second in which to look again.
+    fn make_beacon(&mut self, id: PublisherId) -> Option<u64> {
         let now = self.clock.unix();
-        let Some(signer) = &self.freshness.signer else { return };
-        let (interval_s, valid_s) = (signer.interval_s, signer.valid_s);
-        let due = |last: &Beacon| now >= last.time.saturating_add(interval_s);
-        let ids = self.trust.watched_by(signer.key.public());
-        let due = ids.into_iter().filter(|id| self.trust.beacon(*id).is_none_or(due));
-        let beacons = due.filter_map(|id| self.trust.next_beacon(id, now, valid_s));
-        let sign = |b: Beacon| {
-            let envelope = Envelope::sign(&b, self.trust.fleet(), &signer.key).ok()?;
-            Some(b.item(envelope))
-        };
-        let items: Vec<Item> = beacons.filter_map(sign).collect();
-        for item in items {
-            self.counters.add("beacons", "made");
-            self.judge(item, None, None);
+        let signer = self.freshness.signer.as_ref()?;
+        let doc = self.trust.charter().publisher(id)?.doc();
+        if !doc.beacon_keys.contains(&signer.key.public()) {
+            return None;
         }
+        let due = self.trust.beacon(id).map(|last| last.time.saturating_add(signer.interval_s));
+        if let Some(due) = due.filter(|due| now < *due) {
+            return Some(due);
+        }
+        let again = now.saturating_add(AGAIN_S);
+        let Some(beacon) = self.trust.next_beacon(id, now, signer.valid_s) else {
+            return Some(again);
+        };
+        if self.gather.is_closed() {
+            return Some(again);
+        }
+        let next = now.saturating_add(signer.interval_s);
+        let envelope = Envelope::sign(&beacon, self.trust.fleet(), &signer.key).ok()?;
+        self.counters.add("beacons", "made");
+        self.judge(beacon.item(envelope), None, None);
+        Some(next)
     }
 
     /// Time goes on: what is known to be past is kept on disk now and then.
@@ -201,113 +277,11 @@ impl Driver {
         });
     }
 
-    /// All feeds with their freshness, for `stork status`.
-    pub(super) fn freshness_json(&self) -> Vec<Value> {
-        let now = self.clock.unix();
-        let charter = self.trust.charter();
-        let all = charter.publishers().map(|(id, _)| {
-            let state = self.trust.freshness(*id, now);
-            let (until, since) = match state {
-                Freshness::Fresh { until } => (Some(until), None),
-                Freshness::Stale { since } => (None, since),
-                Freshness::Expired { since } => (None, Some(since)),
-                Freshness::Unwatched => (None, None),
-            };
-            let behind = self.trust.behind(*id);
-            json!({
-                "publisher": charter.publisher_name(*id), "id": id,
-                "state": state_word(state), "until": until, "since": since,
-                "behind": behind.map(|at| json!({ "epoch": at.epoch, "seq": at.seq })),
-                "text": self.freshness_text(*id, now),
-            })
-        });
-        all.collect()
-    }
-
-    /// The time that this host goes by, the system's, and what is known to be past.
-    pub(super) fn clock_json(&self) -> Value {
-        let floor = self.freshness.floor.0;
-        json!({ "now": self.clock.unix(), "system": self.clock.system(), "floor": floor })
-    }
-
-    /// The word for a feed's freshness now.
-    pub(super) fn freshness_word(&self, id: PublisherId) -> &'static str {
-        state_word(self.trust.freshness(id, self.clock.unix()))
-    }
-
-    /// Publishers of what a VM shows or wants whose feeds are not fresh: served all the same.
-    pub(super) fn stale_of(&self, ids: impl Iterator<Item = PublisherId>) -> Vec<String> {
-        let now = self.clock.unix();
-        let stale = |id: &PublisherId| {
-            let state = self.trust.freshness(*id, now);
-            matches!(state, Freshness::Stale { .. } | Freshness::Expired { .. })
-        };
-        let ids: std::collections::BTreeSet<PublisherId> = ids.filter(stale).collect();
-        ids.into_iter().map(|id| self.freshness_text(id, now)).collect()
-    }
-
-    fn freshness_text(&self, id: PublisherId, now: UnixSeconds) -> String {
-        let name = self.trust.charter().publisher_name(id);
-        let mut text = match self.trust.freshness(id, now) {
-            Freshness::Fresh { until } => {
-                format!("{name} is fresh for {}", span(until.saturating_sub(now)))
-            }
-            Freshness::Stale { since: Some(since) } => format!(
-                "{name} is stale: its last beacon ran out {} ago; this host may be cut off",
-                span(now.saturating_sub(since))
-            ),
-            Freshness::Stale { since: None } => {
-                format!("{name} is stale: no beacon has come; this host may be cut off")
-            }
-            Freshness::Unwatched => format!(
-                "{name} has no beacons: freshness rests on the expiry of its entries{}",
-                self.last_expiry(id, now)
-            ),
-            Freshness::Expired { since } => format!(
-                "{name} is expired: its publisher document ran out {} ago",
-                span(now.saturating_sub(since))
-            ),
-        };
-        if let Some(head) = self.trust.behind(id) {
-            text += &format!("; entries up to {head} have not come");
-        }
-        text
-    }
-
-    /// When the last of a publisher's entries runs out, in words.
-    fn last_expiry(&self, id: PublisherId, now: UnixSeconds) -> String {
-        let expires = self.catalog.all().filter(|k| k.publisher == id).map(|k| k.expires).max();
-        match expires {
-            None => String::new(),
-            Some(at) if at <= now => ", which have all run out".to_owned(),
-            Some(at) => format!(", the last of which runs out in {}", span(at - now)),
-        }
-    }
-
     /// The floor as it is now, for the next start.
     pub(super) fn save_floor(&self) {
         let floor = self.freshness.floor.0;
         if let Err(e) = self.store.put_state(FLOOR_ROW, &floor.to_le_bytes()) {
             tracing::warn!("the time floor is not saved: {e}");
         }
-    }
-}
-
-const fn state_word(state: Freshness) -> &'static str {
-    match state {
-        Freshness::Fresh { .. } => "fresh",
-        Freshness::Stale { .. } => "stale",
-        Freshness::Unwatched => "unwatched",
-        Freshness::Expired { .. } => "expired",
-    }
-}
-
-/// A span of seconds for people.
-fn span(seconds: u64) -> String {
-    match seconds {
-        0..120 => format!("{seconds} s"),
-        120..7_200 => format!("{} min", seconds / 60),
-        7_200..172_800 => format!("{} h", seconds / 3_600),
-        _ => format!("{} days", seconds / 86_400),
     }
 }

@@ -18,7 +18,6 @@ use super::workers::{Done, JournalJob};
 use super::{CommitError, Driver, Reply};
 use crate::net::Priority;
 use crate::overlay::{Input, Refusal as Verdict2};
-use crate::store::StoreError;
 use crate::trust::{Fact, Refusal, Verdict};
 
 impl Driver {
@@ -37,8 +36,19 @@ impl Driver {
         }
     }
 
-    /// Judges an item now.
+    /// Judges an item now, if there is room to write it down.
     pub(super) fn judge_now(&mut self, item: Item, source: Option<NodeId>, reply: Option<Reply>) {
+        let Some(e) = self.takes_no_items(source.is_some() || reply.is_some()) else {
+            return self.judge_in_room(item, source, reply);
+        };
+        answer(reply, Err(e));
+        if let Some(from) = source {
+            let (log, seq, why) = (item.log, item.seq, Verdict2::Unknown);
+            self.overlay_input(Input::Refused { from, log, seq, why });
+        }
+    }
+
+    fn judge_in_room(&mut self, item: Item, source: Option<NodeId>, reply: Option<Reply>) {
         let (log, seq) = (item.log, item.seq);
         let verdict = self.trust.judge(&item, self.clock.unix());
         let refused = match verdict {
@@ -51,21 +61,14 @@ impl Driver {
                     self.overlay_input(Input::Committed { log, seq, hash, item, source });
                 }
                 let kept = Vec::new();
-                let job = JournalJob { item, hash, fact, source, reply, kept };
-                if let Err(job) = self.write_down(job) {
-                    // The rules have taken it already; the store did not. Only a restart brings
-                    // them together again, so say it loudly. Sync bounds what is in flight far
-                    // below this.
-                    self.event("journal_full", "too many items wait for the disk");
-                    answer(job.reply, Err(CommitError::Busy));
-                }
+                self.write_down(JournalJob { item, hash, fact, source, reply, kept });
                 return;
             }
             Verdict::Known => {
                 // Documents that a publisher brings again are no replay; old news from a peer is.
                 let verdict = if source.is_some() { "items_refused" } else { "items_known" };
                 self.counters.add(verdict, "replay");
-                answer(reply, Ok((seq, 0)));
+                self.gather.answer_known(&item, reply);
                 Verdict2::Duplicate
             }
             Verdict::Pending { missing } => {
@@ -116,19 +119,8 @@ impl Driver {
     }
 
     /// Items are on disk: now they take effect.
-    pub(super) fn on_journal(&mut self, jobs: Vec<JournalJob>, result: Result<(), StoreError>) {
-        self.gather.done(&jobs);
-        if let Err(e) = result {
-            self.counters.add("journal", "failed");
-            self.event(
-                "journal_failed",
-                format!("items are not on disk, so they are not used: {e}"),
-            );
-            for job in jobs {
-                answer(job.reply, Err(CommitError::Disk));
-            }
-            return;
-        }
+    pub(super) fn on_journal(&mut self, jobs: Vec<JournalJob>) {
+        self.note_written(&jobs);
         for job in jobs {
             self.committed(job);
         }
@@ -146,6 +138,9 @@ impl Driver {
         answer(reply, Ok((seq, u32::try_from(before).unwrap_or(u32::MAX))));
         let ready = match fact {
             Fact::Charter(_) => {
+                if let Some((id, _)) = self.trust.charter().publisher_of(log) {
+                    self.look_at_feed(id);
+                }
                 // A group may be known only now: others look for hosts that want it.
                 self.refresh_record();
                 self.trust.take_unlocked(&item)
@@ -158,10 +153,11 @@ impl Driver {
             Fact::Turn(turn) => {
                 self.refresh_record();
                 self.on_turn(&turn, &kept);
+                self.look_at_feed(turn.publisher);
                 self.trust.take_all_pending()
             }
-            Fact::Beacon(_) => {
-                self.watch_freshness();
+            Fact::Beacon(id) => {
+                self.look_at_feed(id);
                 Vec::new()
             }
         };

@@ -37,7 +37,7 @@ const KNOWN: &[(&str, &[&str])] = &[
     ("joins", &["admitted"]),
     ("joins_refused", AdmissionError::CODES),
     ("joins_refused", &["used_token"]),
-    ("journal", &["failed"]),
+    ("journal", &["failed", "full", "waits"]),
     ("links", &["down", "up"]),
     ("manifests", &["too_many"]),
     ("merge_probes", &["sent"]),
@@ -141,12 +141,9 @@ impl Driver {
     }
 
     fn feed_metrics(&self, page: &mut Page) {
-        let words: Vec<&str> =
-            self.trust.charter().publishers().map(|(id, _)| self.freshness_word(*id)).collect();
         page.family("stork_feeds", "gauge", "Feeds by freshness.");
-        for state in ["fresh", "stale", "expired", "unwatched"] {
-            let count = words.iter().filter(|w| **w == state).count();
-            page.sample("stork_feeds", Some(("state", state)), count as u64);
+        for (state, count) in self.feeds_by_state() {
+            page.sample("stork_feeds", Some(("state", state)), count);
         }
         let frozen = self.frozen_json().len();
         page.gauge("stork_feeds_frozen", "Feeds that a proof has frozen.", frozen);

@@ -23,11 +23,13 @@ mod content;
 mod counters;
 mod fetching;
 mod forks;
+mod fresh_report;
 mod freshness;
 mod gather;
 mod gauges;
 mod gossip;
 mod items;
+mod journal;
 mod leases;
 mod metrics;
 mod pace;
@@ -44,6 +46,7 @@ pub use calls::{Answer, CallError, ControlCall};
 pub use clock::Clock;
 pub use counters::{Counters, EventRecord};
 pub(crate) use freshness::FLOOR_ROW;
+pub(crate) use journal::load_rules;
 pub use leases::keep_push;
 pub(crate) use peers::RESTART_STEP;
 pub use pushes::{CommitError, PushAuth, PushCall};
@@ -188,7 +191,7 @@ impl Driver {
     /// Puts the driver together, and loads what is known of VMs and contents.
     pub fn new(parts: Parts) -> anyhow::Result<Self> {
         let (done, outcomes) = mpsc::channel(OUTCOMES_MAX);
-        let workers = Workers::start(Arc::clone(&parts.store), done)?;
+        let workers = Workers::start(Arc::clone(&parts.store), parts.trust.fleet(), done)?;
         let me = crate::identity::node_id(&parts.key);
         let now = parts.clock.unix();
         let cert = parts.trust.check_cert(&parts.cert, now).map_err(|e| anyhow::anyhow!("{e}"))?;
@@ -349,7 +352,11 @@ impl Driver {
 
     fn on_done(&mut self, outcome: Done) {
         match outcome {
-            Done::Journal { jobs, result } => self.on_journal(jobs, result),
+            Done::Journal(jobs) => self.on_journal(jobs),
+            Done::JournalWaits(e) => self.on_journal_waits(&e),
+            Done::TakenBack(taken) => self.on_taken_back(*taken),
+            Done::GivenUp(jobs) => self.on_given_up(jobs),
+            Done::JournalOpen => self.on_journal_open(),
             Done::Rival { ours, theirs } => self.on_rival(ours, &theirs),
             Done::Manifest { id, from, result } => self.on_manifest(id, from, result),
             Done::Opened { id, variant, result } => self.on_opened(id, variant, result),

@@ -5,17 +5,18 @@
 //! commit, design §4).
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 
-use stork_wire::ids::{ItemHash, ManifestId, NodeId, SwarmId};
+use stork_wire::ids::{FleetId, ItemHash, ManifestId, NodeId, SwarmId};
 use stork_wire::item::Item;
 use stork_wire::manifest::{Manifest, Variant};
 use stork_wire::text::Label;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::Reply;
+use super::journal::{Batch, Journal, TakenBack};
 use super::switch::Switched;
-use crate::store::{JournalItem, PartialPack, Reservation, Store, StoreError};
+use crate::store::{PartialPack, Reservation, Store, StoreError};
 use crate::trust::Fact;
 
 /// Batches that wait for the journal; the driver bounds their items.
@@ -53,10 +54,15 @@ pub(super) struct Opened {
     pub(super) reservation: Option<Reservation>,
 }
 
-/// What came of some work.
+/// What came of some work. The journal's five are told in `journal.rs`: on disk, no room for now,
+/// given up, given up behind those, and room again.
 #[derive(Debug)]
 pub(super) enum Done {
-    Journal { jobs: Vec<JournalJob>, result: Result<(), StoreError> },
+    Journal(Vec<JournalJob>),
+    JournalWaits(StoreError),
+    TakenBack(Box<TakenBack>),
+    GivenUp(Vec<JournalJob>),
+    JournalOpen,
     Rival { ours: Option<Item>, theirs: Item },
     Manifest { id: ManifestId, from: Option<NodeId>, result: Result<Arc<Manifest>, String> },
     Opened { id: ManifestId, variant: Variant, result: Result<Opened, StoreError> },
@@ -73,28 +79,30 @@ pub(super) enum Done {
 /// Hands work to threads.
 #[derive(Debug, Clone)]
 pub(super) struct Workers {
-    journal: SyncSender<Vec<JournalJob>>,
+    journal: SyncSender<Batch>,
     disk: Arc<Semaphore>,
     slow: Arc<Semaphore>,
     done: mpsc::Sender<Done>,
 }
 
 impl Workers {
-    pub(super) fn start(store: Arc<Store>, done: mpsc::Sender<Done>) -> std::io::Result<Self> {
-        let (journal, jobs) = sync_channel(BATCHES_MAX);
-        let outcome = done.clone();
-        std::thread::Builder::new()
-            .name("journal".into())
-            .spawn(move || run_journal(&store, &jobs, &outcome))?;
+    pub(super) fn start(
+        store: Arc<Store>,
+        fleet: FleetId,
+        done: mpsc::Sender<Done>,
+    ) -> std::io::Result<Self> {
+        let (journal, batches) = sync_channel(BATCHES_MAX);
+        let thread = Journal { store, fleet, done: done.clone(), era: 0 };
+        std::thread::Builder::new().name("journal".into()).spawn(move || thread.run(&batches))?;
         let disk = Arc::new(Semaphore::new(DISK_JOBS));
         let slow = Arc::new(Semaphore::new(1));
         Ok(Self { journal, disk, slow, done })
     }
 
     /// Queues items for the disk; gives them back when too many wait.
-    pub(super) fn commit(&self, jobs: Vec<JournalJob>) -> Result<(), Vec<JournalJob>> {
-        self.journal.try_send(jobs).map_err(|e| match e {
-            TrySendError::Full(j) | TrySendError::Disconnected(j) => j,
+    pub(super) fn commit(&self, batch: Batch) -> Result<(), Batch> {
+        self.journal.try_send(batch).map_err(|e| match e {
+            TrySendError::Full(b) | TrySendError::Disconnected(b) => b,
         })
     }
 
@@ -122,35 +130,5 @@ impl Workers {
                 drop(done.send(outcome).await);
             }
         });
-    }
-}
-
-/// Reads what stands of the feeds that must be built anew.
-fn read_kept(store: &Store, batch: &mut [JournalJob]) -> Result<(), StoreError> {
-    for job in batch {
-        let Fact::Turn(turn) = &job.fact else { continue };
-        for log in &turn.logs {
-            job.kept.extend(store.log_items(*log)?);
-        }
-    }
-    Ok(())
-}
-
-fn run_journal(store: &Store, jobs: &Receiver<Vec<JournalJob>>, done: &mpsc::Sender<Done>) {
-    while let Ok(mut batch) = jobs.recv() {
-        while batch.len() < BATCH_MAX
-            && let Ok(more) = jobs.try_recv()
-        {
-            batch.extend(more);
-        }
-        let entry = |j: &JournalJob| {
-            let cuts = j.fact.cuts().to_vec();
-            JournalItem { item: (*j.item).clone(), hash: j.hash, cuts }
-        };
-        let items: Vec<JournalItem> = batch.iter().map(entry).collect();
-        let result = store.commit_items(&items).and_then(|()| read_kept(store, &mut batch));
-        if done.blocking_send(Done::Journal { jobs: batch, result }).is_err() {
-            return;
-        }
     }
 }

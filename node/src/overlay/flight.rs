@@ -129,8 +129,9 @@ impl Overlay {
         actions: &mut Vec<Action>,
     ) {
         let key = (item.log, item.seq);
+        let closed = self.closed;
         let Some(link) = self.link_mut(&from) else { return };
-        if link.shuns(&key, now) {
+        if closed || link.shuns(&key, now) {
             return;
         }
         let mine = link.flights;

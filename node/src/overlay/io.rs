@@ -147,8 +147,12 @@ pub enum Input {
         /// The hosts.
         peers: Vec<Arc<Peer>>,
     },
-    /// What is committed, at the start.
+    /// What is committed: at the start, and where items were taken back.
     Heads(Vec<Head>),
+    /// The driver takes no items from now on: none is fetched, delivered or asked for.
+    Closed,
+    /// The driver takes items again: what is lacking is looked for at once.
+    Open,
     /// An item was verified and accepted, after all items before it. Whether it must be durable
     /// before it is passed on is the driver's to decide.
     Committed {

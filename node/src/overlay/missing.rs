@@ -154,7 +154,7 @@ impl Overlay {
     pub(super) fn note_missing(&mut self, now: Tick, from: NodeId, key: Key) {
         let patient = self.leaves_to_relays(&from, &key.0);
         let Some(link) = self.links.get_mut(&from) else { return };
-        if self.heads.seq(&key.0) >= key.1 || link.shuns(&key, now) {
+        if self.closed || self.heads.seq(&key.0) >= key.1 || link.shuns(&key, now) {
             return;
         }
         if let Some(flight) = self.flights.get_mut(&key) {

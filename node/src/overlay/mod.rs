@@ -95,6 +95,8 @@ pub struct Overlay {
     save_at: Option<Tick>,
     // Tree.
     carries: u64,
+    /// The driver takes no items.
+    closed: bool,
     trees: tree::Trees,
     missing: missing::Missing,
     flights: flight::Flights,
@@ -139,6 +141,7 @@ impl Overlay {
             saved: Tick(0),
             save_at: None,
             carries: 0,
+            closed: false,
             trees: tree::Trees::default(),
             missing: missing::Missing::default(),
             flights: BTreeMap::new(),
@@ -194,6 +197,8 @@ impl Overlay {
                 }
             }
             Input::Heads(heads) => self.heads.reset(&heads),
+            Input::Closed => self.closed = true,
+            Input::Open => self.open(now),
             Input::Committed { log, seq, hash, item, source } => {
                 self.on_committed(now, ((log, seq), hash, &item), source, actions);
             }
@@ -204,7 +209,9 @@ impl Overlay {
             Input::Cut { log, head } => self.on_cut(log, head),
             Input::Deadline => self.on_deadline(now, actions),
         }
-        self.plan_fetches(now, actions);
+        if !self.closed {
+            self.plan_fetches(now, actions);
+        }
     }
 
     /// When to call again with [`Input::Deadline`], if nothing else happens before. A time that has

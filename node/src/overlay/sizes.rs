@@ -111,6 +111,7 @@ impl Overlay {
             cell_at: _,
             shuffles: _, // One question at the most.
             carries: _,  // A mask.
+            closed: _,
             saved: _,
             save_at: _,
             trees,

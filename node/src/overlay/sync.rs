@@ -113,7 +113,20 @@ impl Overlay {
         self.visit_due(now, actions);
     }
 
+    /// The driver takes items again, and may lack much: nobody has to wait for a comparison.
+    pub(super) fn open(&mut self, now: Tick) {
+        self.closed = false;
+        for link in self.links.values_mut().chain(self.guests.values_mut()) {
+            (link.compared, link.sync_fails, link.sync_after) = (false, 0, now);
+            (link.barren, link.fetch_after) = (0, now);
+        }
+        self.fetch_again();
+    }
+
     fn start_sync(&mut self, now: Tick, node: NodeId, theirs: [u8; 8], actions: &mut Vec<Action>) {
+        if self.closed {
+            return;
+        }
         let pair = (self.heads.cut(), theirs);
         self.sessions_due(now);
         let own = self.visit.is_some_and(|(n, _)| n == node);

@@ -113,13 +113,21 @@ impl Store {
         Ok(())
     }
 
+    /// Would a transaction begin now?
+    ///
+    /// # Errors
+    /// Says why not: the store only reads, or the disk has no room.
+    pub fn takes_items(&self) -> Result<(), StoreError> {
+        self.check_latch()?;
+        self.check_free(COMMIT_FREE_MIN, self.options.min_free_bytes.min(COMMIT_FREE_MIN))
+    }
+
     /// Runs one durable transaction; what `f` refuses leaves no trace.
     pub(super) fn write<T>(
         &self,
         f: impl FnOnce(&WriteTransaction) -> Result<T, TxError>,
     ) -> Result<T, StoreError> {
-        self.check_latch()?;
-        self.check_free(COMMIT_FREE_MIN, self.options.min_free_bytes.min(COMMIT_FREE_MIN))?;
+        self.takes_items()?;
         let run = || {
             let tx = self.db.begin_write()?;
             let value = f(&tx)?;

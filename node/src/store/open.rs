@@ -13,8 +13,9 @@ use super::db::{SETS, TxError};
 use super::write::{self, Fault, TEMP};
 use super::{FORMAT, SetId, Store, StoreError, StoreOptions};
 
-/// Bytes of the database that are kept in memory.
-const CACHE_BYTES: usize = 32 * 1024 * 1024;
+/// Bytes of the database that are kept in memory. The system caches the file besides, and nearly
+/// all that a node reads is near to what it wrote last.
+const CACHE_BYTES: usize = 4 * 1024 * 1024;
 
 /// What opening found and did.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

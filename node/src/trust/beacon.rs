@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 
 use stork_wire::beacon::{Beacon, BeaconHead};
 use stork_wire::charter::{PublisherDoc, UnixSeconds};
-use stork_wire::ids::{KeyId, LogId, Position, PublicKey, PublisherId};
-use stork_wire::item::{Head, Item, ItemKind};
+use stork_wire::ids::{KeyId, LogId, Position, PublisherId};
+use stork_wire::item::{Head, Item};
 use stork_wire::limits::CLOCK_SKEW_S;
 
 use super::{Fact, Refusal, Trust, Verdict};
@@ -155,18 +155,20 @@ impl Trust {
         self.beacons.newest(publisher).map(|n| &n.beacon)
     }
 
-    /// The head of which a beacon speaks that has not come; `None` where no beacon waits.
+    /// The head of which a beacon speaks that has not come; `None` where no beacon waits. Only one
+    /// of the open epoch can still speak of anything.
     #[must_use]
     pub fn behind(&self, publisher: PublisherId) -> Option<Position> {
-        let of = |w: &&Waiting| w.beacon.publisher == publisher;
-        let beacon = &self.beacons.waiting.values().find(of)?.beacon;
-        Some(Position { epoch: beacon.epoch, seq: beacon.head.map_or(0, |h| h.seq) })
+        let epoch = self.charter.publisher(publisher)?.doc().epoch;
+        let log = LogId::feed_epoch(publisher, epoch);
+        let beacon = &self.beacons.waiting.get(&log)?.beacon;
+        Some(Position { epoch, seq: beacon.head.map_or(0, |h| h.seq) })
     }
 
-    /// Publishers for which a key may make beacons.
-    pub fn watched_by(&self, key: PublicKey) -> Vec<PublisherId> {
-        let all = self.charter.publishers();
-        all.filter(|(_, p)| p.doc().beacon_keys.contains(&key)).map(|(id, _)| *id).collect()
+    /// Publishers of which a beacon waits for its head.
+    pub fn all_behind(&self) -> impl Iterator<Item = PublisherId> {
+        let all = self.beacons.waiting.values().map(|w| w.beacon.publisher);
+        all.filter(|id| self.behind(*id).is_some())
     }
 
     /// What this host would say of a feed's head now; `None` where it knows that it is behind.
@@ -332,15 +334,14 @@ impl Trust {
     }
 
     /// A document or a proof may end what a beacon says.
-    pub(super) fn drop_void_beacons(&mut self, fact: &Fact) {
-        if !matches!(fact, Fact::Charter(ItemKind::Publisher) | Fact::Turn(_)) {
-            return;
-        }
-        let ids: Vec<PublisherId> = self.beacons.states.keys().copied().collect();
-        for id in ids {
-            if self.drop_void(id) {
-                self.beacons.void.push(LogId::beacon(id));
-            }
+    pub(super) fn drop_void_beacons(&mut self, log: LogId, fact: &Fact) {
+        let id = match fact {
+            Fact::Charter(_) => self.charter.publisher_of(log).map(|(id, _)| id),
+            Fact::Turn(turn) => Some(turn.publisher),
+            Fact::Entry(_) | Fact::Beacon(_) => None,
+        };
+        if let Some(id) = id.filter(|id| self.drop_void(*id)) {
+            self.beacons.void.push(LogId::beacon(id));
         }
     }
 

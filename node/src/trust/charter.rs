@@ -43,7 +43,10 @@ impl GroupState {
     /// What it lets a publisher do.
     #[must_use]
     pub fn grant(&self, publisher: PublisherId) -> Option<&PublisherGrant> {
-        self.doc().publishers.iter().find(|p| p.publisher == publisher)
+        // They are in the order of their ids, as the document was checked for.
+        let publishers = &self.doc().publishers;
+        let at = publishers.binary_search_by(|p| p.publisher.cmp(&publisher)).ok()?;
+        publishers.get(at)
     }
     /// May the publisher use this package name here?
     #[must_use]
@@ -78,7 +81,8 @@ pub struct Charter {
     root: Option<Current<RootDoc>>,
     groups: BTreeMap<GroupId, GroupState>,
     group_logs: BTreeMap<LogId, GroupId>,
-    publishers: BTreeMap<PublisherId, PublisherState>,
+    /// Boxed: the nodes of a tree stand a third empty, and a state is large.
+    publishers: BTreeMap<PublisherId, Box<PublisherState>>,
     publisher_logs: BTreeMap<LogId, PublisherId>,
 }
 
@@ -225,11 +229,11 @@ impl Charter {
     /// One publisher.
     #[must_use]
     pub fn publisher(&self, id: PublisherId) -> Option<&PublisherState> {
-        self.publishers.get(&id)
+        self.publishers.get(&id).map(Box::as_ref)
     }
     /// All publishers.
     pub fn publishers(&self) -> impl Iterator<Item = (&PublisherId, &PublisherState)> {
-        self.publishers.iter()
+        self.publishers.iter().map(|(id, p)| (id, p.as_ref()))
     }
     /// The name that a group gives a publisher; any group's where several do, else its own.
     #[must_use]
@@ -251,9 +255,10 @@ impl Charter {
     }
 
     /// The publisher whose documents are in this log.
-    pub(super) fn publisher_of(&self, log: LogId) -> Option<(PublisherId, &PublisherState)> {
+    #[must_use]
+    pub fn publisher_of(&self, log: LogId) -> Option<(PublisherId, &PublisherState)> {
         let id = *self.publisher_logs.get(&log)?;
-        self.publishers.get(&id).map(|p| (id, p))
+        self.publisher(id).map(|p| (id, p))
     }
 
     pub(super) fn heads(&self) -> Vec<Head> {
@@ -353,7 +358,7 @@ impl Charter {
                 Step::Done(v) => Ok(v),
                 Step::Next(v) => {
                     epoch::check_next(publisher.doc(), v.body())?;
-                    publisher.epochs.note(v.body());
+                    publisher.epochs.note(&publisher.current.doc, v.body());
                     Ok(accepted(publisher.current.replace(v), ItemKind::Publisher))
                 }
             };
@@ -376,9 +381,8 @@ impl Charter {
             return Ok(Verdict::Pending { missing: None });
         }
         let hash = v.hash();
-        let mut epochs = Epochs::default();
-        epochs.note(&doc);
-        self.publishers.insert(id, PublisherState { current: Current::first(v), epochs });
+        let state = PublisherState { current: Current::first(v), epochs: Epochs::default() };
+        self.publishers.insert(id, Box::new(state));
         self.publisher_logs.insert(item.log, id);
         Ok(accepted(hash, ItemKind::Publisher))
     }

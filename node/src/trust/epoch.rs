@@ -42,22 +42,22 @@ pub struct Turn {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Epochs {
     /// After which entry each epoch but the first begins.
-    starts: Vec<(u32, Option<Survivor>)>,
-    /// All release keys that a document of the open epoch named, each as the document had it. A
+    starts: Vec<(u32, Survivor)>,
+    /// Release keys that earlier documents of the open epoch named, each as the document had it. A
     /// proof needs keys that were good once, or a later document would undo it at some hosts.
     keys: Vec<ReleaseKey>,
 }
 
 impl Epochs {
-    /// Takes over the next document.
-    pub(super) fn note(&mut self, doc: &PublisherDoc) {
-        let open = self.starts.last().map(|(epoch, _)| *epoch);
-        if open != Some(doc.epoch) {
-            self.starts.push((doc.epoch, doc.survivor));
+    /// Takes over the document that follows another one.
+    pub(super) fn note(&mut self, old: &PublisherDoc, new: &PublisherDoc) {
+        if old.epoch != new.epoch {
+            self.starts.extend(new.survivor.map(|s| (new.epoch, s)));
             self.keys.clear();
+            return;
         }
-        for key in &doc.release_keys {
-            if !self.keys.contains(key) {
+        for key in &old.release_keys {
+            if !self.keys.contains(key) && !new.release_keys.contains(key) {
                 self.keys.push(key.clone());
             }
         }
@@ -72,8 +72,8 @@ impl PublisherState {
         // Every start lies in an earlier epoch (checked by the document), so this ends.
         while let Some(here) = path.last()
             && let Some((_, start)) = epochs.starts.iter().find(|(e, _)| *e == here.epoch)
-            && let Some(Survivor { at, hash }) = *start
         {
+            let Survivor { at, hash } = *start;
             path.push(Segment { epoch: at.epoch, last: Some((at.seq, hash)) });
         }
         path.reverse();
@@ -82,7 +82,8 @@ impl PublisherState {
 
     /// Keys that could sign this entry of the open epoch under any of its documents.
     pub(super) fn keys_of_epoch(&self, entry: &Entry) -> Vec<PublicKey> {
-        self.epochs().keys.iter().filter(|k| usable(k, entry)).map(|k| k.key).collect()
+        let keys = self.epochs().keys.iter().chain(self.doc().release_keys.iter());
+        keys.filter(|k| usable(k, entry)).map(|k| k.key).collect()
     }
 }
 
@@ -172,7 +173,7 @@ impl Trust {
             feed.take(&entry, item.envelope.hash());
             feed.advance(&path);
         }
-        self.feeds.insert(publisher, feed);
+        self.feeds.insert(publisher, Box::new(feed));
     }
 }
 

@@ -44,7 +44,8 @@ pub struct FeedState {
     pub(super) rewinds: u32,
     head: Option<(u64, ItemHash)>,
     hashes: Sorted<u64, ItemHash>,
-    /// The keys that checked the newest entry, ready to check the next one.
+    /// The keys that checked the newest entry, ready to check the next one; none in a feed that
+    /// rests ([`FeedState::rest`]).
     ready: Vec<ReadyKey>,
     live: Live,
     /// The highest release counter of each package, withdrawn ones included.
@@ -193,6 +194,17 @@ impl FeedState {
         let hash = verified.hash();
         let fact = Fact::Entry(Box::new(Accepted(verified.into_body())));
         Ok(Verdict::Accepted { hash, fact })
+    }
+
+    /// Are no keys ready?
+    pub(super) const fn rests(&self) -> bool {
+        self.ready.is_empty()
+    }
+
+    /// Gives up the keys that are ready: they take more room than the rest of a small feed, and are
+    /// made again in some microseconds.
+    pub(super) fn rest(&mut self) {
+        self.ready = Vec::new();
     }
 
     /// Makes keys ready, of which most are so already.

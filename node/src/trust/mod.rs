@@ -38,7 +38,7 @@ pub use fork::Freeze;
 pub use policy::{Decision, Effect, Rule, RuleError, Subject, decide};
 pub use refusal::Refusal;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use stork_wire::charter::{GroupDoc, UnixSeconds};
 use stork_wire::feed::Entry;
@@ -50,6 +50,8 @@ use stork_wire::limits::LOGS_MAX;
 pub const PENDING_MAX: usize = 1_024;
 /// Entries that wait, in one feed: a publisher that runs ahead cannot take the room of others.
 pub const PENDING_PER_LOG_MAX: usize = 256;
+/// Feeds whose keys are kept ready; of more that speak at once, keys are made again and again.
+const BUSY_MAX: usize = 256;
 
 /// A fact that passed every rule; only this module makes one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,7 +126,9 @@ pub enum Verdict {
 #[derive(Debug)]
 pub struct Trust {
     charter: Charter,
-    feeds: BTreeMap<PublisherId, FeedState>,
+    feeds: BTreeMap<PublisherId, Box<FeedState>>,
+    /// Feeds whose keys are ready, in the order in which these were made.
+    busy: VecDeque<PublisherId>,
     pending: BTreeMap<(LogId, u64), Item>,
     /// Of each frozen feed the proof with the lowest number, in the feed's open epoch.
     proofs: BTreeMap<PublisherId, fork::Held>,
@@ -142,6 +146,7 @@ impl Trust {
         Self {
             charter: Charter::new(fleet),
             feeds: BTreeMap::new(),
+            busy: VecDeque::new(),
             pending: BTreeMap::new(),
             proofs: BTreeMap::new(),
             begun: Vec::new(),
@@ -163,11 +168,11 @@ impl Trust {
     /// One publisher's feed.
     #[must_use]
     pub fn feed(&self, publisher: PublisherId) -> Option<&FeedState> {
-        self.feeds.get(&publisher)
+        self.feeds.get(&publisher).map(Box::as_ref)
     }
     /// All feeds.
     pub fn feeds(&self) -> impl Iterator<Item = (&PublisherId, &FeedState)> {
-        self.feeds.iter()
+        self.feeds.iter().map(|(id, feed)| (id, feed.as_ref()))
     }
     /// Items that wait.
     #[must_use]
@@ -195,7 +200,7 @@ impl Trust {
             Verdict::Pending { .. } => self.keep_pending(item),
             Verdict::Accepted { fact, .. } => {
                 self.times.note(item, fact);
-                self.drop_void_beacons(fact);
+                self.drop_void_beacons(item.log, fact);
             }
             _ => {}
         }
@@ -284,9 +289,25 @@ impl Trust {
         if let Some(freeze) = frozen.filter(|f| !known && f.at <= entry.position()) {
             return Err(Refusal::Frozen(freeze));
         }
-        let verdict = feed.judge(&self.charter, publisher, item, read, now)?;
-        self.begun.extend(feed.advance(&path).map(|e| LogId::feed_epoch(id, e)));
-        Ok(verdict)
+        let rested = feed.rests();
+        let verdict = feed.judge(&self.charter, publisher, item, read, now);
+        if verdict.is_ok() {
+            self.begun.extend(feed.advance(&path).map(|e| LogId::feed_epoch(id, e)));
+        }
+        if rested && !feed.rests() {
+            self.note_busy(id);
+        }
+        verdict
+    }
+
+    /// A feed's keys were made ready; those that were so for longest rest again.
+    fn note_busy(&mut self, id: PublisherId) {
+        self.busy.push_back(id);
+        if self.busy.len() > BUSY_MAX
+            && let Some(feed) = self.busy.pop_front().and_then(|id| self.feeds.get_mut(&id))
+        {
+            feed.rest();
+        }
     }
 
     /// All heads, for the overlay.

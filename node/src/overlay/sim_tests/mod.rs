@@ -6,6 +6,7 @@
 mod broadcast;
 mod cells;
 mod check;
+mod closed;
 mod faults;
 mod floods;
 mod forks;

@@ -1,0 +1,145 @@
+//! What is said of freshness: in `stork status`, in events, and of what VMs show.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use stork_wire::charter::UnixSeconds;
+use stork_wire::ids::PublisherId;
+
+use super::Driver;
+use crate::trust::Freshness;
+
+/// Feeds that one status lists: those first of which an operator should know. All are counted.
+const LISTED_MAX: usize = 64;
+
+impl Driver {
+    /// Feeds with their freshness, for `stork status`.
+    pub(super) fn freshness_json(&self) -> Vec<Value> {
+        let now = self.clock.unix();
+        let charter = self.trust.charter();
+        let all = charter.publishers().map(|(id, _)| (rank(self.trust.freshness(*id, now)), *id));
+        let behind = self.trust.all_behind().map(|id| (0, id));
+        let first: BTreeSet<(u8, PublisherId)> = behind.chain(all).collect();
+        let mut listed = BTreeSet::new();
+        let first = first.into_iter().filter(|(_, id)| listed.insert(*id)).take(LISTED_MAX);
+        let list = first.map(|(_, id)| {
+            let state = self.trust.freshness(id, now);
+            let (until, since) = match state {
+                Freshness::Fresh { until } => (Some(until), None),
+                Freshness::Stale { since } => (None, since),
+                Freshness::Expired { since } => (None, Some(since)),
+                Freshness::Unwatched => (None, None),
+            };
+            let behind = self.trust.behind(id);
+            json!({
+                "publisher": charter.publisher_name(id), "id": id,
+                "state": state_word(state), "until": until, "since": since,
+                "behind": behind.map(|at| json!({ "epoch": at.epoch, "seq": at.seq })),
+                "text": self.freshness_text(id, now),
+            })
+        });
+        list.collect()
+    }
+
+    /// How many feeds are in each state: for `stork status` and for metrics.
+    pub(super) fn feeds_by_state(&self) -> [(&'static str, u64); 4] {
+        let now = self.clock.unix();
+        let mut counts = ["fresh", "stale", "expired", "unwatched"].map(|word| (word, 0));
+        for (id, _) in self.trust.charter().publishers() {
+            let word = state_word(self.trust.freshness(*id, now));
+            if let Some((_, count)) = counts.iter_mut().find(|(w, _)| *w == word) {
+                *count += 1;
+            }
+        }
+        counts
+    }
+
+    /// The time that this host goes by, the system's, and what is known to be past.
+    pub(super) fn clock_json(&self) -> Value {
+        let floor = self.freshness.floor.0;
+        json!({ "now": self.clock.unix(), "system": self.clock.system(), "floor": floor })
+    }
+
+    /// The word for a feed's freshness now.
+    pub(super) fn freshness_word(&self, id: PublisherId) -> &'static str {
+        state_word(self.trust.freshness(id, self.clock.unix()))
+    }
+
+    /// Publishers of what a VM shows or wants whose feeds are not fresh: served all the same.
+    pub(super) fn stale_of(&self, ids: impl Iterator<Item = PublisherId>) -> Vec<String> {
+        let now = self.clock.unix();
+        let stale = |id: &PublisherId| {
+            let state = self.trust.freshness(*id, now);
+            matches!(state, Freshness::Stale { .. } | Freshness::Expired { .. })
+        };
+        let ids: BTreeSet<PublisherId> = ids.filter(stale).collect();
+        ids.into_iter().map(|id| self.freshness_text(id, now)).collect()
+    }
+
+    pub(super) fn freshness_text(&self, id: PublisherId, now: UnixSeconds) -> String {
+        let name = self.trust.charter().publisher_name(id);
+        let mut text = match self.trust.freshness(id, now) {
+            Freshness::Fresh { until } => {
+                format!("{name} is fresh for {}", span(until.saturating_sub(now)))
+            }
+            Freshness::Stale { since: Some(since) } => format!(
+                "{name} is stale: its last beacon ran out {} ago; this host may be cut off",
+                span(now.saturating_sub(since))
+            ),
+            Freshness::Stale { since: None } => {
+                format!("{name} is stale: no beacon has come; this host may be cut off")
+            }
+            Freshness::Unwatched => format!(
+                "{name} has no beacons: freshness rests on the expiry of its entries{}",
+                self.last_expiry(id, now)
+            ),
+            Freshness::Expired { since } => format!(
+                "{name} is expired: its publisher document ran out {} ago",
+                span(now.saturating_sub(since))
+            ),
+        };
+        if let Some(head) = self.trust.behind(id) {
+            text += &format!("; entries up to {head} have not come");
+        }
+        text
+    }
+
+    /// When the last of a publisher's entries runs out, in words.
+    fn last_expiry(&self, id: PublisherId, now: UnixSeconds) -> String {
+        let expires = self.catalog.all().filter(|k| k.publisher == id).map(|k| k.expires).max();
+        match expires {
+            None => String::new(),
+            Some(at) if at <= now => ", which have all run out".to_owned(),
+            Some(at) => format!(", the last of which runs out in {}", span(at - now)),
+        }
+    }
+}
+
+/// Which feeds an operator should know of first, after those that are behind.
+const fn rank(state: Freshness) -> u8 {
+    match state {
+        Freshness::Expired { .. } => 1,
+        Freshness::Stale { .. } => 2,
+        Freshness::Unwatched => 3,
+        Freshness::Fresh { .. } => 4,
+    }
+}
+
+const fn state_word(state: Freshness) -> &'static str {
+    match state {
+        Freshness::Fresh { .. } => "fresh",
+        Freshness::Stale { .. } => "stale",
+        Freshness::Unwatched => "unwatched",
+        Freshness::Expired { .. } => "expired",
+    }
+}
+
+/// A span of seconds for people.
+fn span(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
