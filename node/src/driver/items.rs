@@ -198,6 +198,7 @@ impl Driver {
                 }
             }
             send_batch(&outbox, &mut batch);
+            outbox.write();
             None::<Done>
         });
     }
