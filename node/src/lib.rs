@@ -19,3 +19,8 @@ pub mod trust;
 #[cfg(test)]
 pub(crate) use trust::tests as trust_fixture;
 pub mod view;
+
+/// The allocator of programs that hold nodes. News are thousands of small pieces of memory a
+/// second, made in one thread and dropped in another; the C library gives pages back to the system
+/// and takes them again all the time (docs/PROMISES.md).
+pub use tikv_jemallocator::Jemalloc as Allocator;

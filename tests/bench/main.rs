@@ -18,6 +18,9 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use serde_json::Value;
 
+#[global_allocator]
+static ALLOCATOR: stork_node::Allocator = stork_node::Allocator;
+
 /// Measures stork on this machine; each command prints one JSON object.
 #[derive(Debug, Parser)]
 #[command(name = "stork-bench", version)]

@@ -55,12 +55,38 @@ impl Flavor for Same<'_> {
         Ok(())
     }
 
+    // Ids come byte by byte.
     fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
-        self.try_extend(&[byte])
+        match self.rest.split_first() {
+            Some((next, rest)) if *next == byte => self.rest = rest,
+            _ => self.same = false,
+        }
+        Ok(())
     }
 
     fn finalize(self) -> postcard::Result<bool> {
         Ok(self.same && self.rest.is_empty())
+    }
+}
+
+/// What is written, as it grows.
+struct Written(Vec<u8>);
+
+impl Flavor for Written {
+    type Output = Vec<u8>;
+
+    fn try_extend(&mut self, data: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(data);
+        Ok(())
+    }
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<Vec<u8>> {
+        Ok(self.0)
     }
 }
 
@@ -75,8 +101,8 @@ fn encodes_to<T: Serialize>(value: &T, bytes: &[u8]) -> bool {
 /// # Panics
 /// Never for the types of this crate: they hold nothing that postcard cannot write.
 pub fn encode<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
-    let out = Vec::with_capacity(ENCODE_ROOM);
-    let mut out = postcard::to_extend(value, out).expect(KNOWN_LENGTH);
+    let out = Written(Vec::with_capacity(ENCODE_ROOM));
+    let mut out = postcard::serialize_with_flavor(value, out).expect(KNOWN_LENGTH);
     if out.len() < ENCODE_ROOM / 2 {
         // Small frames may wait by the thousands.
         out.shrink_to_fit();

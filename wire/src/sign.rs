@@ -322,3 +322,34 @@ impl SecretKey {
         self.0.to_bytes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::SignatureScheme;
+    use rustls::crypto::ring::default_provider;
+
+    /// The library computes with AVX-512, with AVX2 or plainly, as the processor can. Another
+    /// library agrees with it, on good signatures and on those of which one bit is wrong.
+    #[test]
+    fn another_library_agrees() {
+        let all = default_provider().signature_verification_algorithms.mapping;
+        let ed25519 = all.iter().find(|(s, _)| *s == SignatureScheme::ED25519).unwrap().1[0];
+        for i in 0..250u8 {
+            let key = SecretKey::from_seed(&[i; 32]);
+            let ready = ReadyKey::new(key.public());
+            let message = vec![i; usize::from(i) * 5];
+            let good = key.sign(&message);
+            let other = |signature: &SignatureBytes| {
+                ed25519.verify_signature(&ready.key.0, &message, &signature.0).is_ok()
+            };
+            assert!(ready.verifies(&message, &good) && other(&good), "seed {i}");
+            let (mut r, mut s) = (good, good);
+            r.0[usize::from(i) % 32] ^= 1 << (i % 8);
+            s.0[32 + usize::from(i) % 32] ^= 1 << (i % 8);
+            for bad in [r, s] {
+                assert!(!ready.verifies(&message, &bad) && !other(&bad), "seed {i}");
+            }
+        }
+    }
+}

@@ -2,6 +2,9 @@
 
 use std::process::ExitCode;
 
+#[global_allocator]
+static ALLOCATOR: stork_node::Allocator = stork_node::Allocator;
+
 fn main() -> ExitCode {
     stork_node::cli::stork_main(std::env::args_os())
 }

@@ -111,9 +111,21 @@ impl Driver {
 
     /// Queues a frame for a host; one that does not read is closed.
     pub(super) fn send(&mut self, to: NodeId, priority: Priority, frame: &Frame) {
-        let Some(link) = self.connections.get(&to) else { return };
+        let Some(link) = self.connections.get_mut(&to) else { return };
         if link.connected.outbox.push(priority, frame.to_bytes()).is_err() {
             self.close_stuck(to);
+        } else if !core::mem::replace(&mut link.unsent, true) {
+            self.unsent.push(to);
+        }
+    }
+
+    /// Hands over what was queued in this turn of the loop: frames for one host go together.
+    pub(super) fn write_out(&mut self) {
+        for node in core::mem::take(&mut self.unsent) {
+            if let Some(link) = self.connections.get_mut(&node) {
+                link.unsent = false;
+                link.connected.outbox.write();
+            }
         }
     }
 

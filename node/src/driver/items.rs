@@ -194,6 +194,7 @@ impl Driver {
                 }
             }
             send_batch(&outbox, &mut batch);
+            outbox.write();
             None::<Done>
         });
     }

@@ -158,6 +158,8 @@ pub struct Driver {
     connections: BTreeMap<NodeId, peers::Link>,
     waiting: BTreeMap<NodeId, admission::Waiting>,
     dialling: BTreeSet<NodeId>,
+    /// Hosts for which frames were queued in this turn of the loop.
+    unsent: Vec<NodeId>,
     checked: BTreeMap<[u8; 32], (u64, Arc<overlay::Peer>)>,
     folder: VmFolder,
     vms: BTreeMap<Label, Vm>,
@@ -223,6 +225,7 @@ impl Driver {
             connections: BTreeMap::new(),
             waiting: BTreeMap::new(),
             dialling: BTreeSet::new(),
+            unsent: Vec::new(),
             checked: BTreeMap::new(),
             vms: BTreeMap::new(),
             contents: BTreeMap::new(),
@@ -265,8 +268,12 @@ impl Driver {
         let Some(mut done) = self.outcomes.take() else { return };
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
         housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        let mut wake = core::pin::pin!(sleep_until(self.next_deadline()));
         loop {
-            let wake = self.next_deadline();
+            let next = self.next_deadline();
+            if wake.deadline() != next || wake.is_elapsed() {
+                wake.as_mut().reset(next);
+            }
             tokio::select! {
                 Some(event) = inbox.net.recv() => {
                     self.on_net(event);
@@ -280,7 +287,7 @@ impl Driver {
                 Some(bulk) = inbox.bulk.recv() => self.on_bulk(bulk),
                 Some(call) = inbox.push.recv() => self.on_push(call),
                 Some(call) = inbox.control.recv() => self.on_control(call),
-                () = sleep_until(wake) => {}
+                () = &mut wake => {}
                 _ = housekeeping.tick() => self.housekeeping(),
                 changed = inbox.stop.changed() => {
                     if changed.is_err() || *inbox.stop.borrow() {
@@ -289,6 +296,7 @@ impl Driver {
                 }
             }
             self.run_timers();
+            self.write_out();
         }
         self.flush_journal();
         self.save_on_exit();

@@ -36,6 +36,8 @@ pub(super) struct Link {
     incarnation: u64,
     /// Frames that had left the outbox when it was looked at last and some waited, and since when.
     pub(super) stuck: Option<(u64, Tick)>,
+    /// Frames were queued in this turn of the loop.
+    pub(super) unsent: bool,
     /// The newest certificate of the host that was seen, and when it runs out.
     pub(super) cert: Envelope,
     pub(super) cert_expires: UnixSeconds,
@@ -209,6 +211,7 @@ impl Driver {
             class,
             incarnation,
             stuck: None,
+            unsent: false,
             cert,
             cert_expires,
         };

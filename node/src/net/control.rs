@@ -12,7 +12,7 @@ use stork_wire::limits::{FRAME_LEN_MAX, UNADMITTED_FRAME_LEN_MAX};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::frame_io::{FrameError, FrameReader, read_raw, write_framed, write_raw};
+use super::frame_io::{FrameError, FrameReader, read_raw, write_raw};
 use super::frame_rate::FrameRate;
 use super::outbox::Outbox;
 
@@ -288,7 +288,7 @@ async fn report_closed(
 /// Reader and writer of an admitted connection, until either ends.
 async fn run(
     connected: Connected,
-    mut send: SendStream,
+    send: SendStream,
     recv: RecvStream,
     events: mpsc::Sender<NetEvent>,
 ) {
@@ -318,17 +318,9 @@ async fn run(
             }
         }
     };
-    let writer = async {
-        while let Some(frames) = outbox.take().await {
-            if let Err(e) = write_framed(&mut send, frames).await {
-                return e;
-            }
-        }
-        FrameError::Ended
-    };
     let ended = tokio::select! {
         e = reader => e,
-        e = writer => e,
+        _failed = outbox.drain(send) => FrameError::Ended,
     };
     let at_fault = !matches!(ended, FrameError::Ended);
     let why = match connection.close_reason() {

@@ -43,7 +43,7 @@ pub async fn read_raw(stream: &mut RecvStream, max: usize) -> Result<Vec<u8>, Fr
 pub async fn write_raw(stream: &mut SendStream, body: &[u8]) -> Result<(), FrameError> {
     let mut frame = Vec::with_capacity(LEN_BYTES + body.len());
     append(&mut frame, body);
-    write_framed(stream, frame).await
+    stream.write_chunk(frame.into()).await.map_err(|_e| FrameError::Ended)
 }
 
 /// Appends a frame as it stands on a stream.
@@ -51,14 +51,6 @@ pub(super) fn append(out: &mut Vec<u8>, body: &[u8]) {
     let len = u32::try_from(body.len()).unwrap_or(u32::MAX);
     out.extend_from_slice(&len.to_le_bytes());
     out.extend_from_slice(body);
-}
-
-/// Writes frames that were put together by [`append`].
-pub(super) async fn write_framed(
-    stream: &mut SendStream,
-    frames: Vec<u8>,
-) -> Result<(), FrameError> {
-    stream.write_chunk(frames.into()).await.map_err(|_e| FrameError::Ended)
 }
 
 /// Reads frame after frame: what came in one packet is taken from the stream at once.

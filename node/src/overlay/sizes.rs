@@ -118,6 +118,7 @@ impl Overlay {
             missing,
             flights,
             flush_at: _,
+            flush_all: _,
             heads,
             sessions,
             guests,

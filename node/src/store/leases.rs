@@ -23,8 +23,13 @@ pub struct LeaseSet {
 }
 
 impl Store {
-    /// Keeps things under a name, instead of what that name kept before. Durable.
+    /// Keeps things under a name, instead of what that name kept before. Durable; what stands so
+    /// already is not written again.
     pub fn lease(&self, name: &str, what: &LeaseSet) -> Result<(), StoreError> {
+        let before: Option<LeaseSet> = self.record(LEASES, name.as_bytes())?;
+        if before.as_ref() == Some(what) {
+            return Ok(());
+        }
         self.put_record(LEASES, name.as_bytes(), what)
     }
 

@@ -94,7 +94,12 @@ impl FeedState {
     }
     /// Takes an entry that was judged before.
     pub(super) fn take(&mut self, entry: &Entry, hash: ItemHash) {
-        change(&mut self.live, entry);
+        self.take_hashed(entry, hash, release_hash(entry));
+    }
+
+    /// The same with the hash of its release at hand.
+    fn take_hashed(&mut self, entry: &Entry, hash: ItemHash, release: Option<ReleaseHash>) {
+        change(&mut self.live, entry, release);
         self.apply(entry, hash);
     }
 
@@ -183,15 +188,16 @@ impl FeedState {
             return Err(Refusal::BrokenChain(entry.seq));
         }
         self.check_rollback(entry)?;
-        let live = self.live_after(entry);
+        let release = release_hash(entry);
+        let live = self.live_after(entry, release);
         if live.len() > LIVE_RELEASES_MAX {
             return Err(Refusal::TooMany);
         }
         if view_root(live) != entry.view_root {
             return Err(Refusal::ViewRootMismatch);
         }
-        self.take(entry, verified.hash());
         let hash = verified.hash();
+        self.take_hashed(entry, hash, release);
         let fact = Fact::Entry(Box::new(Accepted(verified.into_body())));
         Ok(Verdict::Accepted { hash, fact })
     }
@@ -258,17 +264,15 @@ impl FeedState {
     }
 
     /// The hashes of what will be live with this entry: what [`change`] leaves.
-    fn live_after(&self, entry: &Entry) -> Vec<ReleaseHash> {
+    fn live_after(&self, entry: &Entry, release: Option<ReleaseHash>) -> Vec<ReleaseHash> {
         let stays = |(package, arch, n): &(PackageName, Arch, u64)| match &entry.kind {
             Kind::Release(r) => *n != r.release || *package != r.package || *arch != r.arch,
             Kind::Recall(r) => *package != r.package || !r.releases.contains(n),
         };
         let stay = self.live.iter().filter(|(key, _)| stays(key)).map(|(_, l)| l.hash);
-        let new = match &entry.kind {
-            Kind::Release(r) => Some(r.hash()),
-            Kind::Recall(_) => None,
-        };
-        stay.chain(new).collect()
+        let mut all = Vec::with_capacity(self.live.len() + 1);
+        all.extend(stay.chain(release));
+        all
     }
 
     fn apply(&mut self, entry: &Entry, hash: ItemHash) {
@@ -288,11 +292,20 @@ impl FeedState {
     }
 }
 
-/// What an entry does to the live releases.
-fn change(live: &mut Live, entry: &Entry) {
+/// The hash of what an entry releases, if it releases anything.
+fn release_hash(entry: &Entry) -> Option<ReleaseHash> {
+    match &entry.kind {
+        Kind::Release(r) => Some(r.hash()),
+        Kind::Recall(_) => None,
+    }
+}
+
+/// What an entry does to the live releases; the hash is of what it releases.
+fn change(live: &mut Live, entry: &Entry, release: Option<ReleaseHash>) {
     match &entry.kind {
         Kind::Release(r) => {
-            let value = LiveRelease { seq: entry.seq, hash: r.hash() };
+            let hash = release.unwrap_or_else(|| r.hash());
+            let value = LiveRelease { seq: entry.seq, hash };
             live.insert((r.package.clone(), r.arch.clone(), r.release), value);
         }
         Kind::Recall(Recall { package, releases, .. }) => {
