@@ -11,6 +11,10 @@ use stork_wire::frame::{PushReply, PushRequest};
 
 use super::percentile;
 
+/// Between two announcements. A host writes what comes within 100 ms of another item together, and
+/// says that it has it after that: these come alone.
+const APART: Duration = Duration::from_millis(250);
+
 fn unix_ms() -> f64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     now.as_secs_f64() * 1_000.0
@@ -46,7 +50,7 @@ pub(crate) async fn run(nodes: usize, count: u64) -> Result<Value> {
             return Err(anyhow!("not committed: {reply:?}"));
         }
         commit_ms.push(begun.elapsed().as_secs_f64() * 1_000.0);
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(APART).await;
     }
     let latencies = latencies(&lab, count, &begun_ms).await?;
     commit_ms.sort_by(f64::total_cmp);

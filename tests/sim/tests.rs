@@ -125,6 +125,30 @@ fn one_of_ten_survives() {
     assert_eq!(v["largest_part"]["cycle"], 1.0, "{v:#}");
 }
 
+/// T114: a tenth of the hosts hears nothing of the others for ever: these go on as ever, what was
+/// cut off stays bounded, and nothing turns in circles.
+#[test]
+fn t114_a_minority_is_cut_off_for_ever() {
+    let arguments = "news --nodes 100 --messages 12 --gap-ms 2000 --settle 20 --at 5 \
+                     --partition 0.1:3600:oneway --drain 60";
+    let (v, violations) = news::run(&Line::parse_from(arguments.split_whitespace()).news).unwrap();
+    assert_eq!(violations, 0, "{v:#}");
+    // What was published before the cut is everywhere, the rest with nine of ten.
+    assert!((0.9..0.95).contains(&v["delivered"].as_f64().unwrap()), "{v:#}");
+    assert!(v["delivery_ms"]["p99"].as_f64().unwrap() <= 500.0, "{v:#}");
+    assert!(v["events"].as_u64().unwrap() <= 1_000_000, "{v:#}");
+}
+
+/// T115: half of the hosts crash at once, amid churn, loss and frames out of order: all invariants
+/// hold, and all have all. (Links that are cut and healed in turns: `stork-sim soak`.)
+#[test]
+fn t115_half_crash_amid_churn() {
+    let v = run("--nodes 120 --groups 3 --messages 30 --gap-ms 1000 --settle 20 --burst 20 \
+                 --churn 0.1 --restart 0.5 --loss 2 --jitter-ms 30");
+    assert!(v["fault"]["all_ms"].as_u64().unwrap() <= 60_000, "{v:#}");
+    assert!(v["returned"]["starts"].as_u64().unwrap() >= 60, "{v:#}");
+}
+
 /// The same seed gives the same run to the last event, another seed another one (I19).
 #[test]
 fn a_run_is_its_seed() {

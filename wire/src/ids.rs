@@ -76,8 +76,25 @@ pub(crate) fn de_bytes<'de, D: Deserializer<'de>, const N: usize>(
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, Copy, PartialEq, Eq, Hash)]
         pub struct $name(pub [u8; 32]);
+
+        impl Ord for $name {
+            /// That of the bytes. Two ids mostly differ in the first eight, and maps compare a lot:
+            /// these are compared without the call that 32 bytes take.
+            #[inline]
+            fn cmp(&self, other: &Self) -> core::cmp::Ordering {
+                let first = |id: &[u8; 32]| id.first_chunk().map(|b| u64::from_be_bytes(*b));
+                first(&self.0).cmp(&first(&other.0)).then_with(|| self.0.cmp(&other.0))
+            }
+        }
+
+        impl PartialOrd for $name {
+            #[inline]
+            fn partial_cmp(&self, other: &Self) -> Option<core::cmp::Ordering> {
+                Some(self.cmp(other))
+            }
+        }
 
         impl $name {
             /// The raw bytes.
@@ -323,6 +340,19 @@ mod tests {
         let wire = postcard::to_allocvec(&id).unwrap();
         assert_eq!(wire.len(), 32);
         assert_eq!(postcard::from_bytes::<ContentId>(&wire), Ok(id));
+    }
+
+    /// Ids are ordered as their bytes are.
+    #[test]
+    fn the_order_is_that_of_the_bytes() {
+        let mut all: Vec<ContentId> = (0..200u8).map(|i| ContentId::of(&[i])).collect();
+        for at in [0, 7, 8, 31] {
+            all.push(ContentId(core::array::from_fn(|i| u8::from(i == at))));
+        }
+        let mut bytes: Vec<[u8; 32]> = all.iter().map(|id| id.0).collect();
+        all.sort_unstable();
+        bytes.sort_unstable();
+        assert!(all.iter().map(|id| id.0).eq(bytes));
     }
 
     /// The same bytes give different ids in different roles (attack C6).

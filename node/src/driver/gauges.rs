@@ -3,9 +3,30 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use stork_wire::limits::LOGS_MAX;
+use tokio::sync::mpsc;
 
-use super::Driver;
+use super::workers::Done;
+use super::{Driver, Inbox};
 use crate::trust::PENDING_MAX;
+
+/// A queue, what waits in it, and its bound.
+pub(super) type Queue = (&'static str, usize, usize);
+
+impl Inbox {
+    /// How full the queues in front of the driver are, when somebody asks.
+    pub(super) fn queues(&self, outcomes: &mpsc::Receiver<Done>) -> [Queue; 5] {
+        fn of<T>(name: &'static str, queue: &mpsc::Receiver<T>) -> Queue {
+            (name, queue.len(), queue.max_capacity())
+        }
+        [
+            of("queue_net", &self.net),
+            of("queue_bulk", &self.bulk),
+            of("queue_control", &self.control),
+            of("queue_push", &self.push),
+            of("queue_outcomes", outcomes),
+        ]
+    }
+}
 
 impl Driver {
     /// What went by at the door, and what the planner would not do.
@@ -20,15 +41,16 @@ impl Driver {
         })
     }
 
-    /// How full every bounded set of the overlay, the limits and the driver is, and its bound
-    /// (attack G13).
+    /// How full every bounded set of the overlay, the limits and the driver is, and each queue in
+    /// front of it, with its bound (attack G13).
     pub(super) fn gauges(&self) -> impl Iterator<Item = (&'static str, usize, usize)> {
         let own = [
             ("checked_hosts", self.checked.len(), super::peers::CHECKED_MAX),
             ("pending_items", self.trust.pending_len(), PENDING_MAX + LOGS_MAX),
             ("events", self.counters.events_after(0).count(), super::counters::EVENTS_MAX),
         ];
-        self.overlay.gauges().chain(self.pace.gauges()).chain(own)
+        let queues = self.queues.iter().copied();
+        self.overlay.gauges().chain(self.pace.gauges()).chain(own).chain(queues)
     }
 
     /// The same for `stork status`.

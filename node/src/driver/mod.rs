@@ -181,6 +181,8 @@ pub struct Driver {
     gather: gather::Gather,
     started_unix: u64,
     outcomes: Option<mpsc::Receiver<Done>>,
+    /// How full the queues in front of the loop were when somebody asked.
+    queues: [gauges::Queue; 5],
 }
 
 impl core::fmt::Debug for Driver {
@@ -243,6 +245,7 @@ impl Driver {
             gather: gather::Gather::default(),
             started_unix: now,
             outcomes: Some(outcomes),
+            queues: [("", 0, 0); 5],
         };
         driver.start()?;
         Ok(driver)
@@ -286,7 +289,10 @@ impl Driver {
                 Some(outcome) = done.recv() => self.on_done(outcome),
                 Some(bulk) = inbox.bulk.recv() => self.on_bulk(bulk),
                 Some(call) = inbox.push.recv() => self.on_push(call),
-                Some(call) = inbox.control.recv() => self.on_control(call),
+                Some(call) = inbox.control.recv() => {
+                    self.queues = inbox.queues(&done);
+                    self.on_control(call);
+                }
                 () = &mut wake => {}
                 _ = housekeeping.tick() => self.housekeeping(),
                 changed = inbox.stop.changed() => {

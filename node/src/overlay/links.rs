@@ -290,7 +290,7 @@ impl Overlay {
     ) {
         let Some(link) = self.links.remove(&node) else { return };
         let orphans = self.trees.drop_slot(link.slot);
-        self.graft_orphans(now, orphans, actions);
+        self.graft_orphans(now, &link.peer.site, orphans, actions);
         self.missing.drop_peer(&node);
         self.fetch_drop_peer(node);
         self.sessions.remove(&node);

@@ -48,6 +48,12 @@ impl Link {
         self.ping.map(|(_, at)| at).filter(|at| self.heard < *at)
     }
 
+    /// When something is to be done about this link.
+    fn act_at(&self) -> Tick {
+        let at = self.ping_at().min(self.dead_at());
+        self.doubt_at().map_or(at, |doubt| at.min(doubt))
+    }
+
     /// When this link will be doubted.
     fn doubt_at(&self) -> Option<Tick> {
         let wait = self.rtt_ms.saturating_mul(4).max(DOUBT_MS);
@@ -57,13 +63,13 @@ impl Link {
 
 impl Overlay {
     pub(super) fn live_deadline(&self) -> Option<Tick> {
-        let doubts = self.links.values().filter_map(Link::doubt_at);
-        self.links.values().map(|l| l.ping_at().min(l.dead_at())).chain(doubts).min()
+        self.links.values().map(Link::act_at).min()
     }
 
     pub(super) fn live_due(&mut self, now: Tick, actions: &mut Vec<Action>) {
-        let nodes: Vec<NodeId> = self.links.keys().copied().collect();
-        for node in nodes {
+        let due = self.links.iter().filter(|(_, l)| l.act_at() <= now);
+        let due: Vec<NodeId> = due.map(|(n, _)| *n).collect();
+        for node in due {
             let Some(link) = self.links.get(&node) else { continue };
             if link.dead_at() <= now {
                 self.close(now, node, Why::Silent, actions);

@@ -10,6 +10,7 @@ use stork_wire::frame::{LinkClass, OverlayFrame};
 use stork_wire::ids::{LogId, NodeId};
 use stork_wire::item::{Head, Item, is_moment};
 use stork_wire::limits::{HOPS_MAX, LOGS_MAX};
+use stork_wire::text::Label;
 use stork_wire::tick::Tick;
 
 use super::bounded::Recent;
@@ -156,18 +157,21 @@ impl Overlay {
     }
 
     /// Trees whose parent is gone ask a neighbour that is not below this host in the tree, as far
-    /// as it is known, to push what comes next. Should it be below, the next item comes as ever.
+    /// as it is known, to push what comes next. Should it be below, the next item comes as ever. A
+    /// parent in another site is replaced by one in another site: all of this one is below.
     pub(super) fn graft_orphans(
         &mut self,
         now: Tick,
+        site: &Label,
         orphans: Vec<LogId>,
         actions: &mut Vec<Action>,
     ) {
         for log in orphans {
             let Some((eager, None)) = self.trees.get(&log) else { continue };
             let lazy = self.links.iter().filter(|(_, l)| l.bit() & eager == 0 && !l.doubted);
-            let inside = lazy.filter(|(_, l)| l.class == LinkClass::Near);
-            let Some(node) = inside.min_by_key(|(_, l)| l.rtt_ms).map(|(n, _)| *n) else {
+            let away = *site != self.site;
+            let like = lazy.filter(|(_, l)| (l.peer.site != self.site) == away);
+            let Some(node) = like.min_by_key(|(_, l)| l.rtt_ms).map(|(n, _)| *n) else {
                 continue;
             };
             self.make_eager(&log, node);
