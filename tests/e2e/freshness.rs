@@ -47,11 +47,11 @@ async fn counter(node: &LabNode, name: &str, reason: &str) -> u64 {
     all.iter().find(fits).map_or(0, |c| c["count"].as_u64().unwrap())
 }
 
-/// T033 and T034: three hosts are fresh as long as beacons come, each a new one in an hour. Without
+/// T033: three hosts are fresh as long as beacons come, each a new one in an hour. Without
 /// them the feed turns stale where a beacon has run out; what a VM shows stays, and the commands
 /// say so. When beacons come again, so does freshness.
 #[test]
-fn t033_silence_turns_stale_and_t034_beacons_make_fresh() {
+fn t033_silence_turns_stale_and_beacons_make_fresh() {
     runtime().block_on(async {
         let mut lab = Lab::with_beacons(3).await.unwrap();
         lab.settle().await.unwrap();
@@ -114,6 +114,29 @@ fn t033_silence_turns_stale_and_t034_beacons_make_fresh() {
         }
         await_event(&lab.nodes[1], "feed_fresh").await;
         assert_eq!(counter(&lab.nodes[1], "feeds", "fresh").await, 1);
+        lab.stop().await.unwrap();
+    });
+}
+
+/// T034: a stale feed is fresh again with the first beacon of the host that makes them, which it
+/// makes at its start: nobody waits for the next hour.
+#[test]
+fn t034_the_next_beacon_makes_fresh() {
+    runtime().block_on(async {
+        let mut lab = Lab::with_beacons(2).await.unwrap();
+        lab.settle().await.unwrap();
+        let package = lab.dir.path().join("site");
+        std::fs::create_dir_all(&package).unwrap();
+        std::fs::write(package.join("hello"), "hello").unwrap();
+        lab.publish(&package, "site", "1").await.unwrap();
+        await_state(&lab.nodes[1], "fresh").await;
+        let until = feed(&lab.nodes[1]).await["until"].as_u64().unwrap();
+        lab.nodes[0].stop().await.unwrap();
+        lab.pass(25 * HOUR);
+        await_state(&lab.nodes[1], "stale").await;
+        lab.nodes[0].start().await.unwrap();
+        await_newer(&lab.nodes[1], until).await;
+        assert_eq!(feed(&lab.nodes[1]).await["state"], "fresh");
         lab.stop().await.unwrap();
     });
 }
