@@ -8,7 +8,9 @@
 //! Hosts die in crowds: a rack, a switch, a power line. So a link whose ping is not answered in a
 //! few round trips is doubted, and then all others are asked at once; so is the parent of a tree of
 //! which an item had to come another way. Doubt costs a ping. It ends no link, but what is left
-//! when doubted links are not counted decides whether a host looks for others at once.
+//! when doubted links are not counted decides whether a host looks for others at once. A host whose
+//! neighbours have all died hears nothing that it could wonder about, but that it hears nothing: of
+//! eight links one or two speak each second.
 
 use stork_wire::frame::{LinkClass, OverlayFrame};
 use stork_wire::ids::NodeId;
@@ -32,6 +34,17 @@ const DOUBT_MS: u64 = 500;
 const HEARD_MS: u64 = 250;
 /// So many pongs in a row with another class end a link (rule 2).
 const DISAGREED_MAX: u8 = 2;
+
+/// Who has so many links, and heard nothing by any of them for so long, asks one.
+const QUIET_LINKS: usize = 6;
+const QUIET_MS: u64 = 1_000;
+
+/// When anything was heard by any link, and when somebody was asked because nothing was.
+#[derive(Debug, Default)]
+pub(super) struct Quiet {
+    pub(super) heard: Tick,
+    asked: Tick,
+}
 
 impl Link {
     fn ping_at(&self) -> Tick {
@@ -63,10 +76,28 @@ impl Link {
 
 impl Overlay {
     pub(super) fn live_deadline(&self) -> Option<Tick> {
-        self.links.values().map(Link::act_at).min()
+        self.links.values().map(Link::act_at).chain(self.quiet_at()).min()
+    }
+
+    fn quiet_at(&self) -> Option<Tick> {
+        let at = self.quiet.heard.max(self.quiet.asked).after_ms(QUIET_MS);
+        (self.links.len() >= QUIET_LINKS).then_some(at)
+    }
+
+    /// Asks the neighbour that was silent longest.
+    fn quiet_due(&mut self, now: Tick, actions: &mut Vec<Action>) {
+        if self.quiet_at().is_none_or(|at| at > now) {
+            return;
+        }
+        self.quiet.asked = now;
+        let calm = self.links.iter().filter(|(_, l)| l.owing().is_none());
+        if let Some(node) = calm.min_by_key(|(_, l)| l.heard).map(|(n, _)| *n) {
+            self.ping(now, node, actions);
+        }
     }
 
     pub(super) fn live_due(&mut self, now: Tick, actions: &mut Vec<Action>) {
+        self.quiet_due(now, actions);
         let due = self.links.iter().filter(|(_, l)| l.act_at() <= now);
         let due: Vec<NodeId> = due.map(|(n, _)| *n).collect();
         for node in due {

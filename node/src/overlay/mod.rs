@@ -82,6 +82,7 @@ pub struct Overlay {
     local: Option<Arc<Peer>>,
     // Members.
     links: links::Links,
+    quiet: live::Quiet,
     affinity: affinity::Affinity,
     contacts: contacts::Contacts,
     dialling: BTreeMap<NodeId, promote::Dial>,
@@ -131,6 +132,7 @@ impl Overlay {
             now: Tick(0),
             local: None,
             links: BTreeMap::new(),
+            quiet: live::Quiet::default(),
             affinity: affinity::Affinity::new(&me),
             contacts: contacts::Contacts::default(),
             dialling: BTreeMap::new(),
@@ -299,6 +301,9 @@ impl Overlay {
     }
 
     fn hear(&mut self, now: Tick, from: NodeId) {
+        if self.links.contains_key(&from) {
+            self.quiet.heard = now;
+        }
         if let Some(link) = self.link_mut(&from) {
             (link.heard, link.doubted) = (now, false);
         }

@@ -101,6 +101,7 @@ impl Overlay {
             now: _,
             local: _,
             links,
+            quiet: _,
             affinity: _,
             contacts,
             dialling,
