@@ -59,6 +59,35 @@ impl Lead {
     }
 }
 
+/// The link, other than the parent's, along which the newest item would have come first: whoever is
+/// below this host in the tree announces later, so that this one is most likely not.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Second {
+    slot: u8,
+    seq: u64,
+    could: Tick,
+}
+
+impl Second {
+    fn note(&mut self, slot: u8, seq: u64, could: Tick) {
+        if seq > self.seq || (seq == self.seq && could < self.could) {
+            *self = Self { slot, seq, could };
+        }
+    }
+
+    /// Its slot, if it announced one of the last two items.
+    pub(super) fn slot(&self, newest: u64) -> Option<u8> {
+        (self.seq > 0 && self.seq >= newest.saturating_sub(1)).then_some(self.slot)
+    }
+
+    /// A slot is free.
+    pub(super) fn forget(&mut self, slot: u8) {
+        if self.slot == slot {
+            *self = Self::default();
+        }
+    }
+}
+
 /// When an item that was announced now would have come as a push.
 pub(super) fn could_push(now: Tick, waited_ms: u16) -> Tick {
     Tick(now.0.saturating_sub(u64::from(waited_ms).min(WAITED_MS_MAX)))
@@ -74,8 +103,13 @@ impl Overlay {
         could: Tick,
         actions: &mut Vec<Action>,
     ) {
+        let slot = self.links.get(&from).map(|l| l.slot);
         let Some(tree) = self.trees.get_mut(&key.0) else { return };
         let came = tree.came;
+        let near = key.1 <= tree.newest.0.saturating_add(1);
+        if let Some(slot) = slot.filter(|s| near && tree.parent != Some(*s)) {
+            tree.second.note(slot, key.1, could);
+        }
         if tree.newest.0 == key.1 {
             self.lead(now, from, (key, could), came, actions);
         }

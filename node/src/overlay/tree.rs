@@ -16,7 +16,7 @@ use stork_wire::tick::Tick;
 use super::bounded::Recent;
 use super::flight::{Course, Flight, Via};
 use super::io::{Action, Class};
-use super::lead::Lead;
+use super::lead::{Lead, Second};
 use super::rng::{cut, mix};
 use super::{Key, Overlay};
 
@@ -43,6 +43,7 @@ pub(super) struct Tree {
     /// When it came, and its age in milliseconds as the parent said.
     pub(super) came: (Tick, u32),
     pub(super) lead: Lead,
+    pub(super) second: Second,
     lag_ms: u64,
     used: u64,
 }
@@ -89,6 +90,7 @@ impl Trees {
             tree.eager &= !(1 << (slot & 15));
             tree.parent = tree.parent.filter(|p| *p != slot);
             tree.lead.forget(slot);
+            tree.second.forget(slot);
         }
         orphans
     }
@@ -128,6 +130,7 @@ impl Trees {
             newest: (0, 0),
             came: (Tick(0), 0),
             lead: Lead::default(),
+            second: Second::default(),
             lag_ms: 0,
             used,
         };
@@ -167,13 +170,16 @@ impl Overlay {
         actions: &mut Vec<Action>,
     ) {
         for log in orphans {
-            let Some((eager, None)) = self.trees.get(&log) else { continue };
-            let lazy = self.links.iter().filter(|(_, l)| l.bit() & eager == 0 && !l.doubted);
-            let away = *site != self.site;
-            let like = lazy.filter(|(_, l)| (l.peer.site != self.site) == away);
-            let Some(node) = like.min_by_key(|(_, l)| l.rtt_ms).map(|(n, _)| *n) else {
+            let tree = self.trees.map.get(&log).filter(|t| t.parent.is_none());
+            let Some((eager, second)) = tree.map(|t| (t.eager, t.second.slot(t.newest.0))) else {
                 continue;
             };
+            let away = *site != self.site;
+            let like = self.links.iter().filter(|(_, l)| {
+                l.bit() & eager == 0 && !l.doubted && (l.peer.site != self.site) == away
+            });
+            let best = like.min_by_key(|(_, l)| (Some(l.slot) != second, l.rtt_ms));
+            let Some(node) = best.map(|(n, _)| *n) else { continue };
             self.make_eager(&log, node);
             let graft = OverlayFrame::Graft { log, seq: 0 };
             self.send(now, node, graft, Class::Control, actions);
