@@ -12,17 +12,12 @@ use stork_wire::tick::Tick;
 
 use super::flight::{Flight, Via};
 use super::io::{Action, Class};
-use super::lead::{LEAD_MS, could_push};
-use super::links::Link;
 use super::{Key, Overlay};
 
 /// Entries that are announced in one frame at the latest (protocol.md §3c: 64).
 pub(super) const IHAVE_BATCH: usize = 64;
 /// Announcements and records wait at most this long for company (protocol.md §3c: 100 ms).
 const FLUSH_MS: u64 = 100;
-/// Announcements of the end of a link that has the lower id wait so long: it is heard before the
-/// other end speaks, which then has less to say.
-const FIRST_FLUSH_MS: u64 = 75;
 /// An item that was made here goes to at least so many links, whoever pruned them (attack G16).
 const ORIGIN_EAGER_MIN: usize = 2;
 
@@ -111,7 +106,7 @@ impl Overlay {
         let fresh = self.trees.get(&key.0).is_none();
         let mask = if fresh { self.default_mask(&key.0) } else { 0 };
         let mut eager = self.trees.touch(key.0, || mask).eager;
-        let bit = |o: &Self, n: &NodeId| o.links.get(n).map_or(0, Link::bit);
+        let bit = |o: &Self, n: &NodeId| o.links.get(n).map_or(0, super::links::Link::bit);
         for (node, via) in flight.iter().flat_map(|f| &f.others) {
             if *via != Via::Sync {
                 eager &= !bit(self, node);
@@ -156,7 +151,7 @@ impl Overlay {
         }
         if fresh {
             // Nobody knows yet whom a new tree misses: it is announced without company.
-            (self.flush_all, self.flush_at) = (true, Some(now));
+            self.flush_at = Some(now);
         }
     }
 
@@ -168,34 +163,12 @@ impl Overlay {
             let batch = announcements(now, &mut link.ihave);
             self.send(now, to, OverlayFrame::IHave(batch), Class::Lazy, actions);
         } else {
-            self.flush_by(now.after_ms(self.announce_wait_ms(&to)));
-        }
-    }
-
-    /// For how long announcements along a link wait for company.
-    fn announce_wait_ms(&self, to: &NodeId) -> u64 {
-        if self.me < *to { FIRST_FLUSH_MS } else { FLUSH_MS }
-    }
-
-    /// A neighbour announces what waits here to be announced to it: it has that, and need not be
-    /// told; unless it got it so much later that it may want to turn this way ([`super::lead`]).
-    pub(super) fn need_not_tell(&mut self, now: Tick, node: NodeId, have: &[Have]) {
-        let Some(link) = self.links.get_mut(&node) else { return };
-        for h in have {
-            let could = could_push(now, h.waited_ms);
-            let last = link.ihave.iter().find(|(key, _)| *key == (h.log, h.seq));
-            if last.is_some_and(|(_, since)| could.since(*since) < LEAD_MS) {
-                let before = |seq: u64| h.seq.checked_sub(seq).is_some_and(|n| n <= h.more.into());
-                link.ihave.retain(|((log, seq), _)| *log != h.log || !before(*seq));
-            }
+            self.flush_soon(now);
         }
     }
 
     pub(super) fn flush_soon(&mut self, now: Tick) {
-        self.flush_by(now.after_ms(FLUSH_MS));
-    }
-
-    fn flush_by(&mut self, at: Tick) {
+        let at = now.after_ms(FLUSH_MS);
         self.flush_at = Some(self.flush_at.map_or(at, |before| before.min(at)));
     }
 
@@ -205,18 +178,10 @@ impl Overlay {
             return;
         }
         self.flush_at = None;
-        let all = core::mem::take(&mut self.flush_all);
-        let first = |l: &Link| l.ihave.first().map(|(_, since)| *since);
-        let oldest: Vec<(NodeId, Tick)> =
-            self.links.iter().filter_map(|(n, l)| Some((*n, first(l)?))).collect();
-        for (to, since) in oldest {
-            let at = since.after_ms(self.announce_wait_ms(&to));
-            if !all && at > now {
-                self.flush_by(at);
-            } else if let Some(link) = self.links.get_mut(&to) {
-                let batch = announcements(now, &mut link.ihave);
-                self.send(now, to, OverlayFrame::IHave(batch), Class::Lazy, actions);
-            }
+        let queued = self.links.iter_mut().filter(|(_, l)| !l.ihave.is_empty());
+        let batches: Vec<_> = queued.map(|(n, l)| (*n, announcements(now, &mut l.ihave))).collect();
+        for (to, batch) in batches {
+            self.send(now, to, OverlayFrame::IHave(batch), Class::Lazy, actions);
         }
         if self.flush_records(now, actions) {
             self.flush_soon(now);

@@ -16,7 +16,7 @@ use super::io::{Action, Class};
 use super::{Key, Overlay};
 
 /// A lead counts from so many milliseconds on, and from this share of the item's age on.
-pub(super) const LEAD_MS: u64 = 20;
+const LEAD_MS: u64 = 20;
 const LEAD_OF_AGE: u64 = 4;
 /// Items that are looked at, and how many of them a link must have led.
 const LOOKED_AT: u32 = 4;

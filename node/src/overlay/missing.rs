@@ -136,7 +136,6 @@ impl Overlay {
             self.counters.dropped += entries.len() as u64;
             return;
         }
-        self.need_not_tell(now, from, entries);
         for (key, waited_ms) in announced(entries) {
             if !is_moment(key.1) && key.1 > self.heads.seq(&key.0).saturating_add(WINDOW) {
                 self.want(key.0, key.1, from);

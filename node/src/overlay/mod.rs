@@ -102,8 +102,6 @@ pub struct Overlay {
     missing: missing::Missing,
     flights: flight::Flights,
     flush_at: Option<Tick>,
-    /// All announcements go then, also those that have not waited for long.
-    flush_all: bool,
     // Sync.
     heads: heads::Heads,
     sessions: BTreeMap<NodeId, sync::Session>,
@@ -150,7 +148,6 @@ impl Overlay {
             missing: missing::Missing::default(),
             flights: BTreeMap::new(),
             flush_at: None,
-            flush_all: false,
             heads: heads::Heads::default(),
             sessions: BTreeMap::new(),
             guests: BTreeMap::new(),

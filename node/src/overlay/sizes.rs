@@ -119,7 +119,6 @@ impl Overlay {
             missing,
             flights,
             flush_at: _,
-            flush_all: _,
             heads,
             sessions,
             guests,

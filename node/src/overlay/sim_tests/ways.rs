@@ -64,32 +64,6 @@ fn a_tree_turns_toward_a_faster_link() {
     assert_eq!((tree.parent, tree.eager), (Some(two.other), vec![two.other]));
 }
 
-/// Of the two ends of a lazy link only one announces: who hears that the other end has an item says
-/// no more that it has it as well, unless it had it so much earlier that the other end may want to
-/// turn this way.
-#[test]
-fn one_end_of_a_link_announces() {
-    let (mut two, log) = (Two::new(), log_id(0));
-    two.item(1, 10, 0);
-    let (from, frame) = (two.other, OverlayFrame::Prune { log });
-    two.v.input(Input::Frame { from, frame });
-    let announces = |two: &mut Two, seq, after_ms, waited_ms| {
-        two.item(seq, after_ms, waited_ms);
-        two.v.now = Tick(two.v.now.0 + 100);
-        let sent = two.v.input(Input::Deadline);
-        let says = |frame: &OverlayFrame| match frame {
-            OverlayFrame::IHave(have) => have.iter().any(|h| h.seq == seq),
-            _ => false,
-        };
-        sent.iter()
-            .any(|a| matches!(a, Action::Send { to, frame, .. } if *to == from && says(frame)))
-    };
-    // It had it 5 ms later, earlier, and 40 ms later than this node.
-    assert!(!announces(&mut two, 2, 60, 55));
-    assert!(!announces(&mut two, 3, 60, 70));
-    assert!(announces(&mut two, 4, 60, 20));
-}
-
 /// The other end of such a graft adds the link and sends nothing that was not missing.
 #[test]
 fn a_graft_without_an_item_only_adds_the_link() {
