@@ -102,8 +102,8 @@ fn insiders_isolate_nobody() {
     assert_eq!(v["isolation"]["isolated"], 0, "{v:#}");
 }
 
-/// Two of five hosts take every link that they can get and pass nothing on, or name only each other:
-/// nobody is apart from the honest for long, and they hold no more than their share of the links.
+/// Two of five hosts take every link that they can get and pass nothing on, or name only each
+/// other: nobody is apart from the honest for long, and they hold a fair share of links at most.
 #[test]
 fn nobody_is_surrounded() {
     for kind in ["eclipse", "poison"] {

@@ -241,7 +241,8 @@ impl Overlay {
     }
 
     /// An own dial may displace any link of its class but an anchor: one that is doubted, the most
-    /// distant inbound one, or else the oldest own one (protocol.md §3a rule 5: a merge probe replaces an old far link).
+    /// distant inbound one, or else the oldest own one (protocol.md §3a rule 5: a merge probe
+    /// replaces an old far link).
     fn make_room(&mut self, now: Tick, class: LinkClass, actions: &mut Vec<Action>) -> bool {
         let old = self
             .links
