@@ -81,7 +81,8 @@ pub(super) struct Flight {
     pub(super) via: Via,
     /// Had somebody announced it? Then it is news of the tree, though sync was faster.
     pub(super) expected: bool,
-    /// Who pushed it while another copy, which sync had brought, was being judged.
+    /// The tree's parent from now on, if not `from`: who pushed it while another copy, which sync
+    /// had brought, was being judged; or whoever the tree turned to with this very item.
     pub(super) parent: Option<NodeId>,
     /// Who has it as well, and how that is known.
     pub(super) others: Vec<(NodeId, Via)>,
@@ -147,9 +148,10 @@ impl Overlay {
             self.release_missing(&missing);
             flight.expected = true;
             self.trees.note_lag(&key.0, now.since(missing.first));
-            if via == Via::Tree {
+            if via == Via::Tree && missing.asked.is_empty() {
                 let was = (missing.owner, missing.could);
-                self.announced_early(now, from, (key, course.age_ms), was, actions);
+                let turned = self.announced_early(now, from, (key, course.age_ms), was, actions);
+                flight.parent = turned.then_some(missing.owner);
             }
             self.ungraft(now, &missing.asked, (from, key), actions);
             for node in missing.senders {

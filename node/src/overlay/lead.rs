@@ -115,7 +115,8 @@ impl Overlay {
         }
     }
 
-    /// The parent's push of an item that another had announced before.
+    /// The parent's push of an item that another had announced before. True where the tree turned to
+    /// that other one.
     pub(super) fn announced_early(
         &mut self,
         now: Tick,
@@ -123,13 +124,13 @@ impl Overlay {
         (key, age_ms): (Key, u32),
         (from, could): (NodeId, Tick),
         actions: &mut Vec<Action>,
-    ) {
+    ) -> bool {
         let slot = self.links.get(&parent).map(|l| l.slot);
-        if slot.is_some() && self.trees.get(&key.0).is_some_and(|(_, p)| p == slot) {
-            self.lead(now, from, (key, could), (now, age_ms), actions);
-        }
+        let led = slot.is_some() && self.trees.get(&key.0).is_some_and(|(_, p)| p == slot);
+        led && self.lead(now, from, (key, could), (now, age_ms), actions)
     }
 
+    /// True where the tree turned.
     fn lead(
         &mut self,
         now: Tick,
@@ -137,17 +138,19 @@ impl Overlay {
         (key, could): (Key, Tick),
         (came, age_ms): (Tick, u32),
         actions: &mut Vec<Action>,
-    ) {
+    ) -> bool {
         let least = LEAD_MS.max(u64::from(age_ms) / LEAD_OF_AGE);
         let led = came.since(could) >= least;
-        let Some(link) = self.links.get(&from).filter(|l| l.no_lead_until <= now) else { return };
+        let Some(link) = self.links.get(&from).filter(|l| l.no_lead_until <= now) else {
+            return false;
+        };
         let (slot, bit, inside) = (link.slot, link.bit(), link.peer.site == self.site);
-        let Some(tree) = self.trees.get_mut(&key.0) else { return };
+        let Some(tree) = self.trees.get_mut(&key.0) else { return false };
         let old = self.links.values().find(|l| Some(l.slot) == tree.parent);
-        let Some(old) = old.filter(|l| l.slot != slot) else { return };
+        let Some(old) = old.filter(|l| l.slot != slot) else { return false };
         // The way into a site is the relays' matter.
         if inside != (old.peer.site == self.site) || !tree.lead.note(slot, key.1, led) {
-            return;
+            return false;
         }
         let node = old.peer.node;
         tree.eager = (tree.eager | bit) & !old.bit();
@@ -157,6 +160,7 @@ impl Overlay {
         let graft = OverlayFrame::Graft { log: key.0, seq: 0 };
         self.send(now, from, graft, Class::Control, actions);
         self.prune(now, node, key, actions);
+        true
     }
 
     /// An item had to be asked for: the tree's parent did not bring it.

@@ -27,25 +27,39 @@ impl Two {
     /// Item `seq` comes from the first neighbour, and `after_ms` later the other one says for how
     /// long it has had it. What the node then sends.
     fn item(&mut self, seq: u64, after_ms: u64, waited_ms: u16) -> Vec<(NodeId, OverlayFrame)> {
-        let log = log_id(0);
         self.v.now = Tick(self.v.now.0 + 1_000);
-        let (item, from) = (Box::new(make_item(log, seq)), self.v.foe.node);
-        self.v.frame(OverlayFrame::Push { hop: 1, age_ms: 60, entry: 0, item: item.clone() });
-        let (hash, item) = (item.hash(), std::sync::Arc::new(*item));
-        self.v.input(Input::Committed { log, seq, hash, item, source: Some(from) });
+        self.push(seq);
         self.v.now = Tick(self.v.now.0 + after_ms);
-        let frame = OverlayFrame::IHave(List::truncated([Have { log, seq, more: 0, waited_ms }]));
-        let actions = self.v.input(Input::Frame { from: self.other, frame });
-        let sent = actions.into_iter().filter_map(|a| match a {
-            Action::Send { to, frame, .. } => Some((to, frame)),
-            _ => None,
-        });
-        sent.collect()
+        self.announce(seq, waited_ms)
+    }
+
+    fn push(&mut self, seq: u64) -> Vec<(NodeId, OverlayFrame)> {
+        let (log, from) = (log_id(0), self.v.foe.node);
+        let item = Box::new(make_item(log, seq));
+        let frame = OverlayFrame::Push { hop: 1, age_ms: 60, entry: 0, item: item.clone() };
+        let mut actions = self.v.input(Input::Frame { from, frame });
+        let (hash, item) = (item.hash(), std::sync::Arc::new(*item));
+        actions.extend(self.v.input(Input::Committed { log, seq, hash, item, source: Some(from) }));
+        sent(actions)
+    }
+
+    fn announce(&mut self, seq: u64, waited_ms: u16) -> Vec<(NodeId, OverlayFrame)> {
+        let have = Have { log: log_id(0), seq, more: 0, waited_ms };
+        let frame = OverlayFrame::IHave(List::truncated([have]));
+        sent(self.v.input(Input::Frame { from: self.other, frame }))
     }
 
     fn parent(&self) -> Option<NodeId> {
         self.v.o.tree(&log_id(0)).and_then(|t| t.parent)
     }
+}
+
+fn sent(actions: Vec<Action>) -> Vec<(NodeId, OverlayFrame)> {
+    let sent = actions.into_iter().filter_map(|a| match a {
+        Action::Send { to, frame, .. } => Some((to, frame)),
+        _ => None,
+    });
+    sent.collect()
 }
 
 /// A link that would have been 50 ms faster three times of four becomes the parent, and the former
@@ -60,6 +74,24 @@ fn a_tree_turns_toward_a_faster_link() {
     let sent = two.item(4, 10, 60);
     let graft = (two.other, OverlayFrame::Graft { log, seq: 0 });
     assert_eq!(sent, [graft, (foe, OverlayFrame::Prune { log })]);
+    let tree = two.v.o.tree(&log).unwrap();
+    assert_eq!((tree.parent, tree.eager), (Some(two.other), vec![two.other]));
+}
+
+/// Where the announcement comes before the push that it overtook, the tree turns with the push, and
+/// stays turned when that item is committed: the former parent was told not to send again.
+#[test]
+fn a_tree_that_turned_with_a_push_stays_turned() {
+    let (mut two, log) = (Two::new(), log_id(0));
+    let foe = two.v.foe.node;
+    for seq in 1..=4 {
+        two.v.now = Tick(two.v.now.0 + 1_000);
+        two.announce(seq, 40);
+        two.v.now = Tick(two.v.now.0 + 20);
+        let sent = two.push(seq);
+        let turned = sent.contains(&(foe, OverlayFrame::Prune { log }));
+        assert_eq!(turned, seq == 4, "{sent:?}");
+    }
     let tree = two.v.o.tree(&log).unwrap();
     assert_eq!((tree.parent, tree.eager), (Some(two.other), vec![two.other]));
 }
