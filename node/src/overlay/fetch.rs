@@ -258,7 +258,7 @@ impl Overlay {
     ) {
         for item in items {
             let key = (item.log, item.seq);
-            let grafted = self.missing.asked(&key, from);
+            let grafted = self.was_grafted(&key, from);
             let rival = self.take_rival(key, from);
             if !grafted && !rival && !self.fetches.covers(&from, &key.0, key.1) {
                 self.counters.unsolicited += 1;

@@ -55,6 +55,8 @@ sizes! {
     trees,
     /// Items that sync brought before the tree.
     held,
+    /// Items that were asked for when a tree lost its parent.
+    hoped,
     /// Announced items that did not arrive yet.
     missing,
     /// Items that the driver judges.
@@ -147,6 +149,7 @@ impl Overlay {
             logs: heads.len(),
             trees: trees.len(),
             held: trees.held.len(),
+            hoped: trees.hoped.len(),
             missing: missing.len(),
             flights: flights.len(),
             former: former.len(),
@@ -179,6 +182,7 @@ impl Overlay {
             logs: LOGS_MAX,
             trees: tree::TREES_MAX,
             held: self.trees.held.max(),
+            hoped: self.trees.hoped.max(),
             missing: missing::MISSING_MAX,
             flights: flight::FLIGHTS_MAX,
             former: self.former.max(),

@@ -56,12 +56,15 @@ pub(super) struct Trees {
     stamp: u64,
     /// Newest items that sync brought before the tree, which did not go on along the tree.
     pub(super) held: Recent<LogId, (u64, Tick)>,
+    /// Next items of trees that lost their parent, and whom they were asked of, should it have them.
+    pub(super) hoped: Recent<LogId, (u64, NodeId)>,
 }
 
 impl Default for Trees {
     fn default() -> Self {
         let (map, by_use) = (BTreeMap::new(), BTreeMap::new());
-        Self { map, by_use, stamp: 0, held: Recent::new(HELD_MAX) }
+        let hoped = Recent::new(2 * ORPHANS_MAX);
+        Self { map, by_use, stamp: 0, held: Recent::new(HELD_MAX), hoped }
     }
 }
 
@@ -160,8 +163,9 @@ impl Overlay {
     }
 
     /// Trees whose parent is gone ask a neighbour that is not below this host in the tree, as far
-    /// as it is known, to push what comes next. Should it be below, the next item comes as ever. A
-    /// parent in another site is replaced by one in another site: all of this one is below.
+    /// as it is known, for the next item: the parent may have had it under way. If it is not there
+    /// yet it is pushed; should that neighbour be below, the next item comes as ever. A parent in
+    /// another site is replaced by one in another site: all of this one is below.
     pub(super) fn graft_orphans(
         &mut self,
         now: Tick,
@@ -181,9 +185,19 @@ impl Overlay {
             let best = like.min_by_key(|(_, l)| (Some(l.slot) != second, l.rtt_ms));
             let Some(node) = best.map(|(n, _)| *n) else { continue };
             self.make_eager(&log, node);
-            let graft = OverlayFrame::Graft { log, seq: 0 };
+            let next = self.heads.seq(&log).saturating_add(1);
+            let comes = is_moment(next) || self.flights.contains_key(&(log, next));
+            let seq = if comes { 0 } else { next };
+            self.trees.hoped.set(log, (seq, node));
+            let graft = OverlayFrame::Graft { log, seq };
             self.send(now, node, graft, Class::Control, actions);
         }
+    }
+
+    /// Was this host asked for this item because the tree needs it?
+    pub(super) fn was_grafted(&self, key: &Key, from: NodeId) -> bool {
+        let hoped = self.trees.hoped.get(&key.0).is_some_and(|h| *h == (key.1, from));
+        hoped || self.missing.asked(key, from)
     }
 
     /// Where the items of a log come from.
@@ -337,7 +351,7 @@ impl Overlay {
     }
 
     /// A neighbour wants to be in the tree, and most often misses an item. What is unknown here is
-    /// ignored.
+    /// ignored, but for the next item, which it gets when it comes.
     pub(super) fn on_graft(
         &mut self,
         now: Tick,
@@ -347,10 +361,10 @@ impl Overlay {
     ) {
         let have = self.heads.seq(&log);
         let Some(link) = self.links.get_mut(&from) else { return };
-        if seq > have || !link.read_rate.take(now, 1) {
+        if seq > have.saturating_add(1) || !link.read_rate.take(now, 1) {
             return;
         }
-        if seq == 0 {
+        if seq == 0 || seq > have {
             return self.make_eager(&log, from);
         }
         let times = link.served.get(&(log, seq)).copied().unwrap_or(0);

@@ -140,7 +140,8 @@ pub enum OverlayFrame {
     Graft {
         /// The log.
         log: LogId,
-        /// The missing item; 0: none, only those to come.
+        /// The missing item; 0: none, only those to come. The one after the other's head: when it
+        /// has it.
         seq: u64,
     },
     /// I have that already: take this link out of the log's tree.

@@ -103,8 +103,38 @@ fn a_graft_without_an_item_only_adds_the_link() {
     v.commit(log, 1..=3);
     v.frame(OverlayFrame::Prune { log });
     assert!(v.o.tree(&log).unwrap().eager.is_empty());
-    assert!(v.frame(OverlayFrame::Graft { log, seq: 0 }).is_empty());
-    assert_eq!(v.o.tree(&log).unwrap().eager, [v.foe.node]);
+    assert!(v.frame(OverlayFrame::Graft { log, seq: 5 }).is_empty());
+    assert!(v.o.tree(&log).unwrap().eager.is_empty(), "nobody may ask for what is unknown");
+    for seq in [0, 4] {
+        v.frame(OverlayFrame::Prune { log });
+        assert!(v.frame(OverlayFrame::Graft { log, seq }).is_empty());
+        assert_eq!(v.o.tree(&log).unwrap().eager, [v.foe.node]);
+    }
+}
+
+/// A tree that loses its parent while an item is on its way asks another neighbour for that item at
+/// once, and goes on from there.
+#[test]
+fn a_lost_parents_item_is_asked_for_at_once() {
+    let (mut two, log) = (Two::new(), log_id(0));
+    let foe = two.v.foe.node;
+    for seq in 1..=3 {
+        two.item(seq, 10, 0);
+    }
+    two.v.input(Input::Frame { from: two.other, frame: OverlayFrame::Prune { log } });
+    let gone = two.v.input(Input::Frame { from: foe, frame: OverlayFrame::Unlink });
+    let graft = (two.other, OverlayFrame::Graft { log, seq: 4 });
+    assert!(sent(gone).contains(&graft));
+    let item = make_item(log, 4);
+    let (hash, source) = (item.hash(), Some(two.other));
+    let frame = OverlayFrame::Items(List::truncated([item.clone()]));
+    let actions = two.v.input(Input::Frame { from: two.other, frame });
+    assert!(matches!(actions[..], [Action::Deliver { .. }]), "{actions:?}");
+    let item = std::sync::Arc::new(item);
+    two.v.input(Input::Committed { log, seq: 4, hash, item, source });
+    assert_eq!(two.parent(), Some(two.other));
+    let again = OverlayFrame::Items(List::truncated([make_item(log, 5)]));
+    assert!(two.v.input(Input::Frame { from: two.other, frame: again }).is_empty());
 }
 
 /// A wait that nobody can have had does not count: late news are no lead. And one announcement that
