@@ -1,9 +1,10 @@
-//! `stork-sim`: thousands of real overlay machines in one process, in simulated time.
+//! `stork-sim`: thousands of real overlay machines and planners in one process, in simulated time.
 //!
 //! A run is a function of its arguments: the same seed gives the same events in the same order, of
 //! which `trace` is a hash (invariant I19). Latencies, faults and hostile nodes are simulated;
 //! members, trees, sync and the rules of items are the ones that ship.
 
+mod content;
 mod driver;
 mod faults;
 mod feeds;
@@ -46,6 +47,8 @@ struct Cli {
 enum Command {
     /// How announcements reach a fleet, with or without faults.
     News(news::News),
+    /// How a content spreads, with or without faults.
+    Content(content::Content),
     /// Random mixes of all faults: each seed is a history of its own.
     Soak(soak::Soak),
     /// Bytes that two nodes need to find in which feeds they differ.
@@ -59,6 +62,14 @@ fn main() -> ExitCode {
             print(&value, n.json);
             violations
         }),
+        Command::Content(c) => {
+            let more = |n: u64| content::Content { seed: c.seed.wrapping_add(n), ..c.clone() };
+            (0..c.seeds.max(1)).try_fold(0, |bad, n| {
+                let (value, more_bad) = content::run(&more(n))?;
+                print(&value, c.json);
+                Ok(bad + more_bad)
+            })
+        }
         Command::Soak(s) => soak::run(&s, &mut |line| {
             drop(writeln!(std::io::stdout(), "{line}"));
         }),

@@ -9,7 +9,7 @@ use super::content::{Stage, SwarmInfo};
 use super::workers::{Done, Opened};
 use super::{Driver, leases};
 use crate::store::StoreError;
-use crate::transfer::{Input, Join, PieceSet, Role, Topic};
+use crate::transfer::{Input, Join, Members, PieceSet, Role, Topic};
 
 /// Milliseconds after which a content that failed is tried again.
 const RETRY_MS: u64 = 10_000;
@@ -47,10 +47,10 @@ impl Driver {
             (true, false) => Role::Seed,
             (false, _) => Role::Leech,
         };
-        let (interested, origins) = self.candidates(&content.release);
+        let members = self.members(&content.release);
         let (urgency, manifest) = (content.release.urgency, info.manifest);
         self.swarms.insert(swarm, info);
-        let join = Join { swarm, manifest, lens, have, urgency, role, interested, origins };
+        let join = Join { swarm, manifest, lens, have, urgency, role, members };
         self.planner_input(Input::Join(Box::new(join)));
     }
 
@@ -239,8 +239,15 @@ impl Driver {
             }
         }
         for (topic, release) in topics {
-            let (interested, origins) = self.candidates(&release);
-            self.planner_input(Input::Roster { topic, interested, origins });
+            let members = match topic {
+                // A manifest is small: it comes from wherever it is.
+                Topic::Manifest(_) => {
+                    let (interested, origins) = self.candidates(&release);
+                    Members { interested, origins, ..Members::default() }
+                }
+                Topic::Swarm(_) => self.members(&release),
+            };
+            self.planner_input(Input::Roster { topic, members });
         }
         for id in again {
             self.advance(id);

@@ -31,6 +31,7 @@ mod gossip;
 mod items;
 mod journal;
 mod leases;
+mod members;
 mod metrics;
 mod pace;
 mod peers;

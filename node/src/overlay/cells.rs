@@ -93,6 +93,18 @@ impl Overlay {
         self.roster.not_lost(now).filter(ahead).take(CONTACTS).count() < CONTACTS
     }
 
+    /// In a large fleet the hosts of this site that speak for it, as far as they are known; this
+    /// one may be among them.
+    #[must_use]
+    pub fn speakers(&self) -> Vec<NodeId> {
+        let Some(local) = self.local.as_ref().filter(|_| self.fleet_is_large()) else {
+            return Vec::new();
+        };
+        let here = self.roster.not_lost(self.now).filter(|p| p.site == self.site);
+        let speak = here.chain([local]).filter(|p| p.cell.is_some());
+        speak.map(|p| p.node).collect()
+    }
+
     fn cell(&self, now: Tick, local: &Arc<Peer>) -> Cell {
         let here = self.roster.not_lost(now).filter(|p| p.site == self.site);
         let (mut hosts, mut groups) = (0u32, BTreeSet::new());

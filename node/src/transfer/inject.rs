@@ -19,7 +19,7 @@ use stork_wire::tick::Tick;
 use super::neighbour::Neighbour;
 use super::pieces::PieceSet;
 use super::rng::{Rng, mix};
-use super::stats::Bucket;
+use super::stats::{Bucket, Median};
 
 /// Pieces that one neighbour may ask for again at once.
 const ASKED_MAX: usize = 64;
@@ -27,6 +27,13 @@ const ASKED_MAX: usize = 64;
 const CONFIRM_MS_MIN: u64 = 2_000;
 /// A piece that was injected less than this ago is not rare, only young.
 const RARE_AGE_MS: u64 = 1_000;
+
+/// A neighbour keeps a piece that did not reach another one after so many usual times, and at least
+/// so long.
+const KEPT_TIMES: u64 = 8;
+const KEPT_MS_MIN: u64 = 2_000;
+/// With so many it gets no more.
+const KEPT_MAX: u32 = 3;
 
 /// A piece that left for somebody.
 #[derive(Debug)]
@@ -50,6 +57,15 @@ pub(super) struct Injector {
     pending: BTreeMap<u32, Pending>,
     /// When the latest pieces were injected; only for those younger than `RARE_AGE_MS`.
     young: BTreeMap<u32, Tick>,
+    /// Kept by a neighbour that does not pass them on: offered before all others.
+    again: PieceSet,
+    /// Pieces that only one neighbour has, since when, and how long others took to pass theirs on.
+    alone: BTreeMap<u32, (NodeId, Tick)>,
+    spread_ms: Median,
+    /// Neighbours that do not pass on what they get, and how many pieces of it they keep.
+    keepers: BTreeMap<NodeId, u32>,
+    /// Where there are other sites: the gateway of each stripe in this one. It gets its pieces first.
+    gateways: Vec<NodeId>,
     /// Who asked for what again.
     asked: BTreeMap<NodeId, BTreeSet<u32>>,
     /// Pieces that are ours to inject first, where there are several origins.
@@ -65,6 +81,11 @@ impl Injector {
             injected: PieceSet::empty(have.len()),
             pending: BTreeMap::new(),
             young: BTreeMap::new(),
+            again: PieceSet::empty(have.len()),
+            alone: BTreeMap::new(),
+            spread_ms: Median::default(),
+            keepers: BTreeMap::new(),
+            gateways: Vec::new(),
             asked: BTreeMap::new(),
             mine: None,
             budget,
@@ -102,7 +123,20 @@ impl Injector {
         {
             return Some(*p);
         }
+        if self.keepers.contains_key(&node) {
+            return None;
+        }
         let none = PieceSet::default();
+        if let Some(p) = self.again.find(start, [&n.have, &none], fits) {
+            return Some(p);
+        }
+        if !self.gateways.is_empty() {
+            let its = |p: u32| self.gateways.get(p as usize % self.gateways.len()) == Some(&node);
+            let own = self.fresh.find(start, [&n.have, &none], |p| its(p) && fits(p));
+            if own.is_some() {
+                return own;
+            }
+        }
         let is_mine = |p: u32| self.mine.as_ref().is_some_and(|m| m.contains(p)) && fits(p);
         (self.mine.as_ref().and_then(|_| self.fresh.find(start, [&n.have, &none], is_mine)))
             .or_else(|| self.fresh.find(start, [&n.have, &none], fits))
@@ -112,6 +146,7 @@ impl Injector {
     /// A piece goes out with a grant: nobody else is offered it meanwhile.
     pub(super) fn offered(&mut self, piece: u32) {
         self.fresh.remove(piece);
+        self.again.remove(piece);
     }
 
     /// An offer came back.
@@ -128,6 +163,7 @@ impl Injector {
     pub(super) fn permits(&self, piece: u32, node: NodeId, offer: Option<u32>) -> bool {
         offer == Some(piece)
             || self.fresh.contains(piece)
+            || self.again.contains(piece)
             || self.claimed.contains(piece)
             || self.asked.get(&node).is_some_and(|a| a.contains(&piece))
             || self.pending.get(&piece).is_some_and(|s| s.to == node)
@@ -136,6 +172,7 @@ impl Injector {
     /// A piece is being sent.
     pub(super) fn injecting(&mut self, piece: u32, to: NodeId, now: Tick) {
         self.fresh.remove(piece);
+        self.again.remove(piece);
         self.claimed.remove(piece);
         self.injected.insert(piece);
         self.pending.insert(piece, Pending { to, since: now, sent: false });
@@ -161,8 +198,14 @@ impl Injector {
     }
 
     /// A neighbour says it has a piece; `rarity` of them do.
-    pub(super) fn held(&mut self, piece: u32, rarity: u16) {
+    pub(super) fn held(&mut self, piece: u32, node: NodeId, rarity: u16, now: Tick) {
         self.pending.remove(&piece);
+        if rarity == 1 && self.injected.contains(piece) {
+            self.alone.insert(piece, (node, now));
+        } else if let Some((_, since)) = self.alone.remove(&piece) {
+            self.again.remove(piece);
+            self.spread_ms.add(now.since(since));
+        }
         let fresh = self.fresh.remove(piece);
         if rarity > 1 {
             self.claimed.remove(piece);
@@ -189,6 +232,7 @@ impl Injector {
         rarity: &[u16],
     ) {
         self.asked.remove(&node);
+        self.alone.retain(|_, (n, _)| *n != node);
         let was_pending = self.pending.extract_if(.., |_, s| s.to == node);
         let mut lost: Vec<u32> = was_pending.map(|(p, _)| p).collect();
         lost.extend(old.grant.as_ref().and_then(|g| g.offer));
@@ -218,8 +262,37 @@ impl Injector {
         }
     }
 
+    /// Offers again what a neighbour got and did not pass on (its uplink may be broken), within the
+    /// budget, and nothing more to that neighbour while it keeps several pieces.
+    fn look_for_keepers(&mut self, now: Tick) {
+        let Some(usual) = self.spread_ms.value() else { return };
+        let limit = (usual * KEPT_TIMES).max(KEPT_MS_MIN);
+        self.keepers.clear();
+        let kept = self.alone.iter().filter(|(_, (_, since))| now.since(*since) >= limit);
+        let kept: Vec<(u32, NodeId)> = kept.map(|(p, (node, _))| (*p, *node)).collect();
+        for (_, node) in &kept {
+            *self.keepers.entry(*node).or_default() += 1;
+        }
+        self.keepers.retain(|_, kept| *kept >= KEPT_MAX);
+        for (piece, node) in kept {
+            if self.keepers.contains_key(&node)
+                && !self.again.contains(piece)
+                && !self.pending.contains_key(&piece)
+                && self.budget.take(now)
+            {
+                self.again.insert(piece);
+            }
+        }
+    }
+
+    /// The gateways of this site.
+    pub(super) fn set_gateways(&mut self, gateways: Vec<NodeId>) {
+        self.gateways = gateways;
+    }
+
     /// Offers again what was never announced.
     pub(super) fn upkeep(&mut self, now: Tick, pace_ms: u64, rarity: &[u16]) {
+        self.look_for_keepers(now);
         let wait = CONFIRM_MS_MIN.max(pace_ms.saturating_mul(16));
         let is_late = |s: &Pending| now.since(s.since) >= if s.sent { wait } else { 2 * wait };
         let late = self.pending.extract_if(.., |_, s| is_late(s));

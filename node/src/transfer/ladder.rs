@@ -15,6 +15,7 @@ use super::neighbour::Link;
 use super::pieces::PieceSet;
 use super::rng::rank;
 use super::swarm::{Ctx, Swarm};
+use super::upload::SEND_MS_MAX;
 
 /// Neighbours that we choose; others choose us, so that there are about ten (protocol.md §3e).
 const PICKED: usize = 5;
@@ -34,6 +35,8 @@ const LADDER_MEMBERS: usize = 3;
 const HUNGER_MS: u64 = 1_000;
 /// Hunger before the origin is.
 const HUNGER_ORIGIN_MS: u64 = 1_500;
+/// The same in a site to which gateways bring what there is.
+const HUNGER_FAR_MS: u64 = 10_000;
 /// Hunger after which there is no hurry any more.
 const HUNGER_LONG_MS: u64 = 10_000;
 /// Dials under way at once, over all swarms.
@@ -133,7 +136,7 @@ impl Swarm {
     }
 
     /// Opens to a peer, or dials it first.
-    fn seek(&mut self, node: NodeId, ctx: &mut Ctx<'_>) {
+    pub(super) fn seek(&mut self, node: NodeId, ctx: &mut Ctx<'_>) {
         if !self.is_candidate(node, ctx.now) {
             return;
         }
@@ -207,7 +210,7 @@ impl Swarm {
         let Some(n) = self.neighbours.get_mut(&from) else { return };
         n.link = Link::Open;
         for piece in have {
-            self.learn(from, piece);
+            self.learn(from, piece, ctx.now);
         }
     }
 
@@ -239,15 +242,18 @@ impl Swarm {
     pub(super) fn upkeep(&mut self, ctx: &mut Ctx<'_>) {
         self.unmute(ctx.now);
         self.drop_silent(ctx);
+        self.expire_pushes(SEND_MS_MAX, ctx);
         if self.complete() || self.role != Role::Leech {
             return;
         }
         self.steal(ctx);
         self.fill(ctx);
         let first = rank(self.id.as_bytes(), ctx.me, &self.interested, FIRST_AT_ORIGIN);
-        if first < FIRST_AT_ORIGIN {
+        let first = first < FIRST_AT_ORIGIN && !self.has_root_gateways;
+        if (first || self.is_root_gateway) && !self.is_fed_from_afar() {
             self.seek_origins(ctx);
         }
+        self.tend_stripes(ctx);
         self.climb(ctx);
         self.ask_for_rare(ctx);
     }
@@ -285,7 +291,9 @@ impl Swarm {
         }
         let hungry = now.since(self.seeker.helped);
         let alone = self.neighbours.is_empty() && self.seeker.dialled.is_empty();
-        if alone || hungry >= HUNGER_ORIGIN_MS {
+        let far = self.is_fed_from_afar();
+        let patience = if far { HUNGER_FAR_MS.max(8 * patience) } else { HUNGER_ORIGIN_MS };
+        if (alone && !far) || hungry >= patience {
             self.seek_origins(ctx);
         }
         if hungry < HUNGER_MS || now < self.seeker.climb {

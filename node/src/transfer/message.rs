@@ -5,6 +5,7 @@ use stork_wire::frame::TransferFrame;
 use stork_wire::ids::{ManifestId, NodeId, SwarmId};
 
 use super::pieces::PieceSet;
+use super::sites::Members;
 
 /// What an operator may set.
 #[derive(Debug, Clone)]
@@ -69,10 +70,8 @@ pub struct Join {
     pub urgency: Urgency,
     /// Our part.
     pub role: Role,
-    /// Hosts of this site that want it as well.
-    pub interested: Vec<NodeId>,
-    /// Hosts that have it from the publisher.
-    pub origins: Vec<NodeId>,
+    /// Who else takes part.
+    pub members: Members,
 }
 
 /// One thing that happened.
@@ -147,10 +146,8 @@ pub enum Input {
     Roster {
         /// Of what.
         topic: Topic,
-        /// Hosts of this site that want it as well.
-        interested: Vec<NodeId>,
-        /// Hosts that have it from the publisher.
-        origins: Vec<NodeId>,
+        /// They.
+        members: Members,
     },
     /// Take part no longer.
     Leave {

@@ -8,12 +8,15 @@
 //!
 //! Reading order: `message` (what goes in and out), `planner` (the dispatch), `swarm` and
 //! `neighbour` (the state), `receive` (what I ask for), `upload` and `inject` (whom I serve),
-//! `ladder` (whom I open to, and hunger), `manifests` (the phase before the pieces), `view`.
+//! `sites`, `subscribe` and `children` (what goes from site to site), `ladder` (whom I open to, and
+//! hunger), `manifests` (the phase before the pieces), `view`.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod children;
 mod faults;
 mod inject;
 mod ladder;
+mod lag;
 mod manifests;
 mod message;
 mod neighbour;
@@ -21,7 +24,9 @@ mod pieces;
 mod planner;
 mod receive;
 mod rng;
+mod sites;
 mod stats;
+mod subscribe;
 mod swarm;
 mod upload;
 mod view;
@@ -32,5 +37,6 @@ mod sim_tests;
 pub use message::{Action, Config, Event, Fault, Input, Join, Role, Topic, Why};
 pub use pieces::PieceSet;
 pub use planner::Planner;
+pub use sites::{Members, SiteHosts};
 pub use stats::Counters;
 pub use view::SwarmView;

@@ -92,11 +92,13 @@ impl Planner {
             }
             Input::Join(join) => self.join(*join, now, actions),
             Input::Leave { swarm } => self.leave(swarm, now, actions),
-            Input::Roster { topic, interested, origins } => match topic {
-                Topic::Manifest(m) => self.manifests.roster(m, interested, origins),
+            Input::Roster { topic, members } => match topic {
+                Topic::Manifest(m) => {
+                    self.manifests.roster(m, members.interested, members.origins);
+                }
                 Topic::Swarm(s) => {
                     if let Some(s) = self.swarms.get_mut(&s) {
-                        s.set_roster(interested, origins, self.me);
+                        s.set_roster(members, self.me, now);
                     }
                 }
             },
@@ -130,6 +132,7 @@ impl Planner {
         }
         for swarm in self.swarms.values_mut() {
             swarm.flush(&mut ctx);
+            swarm.feed_children(&mut ctx);
         }
         self.uploader.pump(&mut self.swarms, &mut ctx);
         if self.upkeep_at.is_none() {
@@ -161,6 +164,7 @@ impl Planner {
         let mut ctx = ctx!(self, now, actions);
         for swarm in self.swarms.values_mut() {
             swarm.peer_up(node, &mut ctx);
+            swarm.parent_up(node, &mut ctx);
         }
         self.manifests.peer_up(node, &mut ctx);
     }
@@ -170,6 +174,8 @@ impl Planner {
         let mut ctx = ctx!(self, now, actions);
         for swarm in self.swarms.values_mut() {
             swarm.remove_neighbour(node, &mut ctx);
+            swarm.child_gone(node, &mut ctx);
+            swarm.parent_lost(node, &mut ctx);
         }
         self.manifests.peer_down(node, &mut ctx);
         self.knocks.retain(|_, nodes| {
@@ -201,9 +207,12 @@ impl Planner {
     fn leave(&mut self, id: SwarmId, now: Tick, actions: &mut Vec<Action>) {
         let Some(mut swarm) = self.swarms.remove(&id) else { return };
         let mut ctx = ctx!(self, now, actions);
-        let nodes: Vec<NodeId> = swarm.neighbours.keys().copied().collect();
+        swarm.unsubscribe_all(&mut ctx);
+        let children = swarm.children.map.keys().map(|(node, _)| *node);
+        let nodes: BTreeSet<NodeId> = swarm.neighbours.keys().copied().chain(children).collect();
         for node in nodes {
             swarm.remove_neighbour(node, &mut ctx);
+            swarm.child_gone(node, &mut ctx);
             ctx.send(node, TransferFrame::Close(id));
         }
     }
@@ -242,12 +251,16 @@ impl Planner {
                 }
             }
             Input::PieceSent { swarm, piece, to, bytes: _ } => {
-                if let Some(s) = swarms.get_mut(&swarm) {
+                if let Some(s) = swarms.get_mut(&swarm)
+                    && !s.pushed(to, piece, true, now)
+                {
                     self.uploader.sent(s, to, piece, now);
                 }
             }
             Input::PieceSendFailed { swarm, piece, to } => {
-                if let Some(s) = swarms.get_mut(&swarm) {
+                if let Some(s) = swarms.get_mut(&swarm)
+                    && !s.pushed(to, piece, false, now)
+                {
                     s.send_failed(to, piece);
                 }
             }
@@ -268,10 +281,12 @@ impl Planner {
             | F::Cancel { swarm, .. }
             | F::Rare { swarm, .. }
             | F::Refuse { swarm, .. }
+            | F::Subscribe { swarm, .. }
+            | F::Unsubscribe { swarm, .. }
             | F::Pass(swarm)
             | F::Close(swarm) => (swarm, frame),
         };
-        let room = self.room(swarm);
+        let room = self.room(swarm, now);
         let mut ctx = ctx!(self, now, actions);
         if let Some(s) = self.swarms.get_mut(&swarm) {
             return s.frame(from, frame, room, &mut ctx);
@@ -281,6 +296,7 @@ impl Planner {
                 knock(&mut self.knocks, swarm, from);
                 ctx.send(from, F::Close(swarm));
             }
+            F::Subscribe { .. } => ctx.send(from, F::Close(swarm)),
             F::Close(_) => forget_knock(&mut self.knocks, swarm, from),
             // A grant for a swarm that we left is passed, so that it does not wait for its end.
             F::Grant { .. } => ctx.send(from, F::Pass(swarm)),
@@ -309,9 +325,10 @@ impl Planner {
     }
 
     /// How much of the downlink is left for a swarm.
-    fn room(&self, swarm: SwarmId) -> Room {
+    fn room(&self, swarm: SwarmId, now: Tick) -> Room {
         let urgency = self.swarms.get(&swarm).map(|s| s.urgency);
         let slots = self.swarms.values().flat_map(|s| s.inflight.values().flatten());
+        let slots = slots.filter(|r| !r.is_late(now));
         let (pieces, rate) = slots.fold((0, 0), |(n, sum), r| (n + 1, sum + r.rate));
         let ahead = self.swarms.values().filter(|s| Some(s.urgency) < urgency);
         Room {
@@ -359,13 +376,24 @@ impl Swarm {
                 self.closed(from, ctx);
                 ctx.send(from, F::Close(self.id));
             }
-            F::Refuse { retry_ms, .. } => self.refused(from, retry_ms, ctx),
-            F::Close(_) => self.closed(from, ctx),
+            F::Refuse { retry_ms, .. } => {
+                self.parent_refused(from, ctx);
+                self.refused(from, retry_ms, ctx);
+            }
+            F::Close(_) => {
+                self.parent_refused(from, ctx);
+                self.closed(from, ctx);
+            }
+            F::Subscribe { stripe, of, pieces, have, .. } => {
+                self.subscribed(from, (stripe, of, pieces), &have, ctx);
+            }
+            F::Unsubscribe { stripe, .. } => self.unsubscribed(from, stripe, ctx),
+            F::Cancel { piece, .. } if self.child_cancelled(from, piece, ctx) => {}
             F::Grant { .. } if !known => ctx.send(from, F::Pass(self.id)),
             _ if !known => ctx.counters.nonsense += 1,
             F::Have { pieces, .. } => {
                 for piece in pieces {
-                    self.learn(from, piece);
+                    self.learn(from, piece, ctx.now);
                 }
             }
             F::Grant { .. } => self.granted(from, room, ctx),

@@ -6,7 +6,7 @@ use stork_wire::tick::Tick;
 
 use super::faults::Verdict;
 use super::message::{Action, Event, Fault, Why};
-use super::pieces::PieceSet;
+use super::neighbour::Neighbour;
 use super::swarm::{Ctx, Reserved, Swarm};
 
 /// Pieces among which the rarest is taken (protocol.md §3e).
@@ -26,6 +26,8 @@ const STEAL_MS_MIN: u64 = 250;
 const STEAL_MS_FIRST: u64 = 2_000;
 /// And it allows for this rate then: 1 MiB/s.
 const FIRST_BYTES_PER_MS: u64 = 1_024;
+/// A piece that takes so many times as long as its sender's best is late.
+const FAIR_TIMES: u64 = 16;
 /// Longest time before a piece is given up, however slow everybody is.
 const STEAL_MS_MAX: u64 = 120_000;
 /// So many missing pieces may be asked for twice (protocol.md §3e).
@@ -68,7 +70,8 @@ impl Swarm {
         let swarm = self.id;
         match picked {
             Some(piece) => {
-                self.reserve(piece, Reserved { from, since: ctx.now, rate });
+                let fair_ms = STEAL_MS_MIN.max(FAIR_TIMES * self.len_max / rate.max(1));
+                self.reserve(piece, Reserved { from, since: ctx.now, rate, fair_ms });
                 ctx.actions.push(Action::Expect { from, swarm, piece });
                 ctx.send(from, TransferFrame::Request { swarm, piece });
             }
@@ -104,17 +107,21 @@ impl Swarm {
                 false => (p + 1) % self.pieces(),
             };
         }
-        best.map(|(_, p)| p).or_else(|| self.pick_twice(from, &n.have, ctx.now))
+        best.map(|(_, p)| p).or_else(|| self.pick_twice(from, n, ctx.now))
     }
 
-    /// Endgame: one of the last pieces may be asked for again where the first request is late.
-    fn pick_twice(&self, from: NodeId, theirs: &PieceSet, now: Tick) -> Option<u32> {
-        if self.pieces() - self.have.count() > ENDGAME || self.faults.avoided(from, now) {
+    /// Endgame: one of the last pieces may be asked for again where the first request is late; and
+    /// at any time one that an origin offers, which does so when others do not pass it on.
+    fn pick_twice(&self, from: NodeId, n: &Neighbour, now: Tick) -> Option<u32> {
+        let last = self.pieces() - self.have.count() <= ENDGAME;
+        if !(last || n.origin) || self.faults.avoided(from, now) {
             return None;
         }
-        let late = 2 * self.piece_ms.value().unwrap_or(STEAL_MS_FIRST / 2);
+        let usual = 2 * self.piece_ms.value().unwrap_or(STEAL_MS_FIRST / 2);
+        // While all wait for one slow host, what is usual says nothing.
+        let late = if n.origin { usual.min(STEAL_MS_MIN) } else { usual };
         let mut once = self.inflight.iter().filter(|(p, slots)| {
-            theirs.contains(**p)
+            n.have.contains(**p)
                 && slots.len() == 1
                 && slots.iter().all(|r| r.from != from && now.since(r.since) > late)
         });
@@ -156,7 +163,9 @@ impl Swarm {
         for other in self.inflight.get(&piece).cloned().unwrap_or_default() {
             self.give_up(piece, other.from, ctx);
         }
+        self.settle_stripe(piece, from, ctx);
         if self.complete() {
+            self.unsubscribe_all(ctx);
             ctx.actions.push(Action::Complete { swarm });
         }
     }
@@ -173,6 +182,7 @@ impl Swarm {
     /// An expected piece did not come.
     pub(super) fn failed(&mut self, piece: u32, from: NodeId, fault: Fault, ctx: &mut Ctx<'_>) {
         if self.release(piece, from).is_none() {
+            self.push_failed(piece, from, fault == Fault::Bad, ctx);
             return;
         }
         match fault {

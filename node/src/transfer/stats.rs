@@ -138,6 +138,12 @@ impl Ledger {
 pub struct Counters {
     /// Grants given.
     pub grants: u64,
+    /// Times that a stripe was asked for in another site.
+    pub subscriptions: u64,
+    /// The same by hosts that took it over.
+    pub takeovers: u64,
+    /// Pieces pushed to gateways of other sites.
+    pub pushes: u64,
     /// Grants that came back unused.
     pub passes: u64,
     /// Grants that ran out.

@@ -13,6 +13,7 @@ use stork_wire::ids::{ManifestId, NodeId, SwarmId};
 use stork_wire::limits::{PIECE_LEN_MAX, PIECES_MAX, PIECES_PER_PACK_MAX};
 use stork_wire::tick::Tick;
 
+use super::children::Children;
 use super::faults::Faults;
 use super::inject::Injector;
 use super::ladder::{Dials, Seeker};
@@ -20,7 +21,9 @@ use super::message::{Action, Config, Join, Role};
 use super::neighbour::{Link, Neighbour};
 use super::pieces::PieceSet;
 use super::rng::Rng;
+use super::sites::{self, Members, Plan};
 use super::stats::{Bucket, Counters, Ledger, Median};
+use super::subscribe::Stripes;
 
 /// Candidates kept of each list: ten times what the ladder can try in its first minute.
 pub(super) const CANDIDATES_MAX: usize = 1_024;
@@ -57,6 +60,15 @@ pub(super) struct Reserved {
     pub(super) since: Tick,
     /// Bytes per millisecond that it can come with.
     pub(super) rate: u64,
+    /// How long it takes at that rate, and behind a few others.
+    pub(super) fair_ms: u64,
+}
+
+impl Reserved {
+    /// Does it come much more slowly than its sender used to send? Then it takes no room.
+    pub(super) const fn is_late(&self, now: Tick) -> bool {
+        now.since(self.since) > self.fair_ms
+    }
 }
 
 /// One swarm.
@@ -74,6 +86,12 @@ pub(super) struct Swarm {
     pub(super) neighbours: BTreeMap<NodeId, Neighbour>,
     pub(super) interested: Vec<NodeId>,
     pub(super) origins: Vec<NodeId>,
+    /// What comes from other sites, where the origin is in none of ours.
+    pub(super) stripes: Option<Stripes>,
+    pub(super) children: Children,
+    /// In the origin's site, where there are others: it goes to gateways first.
+    pub(super) has_root_gateways: bool,
+    pub(super) is_root_gateway: bool,
     /// Pieces that were asked for, from at most two neighbours each.
     pub(super) inflight: BTreeMap<u32, Vec<Reserved>>,
     /// The keys of `inflight`.
@@ -126,6 +144,10 @@ impl Swarm {
             neighbours: BTreeMap::new(),
             interested: Vec::new(),
             origins: Vec::new(),
+            stripes: None,
+            children: Children::default(),
+            has_root_gateways: false,
+            is_root_gateway: false,
             inflight: BTreeMap::new(),
             reserved: PieceSet::empty(len),
             inflight_bytes: 0,
@@ -140,16 +162,24 @@ impl Swarm {
             sources: Ledger::default(),
             sinks: Ledger::default(),
         };
-        swarm.set_roster(join.interested, join.origins, ctx.me);
+        swarm.set_roster(join.members, ctx.me, ctx.now);
         Some(swarm)
     }
 
-    pub(super) fn set_roster(
-        &mut self,
-        mut interested: Vec<NodeId>,
-        mut origins: Vec<NodeId>,
-        me: NodeId,
-    ) {
+    pub(super) fn set_roster(&mut self, members: Members, me: NodeId, now: Tick) {
+        match (Plan::new(self.id, me, &members, self.pieces()), &mut self.stripes) {
+            (Some(plan), Some(stripes)) => stripes.replan(plan, now),
+            (Some(plan), none) => *none = Some(Stripes::new(plan, now)),
+            // Another host that has it from the publisher is in this site now.
+            (None, _) => {}
+        }
+        let gateways = sites::root_gateways(self.id, &members, self.pieces());
+        if let Some(injector) = &mut self.injector {
+            injector.set_gateways(gateways.clone());
+        }
+        self.is_root_gateway = gateways.contains(&me);
+        self.has_root_gateways = !gateways.is_empty();
+        let Members { mut interested, mut origins, .. } = members;
         for list in [&mut interested, &mut origins] {
             list.retain(|n| *n != me);
             list.sort_unstable();
@@ -239,7 +269,7 @@ impl Swarm {
     }
 
     /// A neighbour says that it has a piece.
-    pub(super) fn learn(&mut self, node: NodeId, piece: u32) {
+    pub(super) fn learn(&mut self, node: NodeId, piece: u32, now: Tick) {
         let Some(n) = self.neighbours.get_mut(&node) else { return };
         if !n.have.insert(piece) {
             return;
@@ -255,8 +285,14 @@ impl Swarm {
         }
         let Some(r) = self.rarity.get_mut(piece as usize) else { return };
         *r += 1;
+        if let Some(stripes) = &mut self.stripes
+            && *r == 1
+            && !self.have.contains(piece)
+        {
+            stripes.seen(piece, false, now);
+        }
         if let Some(injector) = &mut self.injector {
-            injector.held(piece, *r);
+            injector.held(piece, node, *r, now);
         }
     }
 
@@ -315,6 +351,12 @@ impl Swarm {
                 n.useful += 1;
                 n.rouse();
             }
+        }
+        self.children.wake();
+        if let Some(stripes) = &mut self.stripes
+            && self.rarity.get(piece as usize) == Some(&0)
+        {
+            stripes.seen(piece, true, now);
         }
         if let Some(injector) = &mut self.injector {
             injector.gained(piece, self.rarity.get(piece as usize).copied().unwrap_or(0));

@@ -35,7 +35,7 @@ const SLOW_MS_MIN: u64 = 250;
 /// And this while no piece has been sent yet.
 const SLOW_MS_FIRST: u64 = 1_000;
 /// A sending that the shell never reported is given up after this time.
-const SEND_MS_MAX: u64 = 120_000;
+pub(super) const SEND_MS_MAX: u64 = 120_000;
 /// How many times over a neighbour may get the content from us: what an honest one loses on the
 /// way is far less, and one that hides what it got must not draw on us for ever (C4).
 const SENT_TIMES_MAX: u32 = 2;

@@ -68,14 +68,15 @@ impl Planner {
     /// Whether a piece is expected from this peer: what the shell asks when a stream begins.
     #[must_use]
     pub fn expects(&self, from: NodeId, swarm: SwarmId, piece: u32) -> bool {
-        let slots = self.swarms.get(&swarm).and_then(|s| s.inflight.get(&piece));
-        slots.is_some_and(|s| s.iter().any(|r| r.from == from))
+        let Some(s) = self.swarms.get(&swarm) else { return false };
+        let asked = s.inflight.get(&piece).is_some_and(|s| s.iter().any(|r| r.from == from));
+        asked || s.stripes.as_ref().is_some_and(|s| s.expects(from, piece))
     }
 
     /// Whether a connection is used by a swarm: others may be closed when there are too many.
     #[must_use]
     pub fn uses(&self, node: NodeId) -> bool {
-        self.swarms.values().any(|s| s.neighbours.contains_key(&node))
+        self.swarms.values().any(|s| s.neighbours.contains_key(&node) || s.is_linked_afar(node))
     }
 
     /// What happened so far.

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use stork_node::transfer::{Action, Config, Fault, Input, Join, PieceSet, Planner, Role, Topic};
+use stork_node::transfer::{
+    Action, Config, Fault, Input, Join, Members, PieceSet, Planner, Role, SiteHosts, Topic,
+};
 use stork_wire::feed::Urgency;
 use stork_wire::frame::{Bits, Frame, TransferFrame};
 use stork_wire::ids::{ManifestId, NodeId, SwarmId};
@@ -44,6 +46,21 @@ impl Run<'_> {
         u32::from(self.bytes.byte()) % PIECES
     }
 
+    fn stripe(&mut self) -> u32 {
+        u32::from(self.bytes.byte()) % 5
+    }
+
+    /// Candidates in up to three sites.
+    fn members(&mut self) -> Members {
+        let sites = u64::from(self.bytes.byte() % 4);
+        let mut site = |site| {
+            let origins = if self.bytes.flag() { self.nodes() } else { Vec::new() };
+            SiteHosts { site, hosts: self.nodes(), origins }
+        };
+        let sites = (1..=sites).map(&mut site).collect();
+        Members { interested: self.nodes(), origins: self.nodes(), site: 2, sites }
+    }
+
     fn nodes(&mut self) -> Vec<NodeId> {
         (0..self.bytes.below(6)).map(|_| node(self.bytes.below(HOSTS))).collect()
     }
@@ -52,7 +69,7 @@ impl Run<'_> {
         let manifest = ManifestId([self.bytes.pick(&[1, 1, 2, 9]); 32]);
         let (swarm, piece) = (self.swarm(), self.piece());
         let ms = self.bytes.wild32();
-        match self.bytes.below(14) {
+        match self.bytes.below(17) {
             0 => TransferFrame::Interest(manifest),
             1 => TransferFrame::HasManifest(manifest),
             2 => TransferFrame::GetManifest(manifest),
@@ -75,6 +92,14 @@ impl Run<'_> {
             10 => TransferFrame::Cancel { swarm, piece },
             11 => TransferFrame::Rare { swarm, piece },
             12 => TransferFrame::Refuse { swarm, retry_ms: ms },
+            13 | 14 => TransferFrame::Subscribe {
+                swarm,
+                stripe: self.stripe(),
+                of: self.bytes.pick(&[1, 4, 16, ms]),
+                pieces: if self.bytes.below(8) == 0 { ms } else { PIECES },
+                have: Bits::from_pieces([piece], PIECES),
+            },
+            15 => TransferFrame::Unsubscribe { swarm, stripe: self.stripe(), of: 4 },
             _ => TransferFrame::Close(swarm),
         }
     }
@@ -91,7 +116,7 @@ impl Run<'_> {
         self.have.extend(here.map(|p| (swarm, p)));
         let lens = (0..PIECES).map(|p| 65_536 - p).collect();
         let manifest = ManifestId(swarm.0);
-        let (interested, origins) = (self.nodes(), self.nodes());
+        let members = self.members();
         let urgency = self.bytes.pick(&[Urgency::Security, Urgency::Normal]);
         Input::Join(Box::new(Join {
             swarm,
@@ -100,8 +125,7 @@ impl Run<'_> {
             have,
             urgency,
             role,
-            interested,
-            origins,
+            members,
         }))
     }
 
@@ -157,7 +181,7 @@ impl Run<'_> {
             7 => {
                 let topics = [Topic::Manifest(manifest), Topic::Swarm(self.swarm())];
                 let topic = self.bytes.pick(&topics);
-                Input::Roster { topic, interested: self.nodes(), origins: self.nodes() }
+                Input::Roster { topic, members: self.members() }
             }
             8 | 9 => self.arrival(),
             10 | 11 => self.sent(),

@@ -86,6 +86,14 @@ fn transfer() -> Vec<TransferFrame> {
         TransferFrame::Rare { swarm, piece },
         TransferFrame::Refuse { swarm, retry_ms: 1_000 },
         TransferFrame::Close(swarm),
+        TransferFrame::Subscribe {
+            swarm,
+            stripe: 1,
+            of: 4,
+            pieces: 20,
+            have: Bits::from_pieces([5, 9], 20),
+        },
+        TransferFrame::Unsubscribe { swarm, stripe: 1, of: 4 },
     ]
 }
 

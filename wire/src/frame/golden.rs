@@ -97,6 +97,14 @@ fn transfer() -> Vec<TransferFrame> {
         TransferFrame::Rare { swarm, piece },
         TransferFrame::Refuse { swarm, retry_ms: 200 },
         TransferFrame::Close(swarm),
+        TransferFrame::Subscribe {
+            swarm,
+            stripe: 3,
+            of: 16,
+            pieces: 20,
+            have: Bits::from_pieces([3], 20),
+        },
+        TransferFrame::Unsubscribe { swarm, stripe: 3, of: 16 },
     ]
 }
 

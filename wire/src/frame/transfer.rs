@@ -105,11 +105,34 @@ pub enum TransferFrame {
     },
     /// I do not take part in this swarm (any more).
     Close(SwarmId),
+    /// Of a gateway in another site: push to me what you have and get of this stripe, the pieces
+    /// whose number modulo `of` is `stripe`.
+    Subscribe {
+        /// Which swarm.
+        swarm: SwarmId,
+        /// Which stripe.
+        stripe: u32,
+        /// Of how many.
+        of: u32,
+        /// How many pieces the swarm has.
+        pieces: u32,
+        /// Those that are not wanted.
+        have: Bits,
+    },
+    /// The end of that.
+    Unsubscribe {
+        /// Which swarm.
+        swarm: SwarmId,
+        /// Which stripe.
+        stripe: u32,
+        /// Of how many.
+        of: u32,
+    },
 }
 
 impl TransferFrame {
     /// Types of frame that are known here; a number from this on belongs to a later version.
-    pub(super) const KINDS: u64 = 13;
+    pub(super) const KINDS: u64 = 15;
 
     /// A name for counters and logs.
     #[must_use]
@@ -128,6 +151,8 @@ impl TransferFrame {
             Self::Rare { .. } => "rare",
             Self::Refuse { .. } => "refuse",
             Self::Close(_) => "close",
+            Self::Subscribe { .. } => "subscribe",
+            Self::Unsubscribe { .. } => "unsubscribe",
         }
     }
 }

@@ -14,7 +14,7 @@ mod world;
 use stork_wire::feed::Urgency;
 use stork_wire::ids::{ManifestId, NodeId, SwarmId};
 
-use super::{Join, PieceSet, Role};
+use super::{Join, Members, PieceSet, Role};
 use world::World;
 
 /// 1 Gbit/s in bytes per millisecond.
@@ -56,8 +56,11 @@ impl Content {
             have,
             urgency: self.urgency,
             role: if self.origins.contains(&host) { Role::Origin } else { Role::Leech },
-            interested: self.hosts.iter().copied().filter(|h| *h != host).map(node).collect(),
-            origins: self.origins.iter().copied().map(node).collect(),
+            members: Members {
+                interested: self.hosts.iter().copied().filter(|h| *h != host).map(node).collect(),
+                origins: self.origins.iter().copied().map(node).collect(),
+                ..Members::default()
+            },
         }
     }
 

@@ -1,0 +1,378 @@
+//! The gateway's side of a stripe: whom it is fetched from, and when another host takes it over.
+//!
+//! The gateway of a stripe subscribes at the site above; pieces of the stripe are then pushed to it
+//! in the order in which they come there. Nobody is elected: whoever is next takes the stripe over
+//! when its site has seen nothing new of it for some time, and gives it back when others bring
+//! more than it does itself (protocol.md §3e). A host that is asked and does not deliver is left for
+//! the next one above.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use stork_wire::frame::{Bits, TransferFrame};
+use stork_wire::ids::NodeId;
+use stork_wire::tick::Tick;
+
+use super::lag::Lag;
+use super::message::{Action, Why};
+use super::pieces::PieceSet;
+use super::sites::Plan;
+use super::swarm::{Ctx, Swarm};
+
+/// A stripe of which nothing new came for so many usual gaps has stalled.
+const STALL_GAPS: u64 = 4;
+/// New pieces over which the usual gap is taken.
+const TIMES: usize = 65;
+/// But not before this time (protocol.md §3e: 250 ms).
+const STALL_MS_MIN: u64 = 250;
+/// The same while nothing has come yet.
+const STALL_MS_FIRST: u64 = 2_000;
+const STALL_MS_MAX: u64 = 60_000;
+/// A stripe that is not behind the others has stalled after so many times as long.
+const QUIET_TIMES: u64 = 2;
+/// So many pieces behind the others is more than chance.
+const BEHIND: u64 = 12;
+/// How long a dial or an answer may take.
+const ANSWER_MS: u64 = 5_000;
+/// Wait before a host is asked again that is not (yet) in the swarm.
+const AGAIN_MS: u64 = 250;
+/// How often it is asked again before the next one is.
+const AGAIN_MAX: u8 = 4;
+/// How often time alone is looked at.
+const LOOK_MS: u64 = 100;
+/// A host that took a stripe over gives it back when the others brought so many pieces more.
+const BROUGHT_MORE: u32 = 2;
+
+/// One stripe that this host fetches for its site.
+#[derive(Debug, Clone)]
+pub(super) struct Subscription {
+    /// Whom it is fetched from: a place in the plan's list.
+    step: usize,
+    pub(super) parent: NodeId,
+    /// When the parent was asked; `None` until there is a connection.
+    asked: Option<Tick>,
+    /// When it was turned to.
+    since: Tick,
+    /// When it sent something last.
+    progress: Tick,
+    /// Not to be asked before.
+    again: Tick,
+    refusals: u8,
+    /// Pieces that may come from it.
+    expected: PieceSet,
+    /// New pieces of the stripe since then: from here, and from others of the site.
+    brought: (u32, u32),
+}
+
+/// All that a host knows of the stripes of one swarm.
+#[derive(Debug, Default)]
+pub(super) struct Stripes {
+    pub(super) plan: Plan,
+    pub(super) subs: BTreeMap<u32, Subscription>,
+    /// When something new of each stripe was seen in this site.
+    news: Vec<Tick>,
+    /// When the last new pieces of the whole content were seen. They come in batches.
+    times: VecDeque<Tick>,
+    look_at: Tick,
+}
+
+impl Subscription {
+    /// Did nothing come from there for some time?
+    fn is_idle(&self, stall: u64, now: Tick) -> bool {
+        now.since(self.progress) >= stall
+    }
+}
+
+impl Stripes {
+    pub(super) fn new(plan: Plan, now: Tick) -> Self {
+        let news = vec![now; plan.stripes as usize];
+        Self { plan, news, look_at: now, ..Self::default() }
+    }
+
+    /// The members changed. What is being fetched goes on.
+    pub(super) fn replan(&mut self, plan: Plan, now: Tick) {
+        if plan != self.plan {
+            self.news.resize(plan.stripes as usize, now);
+            self.plan = plan;
+        }
+    }
+
+    const fn of(&self, piece: u32) -> u32 {
+        piece % if self.plan.stripes == 0 { 1 } else { self.plan.stripes }
+    }
+
+    /// A piece was seen in this site for the first time.
+    pub(super) fn seen(&mut self, piece: u32, by_us: bool, now: Tick) {
+        let stripe = self.of(piece);
+        if let Some(at) = self.news.get_mut(stripe as usize) {
+            *at = now;
+        }
+        self.times.push_back(now);
+        if self.times.len() > TIMES {
+            self.times.pop_front();
+        }
+        if let Some(sub) = self.subs.get_mut(&stripe) {
+            let (ours, theirs) = &mut sub.brought;
+            *if by_us { ours } else { theirs } += 1;
+        }
+    }
+
+    /// After how long without a new piece a stripe has stalled.
+    fn stall_ms(&self) -> u64 {
+        let (Some(first), Some(last)) = (self.times.front(), self.times.back()) else {
+            return STALL_MS_FIRST;
+        };
+        if self.times.len() < TIMES {
+            return STALL_MS_FIRST;
+        }
+        let gaps = STALL_GAPS * u64::from(self.plan.stripes);
+        let gap = last.since(*first) * gaps / (TIMES as u64 - 1);
+        gap.clamp(STALL_MS_MIN, STALL_MS_MAX)
+    }
+
+    pub(super) fn expects(&self, from: NodeId, piece: u32) -> bool {
+        let sub = self.subs.get(&self.of(piece));
+        sub.is_some_and(|s| s.parent == from && s.expected.contains(piece))
+    }
+}
+
+impl Swarm {
+    /// Whether this host may get pieces from another site.
+    pub(super) const fn is_fed_from_afar(&self) -> bool {
+        self.stripes.is_some()
+    }
+
+    /// Whether something is to come from a host of another site, or goes there.
+    pub(super) fn is_linked_afar(&self, node: NodeId) -> bool {
+        self.children.has(node) || !self.subs_at(node).is_empty()
+    }
+
+    /// Opens to the gateways that this host would follow, so that it sees what they have.
+    fn watch_gateways(&mut self, ctx: &mut Ctx<'_>) {
+        let watched = self.stripes.iter().flat_map(|s| s.plan.watched.iter().copied());
+        for node in watched.collect::<Vec<_>>() {
+            self.seek(node, ctx);
+        }
+    }
+
+    /// Everything that time changes in the stripes.
+    pub(super) fn tend_stripes(&mut self, ctx: &mut Ctx<'_>) {
+        let now = ctx.now;
+        let Some(s) = self.stripes.as_mut().filter(|s| s.look_at <= now) else { return };
+        s.look_at = now.after_ms(LOOK_MS);
+        self.watch_gateways(ctx);
+        let Some(s) = &self.stripes else { return };
+        let (stall, plan) = (s.stall_ms(), &s.plan);
+        if plan.ranks.iter().all(|r| *r >= super::sites::RANKS) {
+            return;
+        }
+        let lag = self.lag(plan.stripes, &plan.gateways);
+        let rows: Vec<(u32, u64, u64)> = (0..plan.stripes)
+            .zip(plan.ranks.iter().zip(&plan.depths))
+            .filter(|(_, (rank, _))| **rank < super::sites::RANKS)
+            .map(|(stripe, (rank, depth))| (stripe, *rank as u64, *depth as u64))
+            .collect();
+        for row in rows {
+            self.tend_stripe(row, stall, &lag, ctx);
+        }
+    }
+
+    fn tend_stripe(
+        &mut self,
+        (stripe, rank, depth): (u32, u64, u64),
+        stall: u64,
+        lag: &Lag,
+        ctx: &mut Ctx<'_>,
+    ) {
+        let now = ctx.now;
+        let Some(s) = &mut self.stripes else { return };
+        let Some(absent) = lag.absent.get(stripe as usize) else { return };
+        let quiet = now.since(s.news.get(stripe as usize).copied().unwrap_or(now));
+        // Whoever is further from the origin waits longer: a stall above heals there.
+        let patient = |x: u64| x + x * depth / 4;
+        let behind = |turn: u64| u64::from(lag.behind(stripe)) >= patient(BEHIND) * turn;
+        // When all are behind, or nearly nothing is left, only time can tell.
+        let quiet_for = |turn: u64| quiet >= patient(stall) * turn * QUIET_TIMES;
+        let Some(sub) = s.subs.get_mut(&stripe) else {
+            if !absent.is_empty() && (behind(rank) || quiet_for(rank)) {
+                let step = usize::try_from(rank).unwrap_or(0);
+                self.subscribe(stripe, step, absent, ctx);
+            }
+            return;
+        };
+        let lost = absent.count_without(&sub.expected) > 0;
+        let (ours, theirs) = sub.brought;
+        if absent.is_empty() || (rank > 0 && theirs > ours + BROUGHT_MORE) {
+            return self.unsubscribe(stripe, ctx);
+        }
+        let tried = now.since(sub.since) >= patient(stall) * depth;
+        let late = match sub.asked {
+            Some(_) => tried && (behind(depth) || (quiet_for(depth) && sub.is_idle(stall, now))),
+            None => now.since(sub.since) >= ANSWER_MS,
+        };
+        if late {
+            let step = sub.step + 1;
+            self.unsubscribe(stripe, ctx);
+            self.subscribe(stripe, step, absent, ctx);
+        } else if (sub.asked.is_none() && sub.again <= now) || (sub.asked.is_some() && lost) {
+            // Not asked yet, or hosts that had something left the site.
+            self.ask_parent(stripe, absent, ctx);
+        }
+    }
+
+    /// Pieces of a stripe that this site is known to lack.
+    fn absent(&self, stripe: u32) -> PieceSet {
+        let Some(s) = &self.stripes else { return PieceSet::empty(self.pieces()) };
+        let lag = self.lag(s.plan.stripes, &s.plan.gateways);
+        let set = lag.absent.into_iter().nth(stripe as usize);
+        set.unwrap_or_else(|| PieceSet::empty(self.pieces()))
+    }
+
+    fn subscribe(&mut self, stripe: u32, step: usize, absent: &PieceSet, ctx: &mut Ctx<'_>) {
+        let expected = PieceSet::empty(self.pieces());
+        let Some(s) = &mut self.stripes else { return };
+        let Some(parents) = s.plan.parents.get(stripe as usize) else { return };
+        let step = step % parents.len().max(1);
+        let Some(parent) = parents.get(step).copied() else { return };
+        let sub = Subscription {
+            step,
+            parent,
+            asked: None,
+            since: ctx.now,
+            progress: ctx.now,
+            again: ctx.now,
+            refusals: 0,
+            expected,
+            brought: (0, 0),
+        };
+        s.subs.insert(stripe, sub);
+        self.ask_parent(stripe, absent, ctx);
+    }
+
+    /// Asks for what the site lacks of a stripe, or dials first.
+    fn ask_parent(&mut self, stripe: u32, absent: &PieceSet, ctx: &mut Ctx<'_>) {
+        let (swarm, pieces) = (self.id, self.pieces());
+        let Some(s) = &mut self.stripes else { return };
+        let of = s.plan.stripes;
+        let s_rank = s.plan.ranks.get(stripe as usize).copied().unwrap_or(0);
+        let Some(sub) = s.subs.get_mut(&stripe) else { return };
+        if !ctx.peers.contains_key(&sub.parent) {
+            return ctx.connect(sub.parent);
+        }
+        let from = sub.parent;
+        (sub.asked, sub.progress) = (Some(ctx.now), ctx.now);
+        sub.expected = absent.clone();
+        let all = (stripe..pieces).step_by(of.max(1) as usize);
+        let have = Bits::from_pieces(all.filter(|p| !sub.expected.contains(*p)), pieces);
+        for piece in sub.expected.iter() {
+            ctx.actions.push(Action::Expect { from, swarm, piece });
+        }
+        ctx.counters.subscriptions += 1;
+        ctx.counters.takeovers += u64::from(s_rank > 0);
+        ctx.send(from, TransferFrame::Subscribe { swarm, stripe, of, pieces, have });
+    }
+
+    fn unsubscribe(&mut self, stripe: u32, ctx: &mut Ctx<'_>) {
+        let swarm = self.id;
+        let Some(s) = &mut self.stripes else { return };
+        let of = s.plan.stripes;
+        let Some(sub) = s.subs.remove(&stripe) else { return };
+        for piece in sub.expected.iter() {
+            ctx.actions.push(Action::Unexpect { from: sub.parent, swarm, piece });
+        }
+        if sub.asked.is_some() && ctx.peers.contains_key(&sub.parent) {
+            ctx.send(sub.parent, TransferFrame::Unsubscribe { swarm, stripe, of });
+        }
+    }
+
+    /// Ends all of them: the swarm is left, or complete.
+    pub(super) fn unsubscribe_all(&mut self, ctx: &mut Ctx<'_>) {
+        let stripes: Vec<u32> =
+            self.stripes.iter().flat_map(|s| s.subs.keys().copied()).collect();
+        for stripe in stripes {
+            self.unsubscribe(stripe, ctx);
+        }
+    }
+
+    fn subs_at(&self, node: NodeId) -> Vec<u32> {
+        let subs = self.stripes.iter().flat_map(|s| &s.subs);
+        subs.filter(|(_, s)| s.parent == node).map(|(n, _)| *n).collect()
+    }
+
+    /// There is a connection to somebody.
+    pub(super) fn parent_up(&mut self, node: NodeId, ctx: &mut Ctx<'_>) {
+        for stripe in self.subs_at(node) {
+            let asked = self.stripes.as_ref().and_then(|s| s.subs.get(&stripe)?.asked);
+            if asked.is_none() {
+                let absent = self.absent(stripe);
+                self.ask_parent(stripe, &absent, ctx);
+            }
+        }
+    }
+
+    /// A connection ended, or somebody sent what is wrong: the next one is asked at once.
+    pub(super) fn parent_lost(&mut self, node: NodeId, ctx: &mut Ctx<'_>) {
+        for stripe in self.subs_at(node) {
+            let step = self.stripes.as_ref().and_then(|s| s.subs.get(&stripe)).map_or(0, |s| s.step);
+            self.unsubscribe(stripe, ctx);
+            let absent = self.absent(stripe);
+            self.subscribe(stripe, step + 1, &absent, ctx);
+        }
+    }
+
+    /// Somebody is not in the swarm, or has no room: it is asked again soon, and then the next one.
+    pub(super) fn parent_refused(&mut self, node: NodeId, ctx: &mut Ctx<'_>) {
+        let swarm = self.id;
+        let mut lost = false;
+        let Some(s) = &mut self.stripes else { return };
+        for sub in s.subs.values_mut().filter(|s| s.parent == node && s.asked.is_some()) {
+            for piece in sub.expected.iter() {
+                ctx.actions.push(Action::Unexpect { from: node, swarm, piece });
+            }
+            sub.expected = PieceSet::empty(sub.expected.len());
+            (sub.asked, sub.again) = (None, ctx.now.after_ms(AGAIN_MS));
+            sub.refusals += 1;
+            lost |= sub.refusals > AGAIN_MAX;
+        }
+        if lost {
+            self.parent_lost(node, ctx);
+        }
+    }
+
+    /// A piece is here, from wherever: it need not come from another site any more.
+    pub(super) fn settle_stripe(&mut self, piece: u32, from: NodeId, ctx: &mut Ctx<'_>) {
+        let swarm = self.id;
+        let Some(s) = &mut self.stripes else { return };
+        let stripe = s.of(piece);
+        let Some(sub) = s.subs.get_mut(&stripe) else { return };
+        let parent = sub.parent;
+        if parent == from {
+            (sub.progress, sub.refusals) = (ctx.now, 0);
+        }
+        if sub.expected.remove(piece) && parent != from {
+            ctx.actions.push(Action::Unexpect { from: parent, swarm, piece });
+            ctx.send(parent, TransferFrame::Cancel { swarm, piece });
+        }
+    }
+
+    /// What was pushed from another site is not what it should be, or did not come whole. True if it
+    /// was to come from there.
+    pub(super) fn push_failed(
+        &mut self,
+        piece: u32,
+        from: NodeId,
+        bad: bool,
+        ctx: &mut Ctx<'_>,
+    ) -> bool {
+        let Some(s) = &mut self.stripes else { return false };
+        if !s.expects(from, piece) {
+            return false;
+        }
+        if bad {
+            ctx.counters.bad += 1;
+            self.faults.bad(from, ctx.now);
+            ctx.actions.push(Action::Blame { node: from, why: Why::BadPiece });
+        }
+        self.parent_lost(from, ctx);
+        true
+    }
+}
