@@ -8,7 +8,8 @@
 //!
 //! Reading order: `message` (what goes in and out), `planner` (the dispatch), `swarm` and
 //! `neighbour` (the state), `receive` (what I ask for), `upload` and `inject` (whom I serve),
-//! `ladder` (whom I open to, and hunger), `manifests` (the phase before the pieces), `view`.
+//! `ladder` (whom I open to, and hunger), `store` (the origin store, where hunger ends),
+//! `manifests` (the phase before the pieces), `view`.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod faults;
@@ -22,6 +23,7 @@ mod planner;
 mod receive;
 mod rng;
 mod stats;
+mod store;
 mod swarm;
 mod upload;
 mod view;
@@ -33,4 +35,5 @@ pub use message::{Action, Config, Event, Fault, Input, Join, Role, Topic, Why};
 pub use pieces::PieceSet;
 pub use planner::Planner;
 pub use stats::Counters;
+pub use store::ORIGIN_STORE;
 pub use view::SwarmView;

@@ -21,6 +21,7 @@ use super::neighbour::{Link, Neighbour};
 use super::pieces::PieceSet;
 use super::rng::Rng;
 use super::stats::{Bucket, Counters, Ledger, Median};
+use super::store::{Allowance, Draw, ORIGIN_STORE};
 
 /// Candidates kept of each list: ten times what the ladder can try in its first minute.
 pub(super) const CANDIDATES_MAX: usize = 1_024;
@@ -41,6 +42,7 @@ pub(super) struct Ctx<'a> {
     pub(super) peers: &'a BTreeMap<NodeId, bool>,
     pub(super) dials: &'a mut Dials,
     pub(super) counters: &'a mut Counters,
+    pub(super) store: &'a mut Allowance,
     pub(super) actions: &'a mut Vec<Action>,
 }
 
@@ -88,6 +90,7 @@ pub(super) struct Swarm {
     pub(super) flush_at: Option<Tick>,
     pub(super) injector: Option<Injector>,
     pub(super) seeker: Seeker,
+    pub(super) draw: Draw,
     pub(super) rare: Bucket,
     pub(super) sources: Ledger,
     pub(super) sinks: Ledger,
@@ -136,6 +139,7 @@ impl Swarm {
             flush_at: None,
             injector,
             seeker: Seeker::new(len, ctx.now),
+            draw: Draw::default(),
             rare: budget,
             sources: Ledger::default(),
             sinks: Ledger::default(),
@@ -352,9 +356,10 @@ impl Swarm {
     }
 
     pub(super) fn reserve(&mut self, piece: u32, slot: Reserved) {
+        // What comes from the store takes nothing from the room that hosts share.
+        self.inflight_bytes += if slot.from == ORIGIN_STORE { 0 } else { self.len_of(piece) };
         self.inflight.entry(piece).or_default().push(slot);
         self.reserved.insert(piece);
-        self.inflight_bytes += self.len_of(piece);
     }
 
     /// Frees a reservation; gives since when it was.
@@ -366,7 +371,9 @@ impl Swarm {
             self.inflight.remove(&piece);
             self.reserved.remove(piece);
         }
-        self.inflight_bytes = self.inflight_bytes.saturating_sub(self.len_of(piece));
+        if from != ORIGIN_STORE {
+            self.inflight_bytes = self.inflight_bytes.saturating_sub(self.len_of(piece));
+        }
         Some(since)
     }
 }
