@@ -72,6 +72,12 @@ fn events(host: &Host, kind: &str) -> Vec<String> {
     all.map(|e| e["text"].as_str().unwrap().to_owned()).collect()
 }
 
+fn counter(host: &Host, name: &str) -> u64 {
+    let status = host.tell(&["status"]);
+    let all = status["counters"].as_array().unwrap().iter().filter(|c| c["name"] == name);
+    all.filter_map(|c| c["count"].as_u64()).sum()
+}
+
 /// A release goes to one node and a bucket. The node is lost with its disk before anybody has
 /// fetched a byte. Three other hosts get the content, byte for byte; the bucket sends it about
 /// once.
@@ -97,6 +103,8 @@ fn all_seeds_gone() {
     }
     let sent = server.sent();
     assert!(sent < full + full / 4, "the bucket sent {sent} bytes of {full}");
+    let counted: u64 = fleet.hosts[1..].iter().map(|h| counter(h, "bytes_from_origin")).sum();
+    assert!(counted >= full && counted <= sent, "{counted} of {sent}");
     let told: Vec<String> =
         fleet.hosts[1..].iter().flat_map(|h| events(h, "origin_asked")).collect();
     assert!((1..=3).contains(&told.len()) && told[0].contains(&address), "{told:?}");

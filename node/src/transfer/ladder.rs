@@ -257,7 +257,6 @@ impl Swarm {
         }
         self.climb(ctx);
         self.ask_for_rare(ctx);
-        self.draw(ctx);
     }
 
     fn drop_silent(&mut self, ctx: &mut Ctx<'_>) {

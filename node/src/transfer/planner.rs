@@ -12,7 +12,7 @@ use super::message::{Action, Config, Event, Input, Join, Role, Topic, Why};
 use super::receive::Room;
 use super::rng::Rng;
 use super::stats::{Counters, Downlink};
-use super::store::{Allowance, ORIGIN_STORE};
+use super::store::{self, Allowance, ORIGIN_STORE};
 use super::swarm::{Ctx, Swarm};
 use super::upload::Uploader;
 
@@ -129,6 +129,7 @@ impl Planner {
                 swarm.expire(&self.uploader, &mut ctx);
                 swarm.upkeep(&mut ctx);
             }
+            store::draw(&mut self.swarms, &mut ctx);
             self.manifests.upkeep(&mut ctx);
             self.upkeep_at = None;
         }
@@ -239,9 +240,9 @@ impl Planner {
                 if let Some(s) = swarms.get_mut(&swarm) {
                     self.downlink.add(s.len_of(piece), now);
                     s.arrived(piece, from, &mut ctx);
-                    if from == ORIGIN_STORE {
-                        s.draw(&mut ctx);
-                    }
+                }
+                if from == ORIGIN_STORE {
+                    store::draw(swarms, &mut ctx);
                 }
             }
             Input::PieceFailed { swarm, piece, from, fault } => {

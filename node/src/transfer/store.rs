@@ -8,11 +8,13 @@
 //! steps in. To the rest of the planner the store is one more source of pieces, under a name that
 //! no host can have.
 
-use stork_wire::ids::{ManifestId, NodeId};
+use std::collections::BTreeMap;
+
+use stork_wire::ids::{ManifestId, NodeId, SwarmId};
 use stork_wire::limits::PIECE_LEN_MAX;
 use stork_wire::tick::Tick;
 
-use super::message::{Action, Fault};
+use super::message::{Action, Fault, Role};
 use super::rng::rank;
 use super::swarm::{Ctx, Reserved, Swarm};
 
@@ -40,13 +42,13 @@ const WRONG_MS: u64 = 300_000;
 pub(super) const MANIFEST_MS: u64 = 60_000;
 
 /// How long a host waits that comes after so many others in the order.
-pub(super) fn patience_ms(rank: usize) -> u64 {
+fn patience_ms(rank: usize) -> u64 {
     let after = rank.saturating_sub(FIRST - 1).min(RANKS_MAX) as u64;
     HUNGER_MS + after * STEP_MS
 }
 
 /// The hosts before us, as far as it matters.
-pub(super) fn rank_of(topic: &[u8; 32], me: NodeId, interested: &[NodeId]) -> usize {
+fn rank_of(topic: &[u8; 32], me: NodeId, interested: &[NodeId]) -> usize {
     rank(topic, me, interested, FIRST + RANKS_MAX)
 }
 
@@ -135,24 +137,53 @@ pub(super) struct Draw {
     patience: Patience,
 }
 
-impl Swarm {
-    /// Asks the store for pieces, if it is our turn.
-    pub(super) fn draw(&mut self, ctx: &mut Ctx<'_>) {
-        if ctx.store.is_off() || self.complete() || self.draw.patience.waits(ctx.now) {
+/// How asking for the pieces of one swarm ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Draught {
+    /// It wants no more for now, or there is no place for more.
+    Done,
+    /// The allowance is used up.
+    Dry,
+}
+
+/// Asks the store for what is missing and its turn, the urgent swarms first.
+pub(super) fn draw(swarms: &mut BTreeMap<SwarmId, Swarm>, ctx: &mut Ctx<'_>) {
+    if ctx.store.is_off() || ctx.store.fetches >= FETCHES_MAX {
+        return;
+    }
+    let waits = swarms.values_mut().filter(|s| s.may_draw(ctx.now));
+    let mut waits: Vec<&mut Swarm> = waits.collect();
+    waits.sort_by_key(|s| s.urgency);
+    for swarm in waits {
+        // What the first one waits for is not taken by another with smaller pieces.
+        if swarm.draw(ctx) == Draught::Dry {
             return;
         }
+    }
+}
+
+impl Swarm {
+    /// Whether the store might be asked, before anything is reckoned.
+    fn may_draw(&self, now: Tick) -> bool {
+        let hungry = self.draw.on || self.seeker.hungry_ms(now) >= HUNGER_MS;
+        let gets = self.role == Role::Leech && !self.complete();
+        gets && hungry && !self.draw.patience.waits(now)
+    }
+
+    fn draw(&mut self, ctx: &mut Ctx<'_>) -> Draught {
         let rank = rank_of(self.id.as_bytes(), ctx.me, &self.interested);
         let hungry = self.seeker.hungry_ms(ctx.now) >= patience_ms(rank);
         self.draw.on |= hungry;
         while self.draw.on && ctx.store.fetches < FETCHES_MAX {
-            let Some(piece) = self.next_from_store(rank, hungry) else { return };
+            let Some(piece) = self.next_from_store(rank, hungry) else { break };
             if !ctx.store.take(self.len_of(piece), ctx.now) {
-                return;
+                return Draught::Dry;
             }
             ctx.store.fetches += 1;
             self.reserve(piece, Reserved { from: ORIGIN_STORE, since: ctx.now, rate: 0 });
             ctx.actions.push(Action::FetchPiece { swarm: self.id, piece });
         }
+        Draught::Done
     }
 
     /// A piece that no neighbour has; if they have let us starve, any.
@@ -216,8 +247,11 @@ pub(super) fn manifest_is_due(
     patience: Patience,
     ctx: &Ctx<'_>,
 ) -> bool {
-    let rank = rank_of(manifest.as_bytes(), ctx.me, interested);
-    !ctx.store.is_off() && !patience.waits(ctx.now) && ctx.now.since(since) >= patience_ms(rank)
+    let hungry = ctx.now.since(since);
+    !ctx.store.is_off()
+        && !patience.waits(ctx.now)
+        && hungry >= HUNGER_MS
+        && hungry >= patience_ms(rank_of(manifest.as_bytes(), ctx.me, interested))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use stork_wire::feed::Urgency;
 use stork_wire::ids::{ManifestId, SwarmId};
 use stork_wire::tick::Tick;
 
@@ -160,6 +161,38 @@ fn origin_dies() {
     let egress = egress(&world, &content);
     println!("the origin dies halfway: {ms:.0} ms, egress {egress:.3} F");
     assert!(egress < 0.8, "{egress}");
+}
+
+/// A publisher's host comes back: from then on the store is left alone.
+#[test]
+fn origin_comes_back() {
+    let content = Content::of(256, 6);
+    let mut world = World::with_rate(7, &content.hosts, 58, 4 << 20);
+    for h in &content.hosts {
+        world.join(*h, 0, content.join(*h, PieceSet::empty(256)));
+    }
+    world.join(0, 9_000, content.join(0, PieceSet::full(256)));
+    let ms = world.finish(60_000, content.swarm, &content.hosts);
+    let egress = egress(&world, &content);
+    // By the store alone: two hosts with 4 MiB/s each need 16 s for 128 MiB, after 5 s of hunger.
+    println!("the origin is back after 9 s: {ms:.0} ms, egress {egress:.3} F");
+    assert!(ms < 16_000.0 && (0.1..0.5).contains(&egress), "{ms} {egress}");
+}
+
+/// Of two contents that nobody has, the urgent one comes first.
+#[test]
+fn urgent_first() {
+    let mut usual = orphan(64, 1);
+    let mut urgent = orphan(64, 1);
+    (usual.swarm, urgent.swarm) = (super::swarm(1), super::swarm(2));
+    urgent.urgency = Urgency::Security;
+    let mut world = World::with_rate(2, &[1], 59, 8 << 20);
+    usual.start(&mut world);
+    urgent.start(&mut world);
+    world.finish(60_000, urgent.swarm, &[1]);
+    let of_usual = world.store.sent.keys().filter(|(s, _)| *s == usual.swarm).count();
+    assert!(of_usual <= 8, "{of_usual} pieces went before the urgent ones");
+    world.finish(60_000, usual.swarm, &[1]);
 }
 
 /// A store that lies or does not answer is asked ever more rarely, and every host goes on trying.
