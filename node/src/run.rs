@@ -8,6 +8,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use stork_origin::{Origin, OriginError, Purpose};
 use stork_wire::codec::decode;
 use stork_wire::ids::FleetId;
 use stork_wire::limits::{CLOCK_SKEW_S, RECORD_LEN_MAX};
@@ -55,6 +56,9 @@ pub enum RunError {
         /// This host admits others.
         admits: bool,
     },
+    /// The origin.
+    #[error(transparent)]
+    Origin(#[from] OriginError),
     /// Something else that start-up needs.
     #[error("{0}")]
     Other(String),
@@ -86,6 +90,7 @@ impl RunError {
                  create`, then start it: key, content and views stay"
                     .to_owned()
             }
+            Self::Origin(e) => e.help(),
             Self::Other(_) => "join again with a new token, or restore the state folder".to_owned(),
         }
     }
@@ -100,6 +105,7 @@ impl RunError {
             Self::Store(e) => e.exit_code(),
             Self::Identity(e) => e.exit_code(),
             Self::Certificate { .. } => 78,
+            Self::Origin(e) => e.exit(),
             Self::Other(_) => 1,
         }
     }
@@ -124,6 +130,14 @@ pub fn open_store(config: &NodeConfig) -> Result<Arc<Store>, StoreError> {
     let (store, recovery) = Store::open(&config.state, options)?;
     tracing::info!(path = %config.state.display(), ?recovery, "store open");
     Ok(store)
+}
+
+/// Opens the origin that the settings name. Whether it answers shows when it is needed.
+pub fn open_origin(config: &NodeConfig) -> Result<Option<Arc<Origin>>, OriginError> {
+    let Some(address) = &config.origin else { return Ok(None) };
+    let origin = Origin::open(address, config.origin_credentials.as_deref(), Purpose::Read)?;
+    tracing::info!(origin = %address, "origin set");
+    Ok(Some(Arc::new(origin)))
 }
 
 fn membership(store: &Store, state: &Path, clock: &Clock) -> Result<Membership, RunError> {
@@ -208,6 +222,7 @@ pub async fn run_by(
     check_own_cert(&trust, &member, &clock)?;
     tracing::info!(fleet = %member.fleet.short(), releases = catalog.len(), "state loaded");
     let views = Arc::new(Views::new(Arc::clone(&store)));
+    let origin = open_origin(&config)?;
 
     // Network: bound before anything is said to anybody.
     let (net_events, net_inbox) = mpsc::channel(1_024);
@@ -242,6 +257,7 @@ pub async fn run_by(
         seed: u64::from_le_bytes(identity::random::<8>()?),
         incarnation: member.incarnation,
         tap,
+        origin,
     };
     let driver = Driver::new(parts).map_err(|e| RunError::Other(e.to_string()))?;
     let inbox = Inbox {

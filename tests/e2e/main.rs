@@ -20,6 +20,7 @@ mod joining;
 mod late;
 mod metrics;
 mod news;
+mod origins;
 mod publishers;
 mod pushes;
 mod rejoining;

@@ -112,7 +112,8 @@ pub fn add_publisher(charter_dir: &Path, name: &str) -> PathBuf {
         fs::write(folder.join("charter.bundle"), &bundle).unwrap();
     }
     let release_key = Some("keys/release".to_owned());
-    let profile = Profile { fleet, publisher, release_key, groups };
+    let profile =
+        Profile { fleet, publisher, release_key, groups, origin: None, origin_credentials: None };
     fs::write(dir.join("publisher.toml"), toml::to_string(&profile).unwrap()).unwrap();
     dir
 }

@@ -21,4 +21,5 @@ pub mod heap;
 pub mod hostile;
 pub mod lab;
 pub mod raw_push;
+pub mod s3;
 pub mod wait;

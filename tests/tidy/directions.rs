@@ -39,9 +39,14 @@ const RULES: &[Rule] = &[
         instead: "wire is what two processes agree on: move the work to the crate that does it",
     },
     Rule {
+        under: "origin/src/",
+        words: &["stork_node", "stork_publisher", "quinn"],
+        instead: "origin knows wire only: hand in what it needs",
+    },
+    Rule {
         under: "publisher/src/",
         words: &["stork_node"],
-        instead: "the publisher knows wire only; what both need belongs into wire",
+        instead: "the publisher knows wire and origin; what both need belongs into one of these",
     },
     Rule { under: "node/src/overlay/", words: IMPURE, instead: PURE_HELP },
     Rule { under: "node/src/trust/", words: IMPURE, instead: PURE_HELP },
@@ -104,6 +109,11 @@ const PLACES: &[Place] = &[
         word: "ed25519_dalek",
         only: &["wire/src/sign.rs"],
         instead: "call stork_wire::sign: one function verifies signatures",
+    },
+    Place {
+        word: "object_store",
+        only: &["origin/src/"],
+        instead: "call stork_origin: one crate names objects, puts and reads them",
     },
     Place {
         word: "unsafe",

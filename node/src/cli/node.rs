@@ -228,6 +228,9 @@ async fn wait_for_signal() {
 }
 
 fn check_config(config: &NodeConfig, json: bool) -> ExitCode {
+    if let Err(e) = run::open_origin(config) {
+        return failure(&e.to_string(), &causes(&e), &e.help(), e.exit());
+    }
     let mut folder = VmFolder::new(config.vms.clone());
     folder.reread();
     let (good, bad) = (folder.vms(), folder.bad());

@@ -35,6 +35,7 @@ pub fn hint_for(error: &str) -> String {
         ("\npackage name `", "name one package, such as `nginx` or `acme/site`"),
         ("\ngroup name `", "name a group of the charter: `stork-publish charter show DIR`"),
         ("\narchitecture `", "write it as Debian does: `amd64`, `arm64`"),
+        ("is no origin", stork_origin::BadAddress::HELP),
         ("is no bootstrap entry", "write for example `seed.example.org:7749`"),
         ("is no version constraint", "write for example `>= 1.0, < 2` or `= 1.2-3`"),
     ];

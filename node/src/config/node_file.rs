@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use stork_origin::Address;
 use stork_wire::limits::BEACON_VALID_MAX_S;
 
 use super::{LimitsConfig, SEEDS_MAX, Seed, hint_for};
@@ -48,6 +49,12 @@ pub struct NodeConfig {
     pub bootstrap_file: Option<PathBuf>,
     /// A port of the loopback with `GET /metrics` and nothing else; none without it.
     pub metrics: Option<SocketAddr>,
+    /// Where content is looked for when no host has it: a folder, a bucket or a web server.
+    pub origin: Option<Address>,
+    /// A file with credentials for it, which its owner alone may read.
+    pub origin_credentials: Option<PathBuf>,
+    /// Bytes a second that this node takes from it at the most.
+    pub origin_bytes_per_s: u64,
     /// How fast publishers and groups may announce.
     pub limits: LimitsConfig,
 }
@@ -116,6 +123,9 @@ impl Default for NodeConfig {
             bootstrap: Vec::new(),
             bootstrap_file: None,
             metrics: None,
+            origin: None,
+            origin_credentials: None,
+            origin_bytes_per_s: 16 * 1024 * 1024,
             limits: LimitsConfig::default(),
         }
     }
@@ -156,10 +166,61 @@ impl NodeConfig {
                 help: "use 127.0.0.1 or ::1, and a proxy for others".to_owned(),
             });
         }
+        if let Err((message, help)) = config.check_origin() {
+            let (message, help) = (message.to_owned(), help.to_owned());
+            return Err(ConfigError { path: shown, message, help });
+        }
         if let Some(Err(why)) = config.beacon.as_ref().map(BeaconConfig::check) {
             let help = "leave the key out for its default, or correct it".to_owned();
             return Err(ConfigError { path: shown, message: why.to_owned(), help });
         }
         Ok(config)
+    }
+
+    /// Do the keys about the origin belong together? The first is what is wrong, the second what
+    /// to do.
+    fn check_origin(&self) -> Result<(), (&'static str, &'static str)> {
+        if self.origin.is_none() && self.origin_credentials.is_some() {
+            return Err((
+                "origin_credentials stands without an origin",
+                "add `origin = \"s3://BUCKET/PREFIX\"`, or take the credentials out",
+            ));
+        }
+        if self.origin_bytes_per_s == 0 {
+            return Err((
+                "origin_bytes_per_s is 0: nothing would ever come from the origin",
+                "leave the key out for its default, or leave `origin` out",
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<NodeConfig, ConfigError> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        NodeConfig::read(file.path(), true)
+    }
+
+    /// An origin is taken as it is written; what cannot be one is refused with what to write.
+    #[test]
+    fn origins() {
+        let good = read("origin = \"s3://fleet/stork\"\norigin_credentials = \"/x\"\n").unwrap();
+        assert_eq!(good.origin.unwrap().to_string(), "s3://fleet/stork");
+        assert_eq!(read("").unwrap().origin, None);
+        for (text, message, help) in [
+            ("origin = \"ftp://x/y\"", "`ftp://x/y` is no origin", "s3://BUCKET/PREFIX"),
+            ("origin = \"/srv/x\"", "the scheme is missing", "file:/DIR"),
+            ("origin_credentials = \"/x\"", "without an origin", "add `origin"),
+            ("origin = \"file:/x\"\norigin_bytes_per_s = 0", "is 0", "default"),
+        ] {
+            let e = read(text).unwrap_err();
+            assert!(e.message.contains(message), "{}", e.message);
+            assert!(e.help.contains(help), "{}", e.help);
+        }
     }
 }

@@ -8,10 +8,11 @@ use stork_wire::limits::MANIFEST_PIECE_LEN;
 use stork_wire::manifest::{Manifest, manifest_pieces};
 
 use super::Driver;
+use super::origin::What;
 use super::workers::{Done, PieceFault};
 use crate::net::{BulkIn, BulkPiece, ExpectKey, Priority};
 use crate::store::StoreError;
-use crate::transfer::{Action, Event, Fault, Input, Why};
+use crate::transfer::{Action, Event, Fault, Input, ORIGIN_STORE, Why};
 
 impl Driver {
     /// Gives the planner an input, and does what it asks for.
@@ -52,6 +53,18 @@ impl Driver {
                     let key = ExpectKey::Piece(from, swarm, piece);
                     self.net.bulk().expect(key, u64::from(at.len), None);
                 }
+            }
+            Action::FetchPiece { swarm, piece } => {
+                self.fetch_from_origin(What::Piece(swarm, piece));
+            }
+            Action::FetchManifest { manifest } => {
+                self.fetch_from_origin(What::Manifest(manifest));
+            }
+            Action::Unexpect { from: ORIGIN_STORE, swarm, piece } => {
+                self.forget_fetch(What::Piece(swarm, piece));
+            }
+            Action::UnexpectManifest { from: ORIGIN_STORE, manifest } => {
+                self.forget_fetch(What::Manifest(manifest));
             }
             Action::Unexpect { from, swarm, piece } => {
                 self.net.bulk().forget(&ExpectKey::Piece(from, swarm, piece));
@@ -116,7 +129,7 @@ impl Driver {
         }
     }
 
-    fn write_piece(&self, from: NodeId, swarm: SwarmId, piece: u32, bytes: Vec<u8>) {
+    pub(super) fn write_piece(&self, from: NodeId, swarm: SwarmId, piece: u32, bytes: Vec<u8>) {
         let Some(info) = self.swarms.get(&swarm) else { return };
         let Some(at) = info.pieces.get(piece as usize).copied() else { return };
         let Some(partial) = info.partials.get(at.pack_number).map(Arc::clone) else { return };
@@ -145,10 +158,16 @@ impl Driver {
                     c.fetched_bytes += u64::from(len);
                 }
                 self.counters.add_many("bytes_fetched", "verified", u64::from(len));
+                if from == ORIGIN_STORE {
+                    self.origin_gave(u64::from(len));
+                }
                 self.planner_input(Input::PieceArrived { swarm, piece, from });
             }
             Err(PieceFault::Bad) => {
                 self.counters.add("pieces", "bad");
+                if from == ORIGIN_STORE {
+                    self.origin_lied(What::Piece(swarm, piece));
+                }
                 let fault = Fault::Bad;
                 self.planner_input(Input::PieceFailed { swarm, piece, from, fault });
             }
@@ -169,7 +188,7 @@ impl Driver {
         at.map_or(0, |at| at.len)
     }
 
-    fn keep_manifest(&self, from: NodeId, id: ManifestId, bytes: Vec<u8>) {
+    pub(super) fn keep_manifest(&self, from: NodeId, id: ManifestId, bytes: Vec<u8>) {
         let Some(content) = self.contents.get(&id) else { return };
         let (store, reference) = (Arc::clone(&self.store), content.release.manifest);
         self.workers.disk(move || {

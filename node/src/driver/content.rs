@@ -11,11 +11,12 @@ use stork_wire::ids::{ManifestId, NodeId, PackId, SwarmId};
 use stork_wire::manifest::{Manifest, Variant};
 use stork_wire::tick::Tick;
 
+use super::origin::What;
 use super::workers::Done;
 use super::{Driver, leases};
 use crate::catalog::KnownRelease;
 use crate::store::{Hold, PartialPack, Reservation};
-use crate::transfer::Input;
+use crate::transfer::{Input, ORIGIN_STORE};
 
 /// How far a content is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +66,7 @@ pub(super) struct PieceAt {
     pub(super) index: u32,
     pub(super) offset: u64,
     pub(super) len: u32,
+    pub(super) pack_size: u64,
 }
 
 /// What the shell must know of a swarm.
@@ -86,7 +88,8 @@ impl SwarmInfo {
                 let offset = u64::from(index) * u64::from(piece_len);
                 let left = pack.size.saturating_sub(offset);
                 let len = u32::try_from(left).unwrap_or(u32::MAX).min(piece_len);
-                pieces.push(PieceAt { pack: pack.id, pack_number, index, offset, len });
+                let (pack, pack_size) = (pack.id, pack.size);
+                pieces.push(PieceAt { pack, pack_number, index, offset, len, pack_size });
             }
         }
         Self { manifest: id, variant, pieces, partials: Vec::new() }
@@ -263,10 +266,14 @@ impl Driver {
                         .fail(id, &format!("the manifest contradicts its announcement: {why}"));
                 }
                 content.manifest = Some(manifest);
+                let size = content.release.manifest.size;
                 if matches!(content.stage, Stage::Manifest) {
                     content.stage = Stage::Idle;
                 }
                 if let Some(from) = from {
+                    if from == ORIGIN_STORE {
+                        self.origin_gave(size);
+                    }
                     self.planner_input(Input::ManifestArrived { manifest: id, from });
                 }
                 self.planner_input(Input::HaveManifest { manifest: id });
@@ -281,6 +288,9 @@ impl Driver {
             Err(why) => {
                 if let Some(from) = from {
                     let fault = crate::transfer::Fault::Bad;
+                    if from == ORIGIN_STORE {
+                        self.origin_lied(What::Manifest(id));
+                    }
                     tracing::warn!(peer = %from.short(), "manifest refused: {why}");
                     return self.planner_input(Input::ManifestFailed { manifest: id, from, fault });
                 }
@@ -288,8 +298,8 @@ impl Driver {
                     let urgency = content.release.urgency;
                     let release = content.release.clone();
                     let (interested, origins) = self.candidates(&release);
-                    let manifest = id;
-                    let want = Input::WantManifest { manifest, interested, origins, urgency };
+                    let (manifest, size) = (id, release.manifest.size);
+                    let want = Input::WantManifest { manifest, interested, origins, urgency, size };
                     self.planner_input(want);
                 }
             }

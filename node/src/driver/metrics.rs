@@ -41,6 +41,7 @@ const KNOWN: &[(&str, &[&str])] = &[
     ("links", &["down", "up"]),
     ("manifests", &["too_many"]),
     ("merge_probes", &["sent"]),
+    ("origin_requests", &["begun", "denied", "down", "missing", "verified", "wrong"]),
     ("peers_at_fault", &["frame", "order", "stuck"]),
     ("peers_limited", &["frames"]),
     ("pieces", &["bad", "disk", "not_sent", "stolen"]),

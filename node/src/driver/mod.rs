@@ -33,7 +33,9 @@ mod journal;
 mod leases;
 mod members;
 mod metrics;
+mod origin;
 mod pace;
+mod parts;
 mod peers;
 mod pushes;
 mod record;
@@ -49,6 +51,7 @@ pub use counters::{Counters, EventRecord};
 pub(crate) use freshness::FLOOR_ROW;
 pub(crate) use journal::load_rules;
 pub use leases::keep_push;
+pub use parts::{Inbox, Parts};
 pub(crate) use peers::RESTART_STEP;
 pub use pushes::{CommitError, PushAuth, PushCall};
 pub use tap::Tap;
@@ -61,16 +64,16 @@ use stork_wire::ids::{ManifestId, NodeId, SwarmId};
 use stork_wire::sign::{Envelope, SecretKey};
 use stork_wire::text::Label;
 use stork_wire::tick::Tick;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use crate::catalog::Catalog;
 use crate::config::{NodeConfig, VmFolder};
-use crate::net::{BulkIn, Net, NetEvent};
+use crate::net::Net;
 use crate::overlay::{self, Overlay};
 use crate::store::Store;
 use crate::transfer::{self, Planner};
-use crate::trust::{Floor, Trust};
+use crate::trust::Trust;
 use crate::view::Views;
 use content::{Content, SwarmInfo};
 use vms::Vm;
@@ -85,56 +88,6 @@ const OUTCOMES_MAX: usize = 1_024;
 const EVENTS_AT_ONCE: usize = 32;
 /// How often slow matters are looked at: VM files, idle connections, own record.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
-
-/// What the driver is made of; `run.rs` puts it together.
-#[derive(Debug)]
-pub struct Parts {
-    /// The settings.
-    pub config: NodeConfig,
-    /// The node's key.
-    pub key: Arc<SecretKey>,
-    /// Its certificate.
-    pub cert: Envelope,
-    /// The admission key, on nodes that admit others.
-    pub admission: Option<SecretKey>,
-    /// The beacon key, on nodes that make beacons.
-    pub beacon_key: Option<SecretKey>,
-    /// The time that is known to be past.
-    pub floor: Floor,
-    /// The store.
-    pub store: Arc<Store>,
-    /// The views.
-    pub views: Arc<Views>,
-    /// The trust rules, with everything that is committed.
-    pub trust: Trust,
-    /// The catalog, likewise.
-    pub catalog: Catalog,
-    /// The network.
-    pub net: Arc<Net>,
-    /// The clock.
-    pub clock: Clock,
-    /// For the machines' randomness.
-    pub seed: u64,
-    /// Rises with each start.
-    pub incarnation: u64,
-    /// Who else hears what is accepted.
-    pub tap: Tap,
-}
-
-/// Everything that comes in.
-#[derive(Debug)]
-pub struct Inbox {
-    /// From the network.
-    pub net: mpsc::Receiver<NetEvent>,
-    /// Content.
-    pub bulk: mpsc::Receiver<BulkIn>,
-    /// From the control socket.
-    pub control: mpsc::Receiver<ControlCall>,
-    /// From publishers.
-    pub push: mpsc::Receiver<PushCall>,
-    /// True when it is time to stop.
-    pub stop: watch::Receiver<bool>,
-}
 
 /// The one owner of all pure state.
 pub struct Driver {
@@ -167,6 +120,8 @@ pub struct Driver {
     contents: BTreeMap<ManifestId, Content>,
     swarms: BTreeMap<SwarmId, SwarmInfo>,
     sending: BTreeMap<(NodeId, SwarmId, u32), tokio::task::AbortHandle>,
+    /// The last resort, where the operator named one.
+    store_fetches: origin::Fetches,
     /// Catalog or VM files changed: VMs are looked at when this moment has come.
     replan_at: Option<Tick>,
     /// When the store is collected next.
@@ -205,9 +160,10 @@ impl Driver {
             freshness::Watch::new(parts.config.beacon.as_ref(), parts.beacon_key, parts.floor);
         let bootstrap = bootstrap::Bootstrap::new(&parts.config);
         let pace = pace::Pace::new(parts.config.limits);
+        let transfer = origin::transfer_config(&parts.config);
         let mut driver = Self {
             overlay: Overlay::new(overlay::Config::default(), me, cert.site.clone(), parts.seed),
-            planner: Planner::new(transfer::Config::default(), me, parts.seed ^ 1),
+            planner: Planner::new(transfer, me, parts.seed ^ 1),
             folder: VmFolder::new(parts.config.vms.clone()),
             config: parts.config,
             me,
@@ -234,6 +190,7 @@ impl Driver {
             contents: BTreeMap::new(),
             swarms: BTreeMap::new(),
             sending: BTreeMap::new(),
+            store_fetches: origin::Fetches::new(parts.origin),
             replan_at: None,
             collect_at: Tick(leases::COLLECT_EVERY_MS),
             tidy_at: Tick(0),
@@ -384,6 +341,7 @@ impl Driver {
             }
             Done::Unpacked { id, variant, result } => self.on_unpacked(id, variant, result),
             Done::Repacked { id, whole } => self.on_repacked(id, whole),
+            Done::FromOrigin { what, result } => self.on_from_origin(what, result),
             Done::Collected => self.look_again(),
             Done::Switched { vm, result } => self.on_switched(&vm, *result),
             Done::Joined { answer, fresh } => self.on_token_checked(answer, fresh),

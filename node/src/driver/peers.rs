@@ -306,7 +306,9 @@ impl Driver {
     /// How each host that is known here is named.
     pub(super) fn host_names(&self) -> BTreeMap<NodeId, String> {
         let now = self.clock.unix();
-        let mut names = BTreeMap::from([(self.me, self.name.to_string())]);
+        let ours = (self.me, self.name.to_string());
+        let mut names =
+            BTreeMap::from([ours, (transfer::ORIGIN_STORE, "the origin store".to_owned())]);
         for peer in self.overlay.hosts() {
             if let Ok(cert) = self.trust.check_cert(&peer.hint.cert, now) {
                 names.insert(peer.node, cert.name.to_string());

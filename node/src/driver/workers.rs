@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 
+use stork_origin::OriginError;
 use stork_wire::ids::{FleetId, ItemHash, ManifestId, NodeId, SwarmId};
 use stork_wire::item::Item;
 use stork_wire::manifest::{Manifest, Variant};
@@ -15,6 +16,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::Reply;
 use super::journal::{Batch, Journal, TakenBack};
+use super::origin::What;
 use super::switch::Switched;
 use crate::store::{PartialPack, Reservation, Store, StoreError};
 use crate::trust::Fact;
@@ -71,6 +73,7 @@ pub(super) enum Done {
     ManifestOut { id: ManifestId, to: NodeId },
     Unpacked { id: ManifestId, variant: Variant, result: Result<(u64, u64), String> },
     Repacked { id: ManifestId, whole: bool },
+    FromOrigin { what: What, result: Result<Vec<u8>, OriginError> },
     Collected,
     Switched { vm: Label, result: Box<Switched> },
     Joined { answer: super::admission::JoinAnswer, fresh: Result<bool, StoreError> },

@@ -1,4 +1,5 @@
-//! Whom a swarm opens to: neighbours, then random other members, then the origin.
+//! Whom a swarm opens to: neighbours, then random other members, then the origin. What comes after
+//! that, where the operator named one, is the origin store (`store.rs`).
 //!
 //! In a large swarm only the first few hosts by rendezvous hash go to the origin at once; it
 //! injects each piece once, and the others get it from each other. A host that nobody feeds
@@ -14,6 +15,7 @@ use super::message::{Action, Event, Role};
 use super::neighbour::Link;
 use super::pieces::PieceSet;
 use super::rng::rank;
+use super::store::ORIGIN_STORE;
 use super::swarm::{Ctx, Swarm};
 use super::upload::SEND_MS_MAX;
 
@@ -116,6 +118,11 @@ impl Seeker {
 
     pub(super) fn fed(&mut self, now: Tick) {
         (self.arrived, self.helped) = (now, now);
+    }
+
+    /// For how long nobody has been able to help.
+    pub(super) fn hungry_ms(&self, now: Tick) -> u64 {
+        now.since(self.helped)
     }
 
     fn later(&mut self, node: NodeId, until: Tick) {
@@ -285,7 +292,8 @@ impl Swarm {
         let now = ctx.now;
         let patience = HUNGER_MS.max(2 * self.steal_base_ms());
         let waits = now.since(self.seeker.arrived) < patience && self.has_helper(now);
-        if waits || !self.inflight.is_empty() {
+        let comes = self.inflight.values().flatten().any(|r| r.from != ORIGIN_STORE);
+        if waits || comes {
             self.seeker.helped = now;
             return;
         }

@@ -2,7 +2,8 @@
 //!
 //! Interest goes to a few candidates. Whoever has the manifest says so at once or as soon as it
 //! has, and it is then fetched from one at a time. Nobody sends it to more than two at once, so
-//! that it spreads from host to host and the origin sends it a handful of times.
+//! that it spreads from host to host and the origin sends it a handful of times. If nobody shows it
+//! for a while, the first hosts ask the origin store (`store.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,6 +15,7 @@ use stork_wire::tick::Tick;
 use super::ladder::FIRST_AT_ORIGIN;
 use super::message::{Action, Event, Fault, Why};
 use super::rng::rank;
+use super::store::{self, ORIGIN_STORE, Patience};
 use super::swarm::{CANDIDATES_MAX, Ctx};
 
 /// Candidates that hear of our interest at once (protocol.md §3e).
@@ -37,6 +39,8 @@ const BUSY_MS: u32 = 200;
 const BUSY_MS_RANGE: (u32, u32) = (20, 10_000);
 /// Wait after a peer failed to deliver.
 const FAILED_MS: u64 = 10_000;
+/// Peers that failed to deliver before the origin store is asked all the same.
+const FAILURES_MAX: u32 = 3;
 /// Wait after a peer sent something else.
 const BAD_MS: u64 = 300_000;
 /// Peers remembered that wait for a manifest, as many as one may have near and inbound.
@@ -53,6 +57,12 @@ pub(super) const PACE_MS: u64 = 50;
 #[derive(Debug)]
 struct Want {
     urgency: Urgency,
+    /// Bytes of the manifest.
+    size: u64,
+    /// When we began to look for it.
+    since: Tick,
+    /// When the origin store may be asked.
+    store: Patience,
     interested: Vec<NodeId>,
     origins: Vec<NodeId>,
     /// Told of our interest.
@@ -97,7 +107,7 @@ impl Manifests {
     pub(super) fn want(
         &mut self,
         manifest: ManifestId,
-        urgency: Urgency,
+        (urgency, size): (Urgency, u64),
         (interested, origins): (Vec<NodeId>, Vec<NodeId>),
         ctx: &mut Ctx<'_>,
     ) {
@@ -109,6 +119,9 @@ impl Manifests {
         }
         entry.want = Some(Want {
             urgency,
+            size,
+            since: ctx.now,
+            store: Patience::default(),
             interested: Vec::new(),
             origins: Vec::new(),
             asked: BTreeSet::new(),
@@ -173,6 +186,10 @@ impl Manifests {
         let want = self.0.get_mut(&manifest).and_then(|e| e.want.as_mut());
         let Some(want) = want else { return };
         want.fetching.take_if(|(f, _)| *f == from);
+        if from == ORIGIN_STORE {
+            want.store.failed(fault, ctx.now);
+            return;
+        }
         want.failures = want.failures.saturating_add(1);
         match fault {
             Fault::Gone => drop(want.holders.remove(&from)),
@@ -298,8 +315,12 @@ impl Manifests {
         let want = self.0.get_mut(&manifest).and_then(|e| e.want.as_mut());
         let Some(want) = want else { return };
         if let Some((from, _)) = want.fetching.take_if(|(_, ends)| *ends <= ctx.now) {
-            want.failures = want.failures.saturating_add(1);
-            want.holders.insert(from, ctx.now.after_ms(FAILED_MS));
+            if from == ORIGIN_STORE {
+                want.store.failed(Fault::Stalled, ctx.now);
+            } else {
+                want.failures = want.failures.saturating_add(1);
+                want.holders.insert(from, ctx.now.after_ms(FAILED_MS));
+            }
             ctx.actions.push(Action::UnexpectManifest { from, manifest });
         }
         if want.fetching.is_some() {
@@ -309,7 +330,10 @@ impl Manifests {
         let ready = want.holders.iter().filter(|(_, at)| **at <= ctx.now).map(|(n, _)| *n);
         let (origins, others): (Vec<_>, Vec<_>) = ready.partition(|n| want.origins.contains(n));
         let pool = if others.is_empty() { origins } else { others };
-        let Some(from) = ctx.rng.sample(pool, 1).pop() else { return want.ask(manifest, ctx) };
+        let Some(from) = ctx.rng.sample(pool, 1).pop() else {
+            want.ask(manifest, ctx);
+            return want.draw(manifest, ctx);
+        };
         let wait = (FETCH_MS << want.failures.min(8)).min(FETCH_MS_MAX);
         want.fetching = Some((from, ctx.now.after_ms(wait)));
         ctx.actions.push(Action::ExpectManifest { from, manifest });
@@ -318,6 +342,19 @@ impl Manifests {
 }
 
 impl Want {
+    /// Asks the origin store, when nobody has shown the manifest for long, or nobody delivers it.
+    fn draw(&mut self, manifest: ManifestId, ctx: &mut Ctx<'_>) {
+        let helped = !self.holders.is_empty() && self.failures < FAILURES_MAX;
+        let about = (self.since, &*self.interested);
+        if helped || !store::manifest_is_due(manifest, about, self.store, ctx) {
+            return;
+        }
+        if ctx.store.take(self.size, ctx.now) {
+            self.fetching = Some((ORIGIN_STORE, ctx.now.after_ms(store::MANIFEST_MS)));
+            ctx.actions.push(Action::FetchManifest { manifest });
+        }
+    }
+
     /// Tells more candidates of our interest.
     fn ask(&mut self, manifest: ManifestId, ctx: &mut Ctx<'_>) {
         if ctx.now < self.ask_at {

@@ -15,12 +15,14 @@ pub struct Config {
     pub upload_window: u64,
     /// Bytes that may be asked for at once. Eight pieces are always allowed.
     pub download_window: u64,
+    /// Bytes a second that may be taken from the origin store; 0: there is none.
+    pub store_bytes_per_s: u64,
 }
 
 impl Default for Config {
     /// 1 MiB up is 8 ms at 1 Gbit/s; 8 MiB down is eight uploaders of that kind.
     fn default() -> Self {
-        Self { upload_window: 1024 * 1024, download_window: 8 * 1024 * 1024 }
+        Self { upload_window: 1024 * 1024, download_window: 8 * 1024 * 1024, store_bytes_per_s: 0 }
     }
 }
 
@@ -106,6 +108,8 @@ pub enum Input {
         origins: Vec<NodeId>,
         /// Its class.
         urgency: Urgency,
+        /// Its bytes.
+        size: u64,
     },
     /// A manifest is on disk and may be served.
     HaveManifest {
@@ -231,7 +235,7 @@ pub enum Event {
         /// From whom.
         from: NodeId,
     },
-    /// No neighbour helps; others and then the origin are asked.
+    /// No neighbour helps; others, then the origin, then the origin store are asked.
     Hungry {
         /// Which swarm.
         swarm: SwarmId,
@@ -307,6 +311,19 @@ pub enum Action {
     UnexpectManifest {
         /// From whom.
         from: NodeId,
+        /// Which manifest.
+        manifest: ManifestId,
+    },
+    /// Ask the origin store for a piece; `PieceArrived` or `PieceFailed` from `ORIGIN_STORE`
+    /// follow, unless `Unexpect` takes it back.
+    FetchPiece {
+        /// Of which swarm.
+        swarm: SwarmId,
+        /// Which piece.
+        piece: u32,
+    },
+    /// Ask it for a manifest; likewise.
+    FetchManifest {
         /// Which manifest.
         manifest: ManifestId,
     },

@@ -9,7 +9,8 @@
 //! Reading order: `message` (what goes in and out), `planner` (the dispatch), `swarm` and
 //! `neighbour` (the state), `receive` (what I ask for), `upload` and `inject` (whom I serve),
 //! `sites`, `subscribe` and `children` (what goes from site to site), `ladder` (whom I open to, and
-//! hunger), `manifests` (the phase before the pieces), `view`.
+//! hunger), `store` (the origin store, where hunger ends), `manifests` (the phase before the pieces),
+//! `view`.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod children;
@@ -26,6 +27,7 @@ mod receive;
 mod rng;
 mod sites;
 mod stats;
+mod store;
 mod subscribe;
 mod swarm;
 mod upload;
@@ -39,4 +41,5 @@ pub use pieces::PieceSet;
 pub use planner::Planner;
 pub use sites::{Members, SiteHosts};
 pub use stats::Counters;
+pub use store::ORIGIN_STORE;
 pub use view::SwarmView;

@@ -12,6 +12,7 @@ use super::message::{Action, Config, Event, Input, Join, Role, Topic, Why};
 use super::receive::Room;
 use super::rng::Rng;
 use super::stats::{Counters, Downlink};
+use super::store::{self, Allowance, ORIGIN_STORE};
 use super::swarm::{Ctx, Swarm};
 use super::upload::Uploader;
 
@@ -40,6 +41,7 @@ pub struct Planner {
     pub(super) knocks: BTreeMap<SwarmId, BTreeSet<NodeId>>,
     uploader: Uploader,
     downlink: Downlink,
+    store: Allowance,
     upkeep_at: Option<Tick>,
     pub(super) counters: Counters,
 }
@@ -55,6 +57,7 @@ macro_rules! ctx {
             peers: &$self.peers,
             dials: &mut $self.dials,
             counters: &mut $self.counters,
+            store: &mut $self.store,
             actions: $actions,
         }
     };
@@ -65,6 +68,7 @@ impl Planner {
     #[must_use]
     pub fn new(config: Config, me: NodeId, seed: u64) -> Self {
         Self {
+            store: Allowance::new(config.store_bytes_per_s),
             config,
             me,
             rng: Rng::new(seed),
@@ -127,6 +131,7 @@ impl Planner {
                 swarm.expire(&self.uploader, &mut ctx);
                 swarm.upkeep(&mut ctx);
             }
+            store::draw(&mut self.swarms, &mut ctx);
             self.manifests.upkeep(&mut ctx);
             self.upkeep_at = None;
         }
@@ -145,7 +150,7 @@ impl Planner {
         let mut pace = self.manifests.wanted().then_some(manifests::PACE_MS);
         for s in self.swarms.values() {
             let gets = !s.complete() && s.role == Role::Leech;
-            if s.serves() || (gets && !s.starved(now)) {
+            if s.serves() || (gets && (!s.starved(now) || s.draws())) {
                 return Some(UPKEEP_MS);
             }
             if gets {
@@ -207,6 +212,7 @@ impl Planner {
     fn leave(&mut self, id: SwarmId, now: Tick, actions: &mut Vec<Action>) {
         let Some(mut swarm) = self.swarms.remove(&id) else { return };
         let mut ctx = ctx!(self, now, actions);
+        swarm.stop_fetches(&mut ctx);
         swarm.unsubscribe_all(&mut ctx);
         let children = swarm.children.map.keys().map(|(node, _)| *node);
         let nodes: BTreeSet<NodeId> = swarm.neighbours.keys().copied().chain(children).collect();
@@ -221,8 +227,8 @@ impl Planner {
         let mut ctx = ctx!(self, now, actions);
         let all = &mut self.manifests;
         match input {
-            Input::WantManifest { manifest, interested, origins, urgency } => {
-                all.want(manifest, urgency, (interested, origins), &mut ctx);
+            Input::WantManifest { manifest, interested, origins, urgency, size } => {
+                all.want(manifest, (urgency, size), (interested, origins), &mut ctx);
             }
             Input::HaveManifest { manifest } => all.have(manifest, &mut ctx),
             Input::DropManifest { manifest } => all.drop_manifest(manifest, &mut ctx),
@@ -244,9 +250,15 @@ impl Planner {
                     self.downlink.add(s.len_of(piece), now);
                     s.arrived(piece, from, &mut ctx);
                 }
+                if from == ORIGIN_STORE {
+                    store::draw(swarms, &mut ctx);
+                }
             }
             Input::PieceFailed { swarm, piece, from, fault } => {
-                if let Some(s) = swarms.get_mut(&swarm) {
+                let Some(s) = swarms.get_mut(&swarm) else { return };
+                if from == ORIGIN_STORE {
+                    s.draw_failed(piece, fault, &mut ctx);
+                } else {
                     s.failed(piece, from, fault, &mut ctx);
                 }
             }

@@ -7,6 +7,7 @@ use stork_wire::tick::Tick;
 use super::faults::Verdict;
 use super::message::{Action, Event, Fault, Why};
 use super::neighbour::Neighbour;
+use super::store::ORIGIN_STORE;
 use super::swarm::{Ctx, Reserved, Swarm};
 
 /// Pieces among which the rarest is taken (protocol.md §3e).
@@ -146,7 +147,10 @@ impl Swarm {
         if piece >= self.pieces() {
             return;
         }
-        if let Some(since) = self.release(piece, from) {
+        let released = self.release(piece, from);
+        if from == ORIGIN_STORE {
+            self.drawn(released.is_some(), ctx);
+        } else if let Some(since) = released {
             self.piece_ms.add(ctx.now.since(since));
             if let Some(n) = self.neighbours.get_mut(&from) {
                 n.delivered(ctx.now.since(since));
@@ -159,7 +163,10 @@ impl Swarm {
             ctx.counters.duplicates += 1;
             return;
         }
-        self.seeker.fed(ctx.now);
+        if from != ORIGIN_STORE {
+            self.seeker.fed(ctx.now);
+            self.stop_drawing(from);
+        }
         for other in self.inflight.get(&piece).cloned().unwrap_or_default() {
             self.give_up(piece, other.from, ctx);
         }
@@ -175,6 +182,9 @@ impl Swarm {
         let swarm = self.id;
         if self.release(piece, from).is_some() {
             ctx.actions.push(Action::Unexpect { from, swarm, piece });
+            if from == ORIGIN_STORE {
+                return ctx.store.ended();
+            }
             ctx.send(from, TransferFrame::Cancel { swarm, piece });
         }
     }
@@ -217,7 +227,9 @@ impl Swarm {
     pub(super) fn steal(&mut self, ctx: &mut Ctx<'_>) {
         let (swarm, limit) = (self.id, self.steal_ms());
         let all = self.inflight.iter().flat_map(|(p, slots)| slots.iter().map(move |r| (*p, *r)));
-        let late: Vec<_> = all.filter(|(_, r)| ctx.now.since(r.since) >= limit).collect();
+        // How long the store may take, the shell knows.
+        let late = all.filter(|(_, r)| r.from != ORIGIN_STORE);
+        let late: Vec<_> = late.filter(|(_, r)| ctx.now.since(r.since) >= limit).collect();
         if !late.is_empty() {
             // If everybody is slower than we thought, the next try gets more time.
             self.steal_shift = self.steal_shift.saturating_add(1);

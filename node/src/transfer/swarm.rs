@@ -23,6 +23,7 @@ use super::pieces::PieceSet;
 use super::rng::Rng;
 use super::sites::{self, Members, Plan};
 use super::stats::{Bucket, Counters, Ledger, Median};
+use super::store::{Allowance, Draw, ORIGIN_STORE};
 use super::subscribe::Stripes;
 
 /// Candidates kept of each list: ten times what the ladder can try in its first minute.
@@ -44,6 +45,7 @@ pub(super) struct Ctx<'a> {
     pub(super) peers: &'a BTreeMap<NodeId, bool>,
     pub(super) dials: &'a mut Dials,
     pub(super) counters: &'a mut Counters,
+    pub(super) store: &'a mut Allowance,
     pub(super) actions: &'a mut Vec<Action>,
 }
 
@@ -106,6 +108,7 @@ pub(super) struct Swarm {
     pub(super) flush_at: Option<Tick>,
     pub(super) injector: Option<Injector>,
     pub(super) seeker: Seeker,
+    pub(super) draw: Draw,
     pub(super) rare: Bucket,
     pub(super) sources: Ledger,
     pub(super) sinks: Ledger,
@@ -158,6 +161,7 @@ impl Swarm {
             flush_at: None,
             injector,
             seeker: Seeker::new(len, ctx.now),
+            draw: Draw::default(),
             rare: budget,
             sources: Ledger::default(),
             sinks: Ledger::default(),
@@ -394,9 +398,10 @@ impl Swarm {
     }
 
     pub(super) fn reserve(&mut self, piece: u32, slot: Reserved) {
+        // What comes from the store takes nothing from the room that hosts share.
+        self.inflight_bytes += if slot.from == ORIGIN_STORE { 0 } else { self.len_of(piece) };
         self.inflight.entry(piece).or_default().push(slot);
         self.reserved.insert(piece);
-        self.inflight_bytes += self.len_of(piece);
     }
 
     /// Frees a reservation; gives since when it was.
@@ -408,7 +413,9 @@ impl Swarm {
             self.inflight.remove(&piece);
             self.reserved.remove(piece);
         }
-        self.inflight_bytes = self.inflight_bytes.saturating_sub(self.len_of(piece));
+        if from != ORIGIN_STORE {
+            self.inflight_bytes = self.inflight_bytes.saturating_sub(self.len_of(piece));
+        }
         Some(since)
     }
 }

@@ -250,7 +250,14 @@ pub fn init(options: &InitOptions, now: UnixSeconds) -> Result<Initialised, Char
     let bytes = write_bundle(&charter.items)
         .map_err(|source| CharterError::Bundle { path: path.clone(), source })?;
     write_new(&path, &bytes)?;
-    let profile = Profile { fleet, publisher, release_key: release_file, groups };
+    let profile = Profile {
+        fleet,
+        publisher,
+        release_key: release_file,
+        groups,
+        origin: None,
+        origin_credentials: None,
+    };
     let path = dir.join(PROFILE_FILE);
     let text = toml::to_string(&profile)
         .map_err(|e| CharterError::Profile { path: path.clone(), why: e.to_string() })?;

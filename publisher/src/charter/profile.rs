@@ -6,6 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use stork_origin::Address;
 use stork_wire::ids::{FleetId, GroupId, PublisherId};
 
 use super::{Charter, CharterError};
@@ -27,6 +28,12 @@ pub struct Profile {
     pub publisher: PublisherId,
     /// The release key: a file relative to the directory, or `ssh-agent:…`.
     pub release_key: Option<String>,
+    /// The object store that gets every content as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Address>,
+    /// A file with credentials for it, relative to the directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin_credentials: Option<PathBuf>,
     /// Groups to publish to when none is named.
     #[serde(default, rename = "group")]
     pub groups: Vec<GroupName>,

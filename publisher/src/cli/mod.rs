@@ -10,6 +10,7 @@ pub use run::run_cli;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use stork_origin::Address;
 use stork_wire::feed::Urgency;
 use stork_wire::ids::{ItemHash, NodeId};
 use stork_wire::text::{Arch, GroupName, Label, PackageName, Pattern, Version};
@@ -27,6 +28,9 @@ Environment:
   STORK_CHARTER          the publisher's directory, instead of --charter
   STORK_PUBLISH_KEY      the release key, instead of --key
   STORK_PASSPHRASE_FILE  a file whose first line is the key's passphrase
+  STORK_ORIGIN           the object store, instead of --origin
+  STORK_ORIGIN_CREDENTIALS  its credentials, instead of --origin-credentials
+  AWS_…                  the usual variables for s3: origins, such as AWS_ENDPOINT_URL
   SSH_AUTH_SOCK          the ssh-agent for --key ssh-agent:
   TMPDIR                 where packages are unpacked while they are packed
   NO_COLOR               no colours
@@ -316,8 +320,9 @@ impl From<UrgencyArg> for Urgency {
   stork-publish push nginx.deb --charter ~/stork --to NODEID@host:7749 --urgency security
   stork-publish push site.tar.zst --name acme-site --version 1.4.2 --arch all --to ADDR#NODEID
   stork-publish push nginx.deb --key ssh-agent:SHA256:… --to NODEID@a:7749 --to NODEID@b:7749
+  stork-publish push nginx.deb --to NODEID@host:7749 --origin s3://packages/stork
 
-The content is on the disk of every node that is named before the release is announced.
+The content is on the disk of --copies nodes, and in the origin, before the release is announced.
 Running the same command again goes on where it stopped.")]
 struct PushArgs {
     /// A .deb, tar archive or directory
@@ -334,6 +339,17 @@ struct PushArgs {
     /// A node: NODEID@HOST:PORT or HOST:PORT#NODEID; may be given several times
     #[arg(long, value_name = "TARGET", required = true)]
     to: Vec<Target>,
+    /// So many nodes must have the content before it is announced; default: 2, or all if fewer
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=32))]
+    copies: Option<u8>,
+    /// An object store that gets the content as well: file:/DIR or s3://BUCKET/PREFIX; default: as
+    /// publisher.toml says
+    #[arg(long, value_name = "URL", env = "STORK_ORIGIN")]
+    origin: Option<Address>,
+    /// A file with AWS_ACCESS_KEY_ID=… and its like, readable by its owner only; default: these
+    /// variables
+    #[arg(long, value_name = "FILE", env = "STORK_ORIGIN_CREDENTIALS")]
+    origin_credentials: Option<PathBuf>,
     /// A group by name; default: all groups of the charter
     #[arg(long, value_name = "NAME")]
     group: Vec<String>,

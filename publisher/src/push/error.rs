@@ -2,6 +2,7 @@
 
 use std::io;
 
+use stork_origin::OriginError;
 use stork_wire::frame::Refusal;
 
 use crate::charter::CharterError;
@@ -32,6 +33,9 @@ pub enum PushError {
     /// The entry or certificate cannot be signed.
     #[error(transparent)]
     Sign(#[from] SignError),
+    /// The origin cannot be used, or does not take the content.
+    #[error(transparent)]
+    Origin(#[from] OriginError),
     /// A value of the command line does not fit the charter.
     #[error("{0}")]
     Usage(String),
@@ -120,6 +124,7 @@ impl PushError {
             Self::Key(e) => e.help(),
             Self::Charter(e) => e.help(),
             Self::Feed(e) => e.help().into(),
+            Self::Origin(e) => e.help(),
             Self::Sign(SignError::Agent(e)) => e.help(),
             Self::Sign(SignError::Body(_)) => {
                 "if it is too long, shorten the package's Depends or name fewer groups".into()
@@ -156,6 +161,7 @@ impl PushError {
             Self::Key(e) => e.exit(),
             Self::Charter(e) => e.exit(),
             Self::Feed(e) => e.exit(),
+            Self::Origin(e) => e.exit(),
             Self::Sign(SignError::Agent(e)) => e.exit(),
             Self::Sign(SignError::Body(_)) => 1,
             Self::Usage(_) => 2,

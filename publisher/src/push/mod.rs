@@ -8,6 +8,7 @@ mod client;
 mod error;
 #[cfg(test)]
 mod fake;
+mod origin;
 mod report;
 mod session;
 mod target;
@@ -17,6 +18,7 @@ mod upload;
 
 pub use base::BaseChoice;
 pub use error::PushError;
+pub use origin::OriginReport;
 pub use report::{NodeReport, Outcome, PushReport};
 pub use target::{BadTarget, Target};
 
@@ -25,6 +27,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use stork_origin::Address;
 use stork_wire::charter::{PublisherDoc, UnixSeconds};
 use stork_wire::feed::{Release, Urgency};
 use stork_wire::frame::Refusal;
@@ -40,12 +43,15 @@ use crate::version;
 
 use base::{Old, off_thread};
 use client::is_refusal;
-use session::{Peer, Place};
+use origin::OriginTarget;
+use session::{Enough, Peer, Place};
 
 const DAY_S: u64 = 86_400;
 /// The same content is announced again when half of so many days are left, or half of the days
 /// that were asked for, where those are fewer.
 const RENEW_DAYS: u32 = 28;
+/// Nodes that must have the content before it is announced, where as many are named.
+const COPIES: usize = 2;
 /// Tries to follow a head that others move.
 const COMMIT_TRIES: usize = 3;
 /// After so many seconds of packing, the ten minutes of a push certificate are renewed.
@@ -66,6 +72,13 @@ pub struct PushOptions {
     pub passphrase: Passphrase,
     /// The nodes.
     pub to: Vec<Target>,
+    /// So many of them must have the content before it is announced; two, or all if fewer, if
+    /// not given.
+    pub copies: Option<usize>,
+    /// An object store that gets the content as well; the profile's if not given.
+    pub origin: Option<Address>,
+    /// A file with credentials for it; the profile's if not given.
+    pub origin_credentials: Option<PathBuf>,
     /// Names of groups; all of the profile if empty.
     pub groups: Vec<String>,
     /// How soon it matters.
@@ -114,6 +127,18 @@ fn places(to: &[Target], doc: &PublisherDoc) -> Result<Vec<Place>, PushError> {
     Ok(out)
 }
 
+/// How many nodes must have the content (design §6): those asked for, otherwise two, or all.
+fn copies(options: &PushOptions, places: &[Place]) -> Result<usize, PushError> {
+    match options.copies {
+        Some(n) if n == 0 || n > places.len() => {
+            let named = places.len();
+            Err(PushError::Usage(format!("--copies {n} does not fit: {named} nodes are named")))
+        }
+        Some(n) => Ok(n),
+        None => Ok(COPIES.min(places.len())),
+    }
+}
+
 /// The groups by id and name.
 fn groups(
     names: &[String],
@@ -141,6 +166,8 @@ struct Plan<'a> {
     signer: Signer,
     groups: Vec<GroupId>,
     places: Vec<Place>,
+    copies: usize,
+    origin: Option<OriginTarget>,
     package: Arc<Package>,
     progress: &'a Progress,
 }
@@ -158,12 +185,15 @@ pub async fn push(options: &PushOptions, progress: &Progress) -> Result<PushRepo
     let spec = options.key.as_ref().or(profile.release_key.as_ref());
     let spec = spec.ok_or_else(|| PushError::Usage("no release key: add --key FILE".into()))?;
     let signer = Signer::open(spec, &options.passphrase)?;
+    let origin = origin::target(options, &profile)?;
+    let copies = copies(options, &places)?;
 
     progress.phase(&format!("reading {}", options.package.display()), 0);
     let (path, read) = (options.package.clone(), options.read.clone());
     let package = Arc::new(off_thread(move || source::read(&path, &read)).await??);
     author.may_publish(signer.public(), &package, &ids, now())?;
-    let plan = Plan { options, author, signer, groups: ids, places, package, progress };
+    let plan =
+        Plan { options, author, signer, groups: ids, places, copies, origin, package, progress };
     let report = plan.run(names).await;
     progress.done();
     report
@@ -184,26 +214,34 @@ pub async fn send_documents(
 }
 
 impl Plan<'_> {
-    async fn open(&self) -> Result<Vec<Peer>, PushError> {
-        let peers = session::open(&self.places, self.author, &self.signer, now()).await?;
+    /// Those of the nodes that answer, and a note for each of the others.
+    async fn open(&self) -> Result<(Vec<Peer>, Vec<String>), PushError> {
+        let enough = Enough { copies: self.copies, homes: &self.author.doc.homes };
+        let who = (self.author, &self.signer);
+        let (peers, notes) = session::open(&self.places, who, enough, now()).await?;
         if !self.options.dry_run {
             for peer in &peers {
                 peer.documents(self.author).await?;
             }
         }
-        Ok(peers)
+        Ok((peers, notes))
     }
 
     async fn run(&self, names: Vec<String>) -> Result<PushReport, PushError> {
         self.progress.phase("connecting", 0);
         let opened = Instant::now();
-        let mut peers = self.open().await?;
+        let (mut peers, notes) = self.open().await?;
         let home = peers.first().ok_or_else(|| PushError::Usage("no node to push to".into()))?;
         let standing = home.standing(self.author).await?;
         let latest = home.latest(self.author, &standing, &self.package).await?;
         let mut report = PushReport::of(&self.package, names, Vec::new());
+        report.notes.extend(notes);
         if self.is_published(latest.as_ref())? {
             report.seq = latest.map(|l| l.seq);
+            if let Some(origin) = &self.origin {
+                let text = format!("{} was not looked at: nothing new is there", origin.address());
+                report.notes.push(text);
+            }
             report.nodes = self.close(peers).await;
             return Ok(report);
         }
@@ -212,16 +250,21 @@ impl Plan<'_> {
         let packed = Arc::new(self.pack(old).await?);
         if opened.elapsed().as_secs() > RECONNECT_AFTER_S {
             self.close(peers).await;
-            peers = self.open().await?;
+            (peers, _) = self.open().await?;
         }
         if self.options.dry_run {
-            let entry = self.entry(&standing, latest, &packed)?;
+            let entry = self.entry(&standing, latest, &packed, &peers)?;
             report.outcome = Outcome::DryRun;
             report.add_packed(&packed, &entry);
             report.nodes = self.close(peers).await;
             return Ok(report);
         }
-        session::upload_all(&mut peers, &packed, self.progress).await?;
+        let enough = Enough { copies: self.copies, homes: &self.author.doc.homes };
+        let lost = session::upload_all(&mut peers, &packed, enough, self.progress).await?;
+        report.notes.extend(lost);
+        if let Some(origin) = &self.origin {
+            report.origin = Some(origin.upload(&packed, self.progress).await?);
+        }
         report.outcome = self.commit(&mut peers, &packed, &mut report).await?;
         report.nodes = self.close(peers).await;
         Ok(report)
@@ -293,12 +336,13 @@ impl Plan<'_> {
         standing: &Standing,
         latest: Option<&Release>,
         packed: &Packed,
+        peers: &[Peer],
     ) -> Result<stork_wire::feed::Entry, PushError> {
         let now = now();
         let announcement = Announcement {
             groups: self.groups.clone(),
             urgency: self.options.urgency,
-            origins: self.places.iter().map(|p| p.node).collect(),
+            origins: peers.iter().map(|p| p.report.node).collect(),
             now,
             expires: now + u64::from(self.options.expires_days.max(1)) * DAY_S,
         };
@@ -323,7 +367,8 @@ impl Plan<'_> {
                 report.seq = latest.map(|l| l.seq);
                 return Ok(Outcome::AlreadyPublished);
             }
-            let entry = self.entry(&standing, latest.as_ref().map(|l| &l.release), packed)?;
+            let entry =
+                self.entry(&standing, latest.as_ref().map(|l| &l.release), packed, peers)?;
             let envelope = self.signer.sign(&entry, self.author.charter.fleet)?;
             match session::commit_home(peers, &envelope, &entry).await {
                 Err(e) if is_refusal(&e, Refusal::HeadMoved) && tries < COMMIT_TRIES => {

@@ -4,6 +4,7 @@ use serde::Serialize;
 use stork_wire::feed::Entry;
 use stork_wire::ids::{ManifestId, NodeId, TreeId};
 
+use super::origin::OriginReport;
 use crate::out;
 use crate::pack::Packed;
 use crate::source::Package;
@@ -71,6 +72,8 @@ pub struct PushReport {
     pub delta_bytes: Option<u64>,
     /// The nodes.
     pub nodes: Vec<NodeReport>,
+    /// The origin, where one is used and something was to be put there.
+    pub origin: Option<OriginReport>,
     /// Maintainer scripts that a tree view will not run.
     pub scripts_not_run: Vec<String>,
     /// What else the maintainer should know.
@@ -94,6 +97,7 @@ impl PushReport {
             full_bytes: None,
             delta_bytes: None,
             nodes,
+            origin: None,
             scripts_not_run: package.scripts().iter().map(|s| (*s).to_owned()).collect(),
             notes: package.notes.clone(),
         }
@@ -134,6 +138,7 @@ impl PushReport {
         }
         if self.outcome == Outcome::Published {
             out.extend(self.nodes.iter().map(NodeReport::line));
+            out.extend(self.origin.iter().map(OriginReport::line));
         }
         if !self.scripts_not_run.is_empty() {
             let scripts = self.scripts_not_run.join(", ");

@@ -39,13 +39,47 @@ pub(super) struct Place {
     pub(super) node: NodeId,
 }
 
+/// Which nodes a push can do without.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Enough<'a> {
+    /// So many must have the content.
+    pub(super) copies: usize,
+    /// The first one must be one of these, if there are any.
+    pub(super) homes: &'a [NodeId],
+}
+
+impl Enough<'_> {
+    /// A note for each node that was lost, or the first loss if the others are not enough.
+    fn without(self, left: &[Peer], lost: Vec<PushError>) -> Result<Vec<String>, PushError> {
+        let good = |p: &Peer| self.homes.is_empty() || self.homes.contains(&p.report.node);
+        let home = left.first().is_some_and(good);
+        let notes = lost.iter().map(|e| format!("goes on without a node: {e}")).collect();
+        match lost.into_iter().next() {
+            Some(first) if !home || left.len() < self.copies => Err(first),
+            _ => Ok(notes),
+        }
+    }
+}
+
+/// A node that is down or full, and not one that is wrong.
+const fn is_loss(e: &PushError) -> bool {
+    use Refusal::{Busy, Internal, NoSpace};
+    match e {
+        PushError::Connect { .. } | PushError::Lost { .. } | PushError::Timeout { .. } => true,
+        PushError::Refused { code, .. } => matches!(code, Busy | Internal | NoSpace),
+        _ => false,
+    }
+}
+
 /// Connects to all nodes; the first one is the home.
+///
+/// A node that does not answer is left out, as long as the others are enough.
 pub(super) async fn open(
     places: &[Place],
-    author: Author<'_>,
-    signer: &Signer,
+    (author, signer): (Author<'_>, &Signer),
+    enough: Enough<'_>,
     now: UnixSeconds,
-) -> Result<Vec<Peer>, PushError> {
+) -> Result<(Vec<Peer>, Vec<String>), PushError> {
     let tls_key = generate()?;
     let cert = PushCert {
         version: BODY_VERSION,
@@ -57,8 +91,16 @@ pub(super) async fn open(
     let fleet = author.charter.fleet;
     let cert = signer.sign(&cert, fleet)?;
     let mut out = Vec::new();
+    let mut lost = Vec::new();
     for place in places {
-        let client = Client::connect(&place.addr, place.node, &tls_key).await?;
+        let client = match Client::connect(&place.addr, place.node, &tls_key).await {
+            Ok(client) => client,
+            Err(e) if is_loss(&e) => {
+                lost.push(e);
+                continue;
+            }
+            Err(e) => return Err(e),
+        };
         let hello = PushRequest::Hello { fleet, cert: cert.clone() };
         let name = match client.ask(&hello, Body::None).await?.0 {
             PushReply::Welcome { node, name } if node == place.node => name.to_string(),
@@ -77,7 +119,8 @@ pub(super) async fn open(
         };
         out.push(Peer { client, report });
     }
-    Ok(out)
+    let notes = enough.without(&out, lost)?;
+    Ok((out, notes))
 }
 
 /// Documents that go to a node without a hello: as many as it takes then.
@@ -153,31 +196,43 @@ impl Peer {
     }
 }
 
-/// Puts the content on all nodes at once, and notes what each of them was sent.
+/// Puts the content on all nodes at once, and notes what each of them was sent. Those that fail are
+/// let go, as long as the others are enough.
 pub(super) async fn upload_all(
-    peers: &mut [Peer],
+    peers: &mut Vec<Peer>,
     packed: &Arc<Packed>,
+    enough: Enough<'_>,
     progress: &Progress,
-) -> Result<(), PushError> {
+) -> Result<Vec<String>, PushError> {
     let bytes: u64 = packed.all_packs().iter().map(|(_, size)| size).sum();
     let all = (bytes + packed.bytes.len() as u64).saturating_mul(peers.len() as u64);
     progress.phase("sending", all);
-    let mut tasks: JoinSet<Result<(usize, Sent), PushError>> = JoinSet::new();
+    let mut tasks: JoinSet<(usize, Result<Sent, PushError>)> = JoinSet::new();
     for (i, peer) in peers.iter().enumerate() {
         let (client, packed, progress) =
             (peer.client.clone(), Arc::clone(packed), progress.clone());
-        tasks.spawn(async move { Ok((i, upload(&client, &packed, &progress).await?)) });
+        tasks.spawn(async move { (i, upload(&client, &packed, &progress).await) });
     }
+    let (mut gone, mut lost) = (Vec::new(), Vec::new());
     while let Some(done) = tasks.join_next().await {
-        let done = done.map_err(|e| PushError::Local(std::io::Error::other(e)))?;
-        let (i, sent) = done?;
+        let (i, sent) = done.map_err(|e| PushError::Local(std::io::Error::other(e)))?;
+        let sent = match sent {
+            Ok(sent) => sent,
+            Err(e) if is_loss(&e) => {
+                gone.extend(peers.get(i).map(|p| p.report.node));
+                lost.push(e);
+                continue;
+            }
+            Err(e) => return Err(e),
+        };
         if let Some(peer) = peers.get_mut(i) {
             peer.report.sent_bytes = sent.bytes;
             peer.report.resumed_bytes = sent.resumed;
             peer.report.present_bytes = sent.present;
         }
     }
-    Ok(())
+    peers.retain(|p| !gone.contains(&p.report.node));
+    enough.without(peers, lost)
 }
 
 /// Commits at the home. What it does not take, nobody is given.

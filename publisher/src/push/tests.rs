@@ -62,6 +62,9 @@ impl Shop {
             key: None,
             passphrase: Passphrase::None,
             to: to.iter().map(|f| Target { addr: f.addr.clone(), node: Some(f.node) }).collect(),
+            copies: None,
+            origin: None,
+            origin_credentials: None,
             groups: vec![],
             urgency: Urgency::Normal,
             expires_days: 180,
@@ -296,4 +299,54 @@ async fn a_lost_base() {
     options.base = BaseChoice::File(shop.dir.path().join("1.1"));
     let report = push(&options, &Progress::Silent).await.unwrap();
     assert!(report.delta_bytes.unwrap() < 20_000);
+}
+
+/// One of three nodes is down: two copies are enough, unless three were asked for; the entry names
+/// only the nodes that have the content.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_is_down() {
+    let (a, b, c) = (Fake::start(13), Fake::start(14), Fake::start(15));
+    let shop = Shop::new(vec![], &[]);
+    let mut options = shop.options("1.0", &[&a, &b, &c]);
+    b.stop();
+    options.copies = Some(3);
+    assert_eq!(push(&options, &Progress::Silent).await.unwrap_err().exit(), 75);
+    options.copies = Some(4);
+    assert_eq!(push(&options, &Progress::Silent).await.unwrap_err().exit(), 2);
+    options.copies = None;
+    let report = push(&options, &Progress::Silent).await.unwrap();
+    assert_eq!(report.outcome, Outcome::Published);
+    let nodes: Vec<_> = report.nodes.iter().map(|n| n.node).collect();
+    assert_eq!(nodes, [a.node, c.node]);
+    assert!(report.notes.iter().any(|n| n.contains("goes on without")), "{:?}", report.notes);
+}
+
+/// An origin has packs and manifest before the release is announced; if it does not take them,
+/// nothing is announced. A second push of the same sends nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_origin_gets_everything_first() {
+    let node = Fake::start(16);
+    let shop = Shop::new(vec![], &[]);
+    let folder = shop.dir.path().join("origin");
+    let mut options = shop.options("1.0", &[&node]);
+    options.origin = Some(format!("file:{}", folder.display()).parse().unwrap());
+    let e = push(&options, &Progress::Silent).await.unwrap_err();
+    assert!(matches!(e, PushError::Origin(_)) && e.exit() == 78, "{e}");
+    assert!(node.state().feed.is_empty());
+
+    fs::create_dir(&folder).unwrap();
+    let report = push(&options, &Progress::Silent).await.unwrap();
+    let origin = report.origin.clone().unwrap();
+    assert_eq!((origin.stored, origin.present), (2, 0), "{origin:?}");
+    let id = report.manifest.unwrap();
+    let place = folder.join(stork_origin::Key::manifest(id).as_str());
+    assert_eq!(fs::read(place).unwrap(), *node.state().manifests.values().next().unwrap());
+    assert!(report.lines().iter().any(|l| l.contains("origin    file:")), "{report:?}");
+
+    let again = push(&options, &Progress::Silent).await.unwrap();
+    assert_eq!((again.outcome, again.origin), (Outcome::AlreadyPublished, None));
+    let other = Shop::new(vec![], &[]);
+    let mut options = other.options("1.0", &[&Fake::start(17)]);
+    options.origin = Some("https://packages.example.org/x".parse().unwrap());
+    assert_eq!(push(&options, &Progress::Silent).await.unwrap_err().exit(), 2);
 }

@@ -85,12 +85,24 @@ impl Host {
         format!("127.0.0.1:{}", self.port)
     }
 
+    fn config_path(&self) -> PathBuf {
+        self.dir.join("node.toml")
+    }
+
+    /// Settings that it reads from its next start on.
+    pub fn configure(&self, text: &str) {
+        fs::write(self.config_path(), text).unwrap();
+    }
+
     fn command(&self) -> Command {
         let program = binary("stork-node");
         let mut command = match &self.namespace {
             Some(namespace) => namespace.command(program),
             None => Command::new(program),
         };
+        if self.config_path().exists() {
+            command.arg("--config").arg(self.config_path());
+        }
         command.arg("--state").arg(self.dir.join("state"));
         command.arg("--vms").arg(self.dir.join("vms"));
         command.arg("--socket").arg(self.dir.join("sock"));

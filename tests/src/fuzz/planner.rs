@@ -169,7 +169,7 @@ impl Run<'_> {
             5 => {
                 let (interested, origins) = (self.nodes(), self.nodes());
                 let urgency = Urgency::Normal;
-                Input::WantManifest { manifest, interested, origins, urgency }
+                Input::WantManifest { manifest, interested, origins, urgency, size: 1_000 }
             }
             6 => match self.bytes.below(5) {
                 0 => Input::HaveManifest { manifest },

@@ -4,7 +4,7 @@ use stork_wire::tick::Tick;
 
 use super::world::Host;
 use crate::transfer::swarm::Swarm;
-use crate::transfer::{Action, Role};
+use crate::transfer::{Action, ORIGIN_STORE, Role};
 
 /// The sums that are kept up to date are recomputed once in so many events.
 const RECOUNT_EVERY: u64 = 97;
@@ -26,7 +26,8 @@ pub(super) fn every_event(host: &Host, actions: &[Action], number: u64, now: Tic
             assert!(s.reserved.contains(*p) && !s.have.contains(*p));
             assert!((1..=2).contains(&slots.len()), "asked for {} times", slots.len());
             for r in slots {
-                assert!(s.neighbours.contains_key(&r.from), "asked for from a stranger");
+                let known = s.neighbours.contains_key(&r.from) || r.from == ORIGIN_STORE;
+                assert!(known, "asked for from a stranger");
             }
         }
         for n in s.neighbours.values() {
@@ -62,6 +63,7 @@ fn recount(s: &Swarm) {
         let holders = counts.filter(|n| n.have.contains(piece)).count();
         assert_eq!(usize::from(s.rarity_of(piece)), holders, "rarity");
     }
-    let bytes = s.inflight.iter().map(|(p, slots)| s.len_of(*p) * slots.len() as u64);
+    let hosts = s.inflight.iter().flat_map(|(p, slots)| slots.iter().map(move |r| (*p, r.from)));
+    let bytes = hosts.filter(|(_, from)| *from != ORIGIN_STORE).map(|(p, _)| s.len_of(p));
     assert_eq!(s.inflight_bytes, bytes.sum::<u64>());
 }

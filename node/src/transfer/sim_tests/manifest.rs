@@ -7,9 +7,9 @@ use super::node;
 use super::world::{Kind, World};
 use crate::transfer::Input;
 
-const MANIFEST: ManifestId = ManifestId([9; 32]);
+pub(super) const MANIFEST: ManifestId = ManifestId([9; 32]);
 
-fn start(world: &mut World, n: usize) {
+pub(super) fn start(world: &mut World, n: usize) {
     world.input(0, 0, Input::HaveManifest { manifest: MANIFEST });
     for h in 1..=n {
         let others = (1..=n).filter(|o| *o != h).map(node).collect();
@@ -18,6 +18,7 @@ fn start(world: &mut World, n: usize) {
             interested: others,
             origins: vec![node(0)],
             urgency: Urgency::Normal,
+            size: 64 * 1024,
         };
         world.input(h, 0, want);
     }

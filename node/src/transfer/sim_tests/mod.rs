@@ -8,6 +8,7 @@ mod hostile;
 mod manifest;
 mod rules;
 mod spread;
+mod store;
 mod trouble;
 mod world;
 

@@ -9,6 +9,7 @@ use stork_wire::frame::TransferFrame;
 use stork_wire::ids::{ManifestId, NodeId, SwarmId};
 use stork_wire::tick::Tick;
 
+use super::store::Store;
 use super::{GBIT, check, node};
 use crate::transfer::rng::Rng;
 use crate::transfer::{Action, Config, Fault, Input, Join, PieceSet, Planner};
@@ -88,6 +89,7 @@ pub(super) struct World {
     pub(super) events: u64,
     pub(super) trace: Option<blake3::Hasher>,
     pub(super) rng: Rng,
+    pub(super) store: Store,
     agenda: BTreeMap<(u64, u64), Ev>,
     serial: u64,
 }
@@ -105,6 +107,7 @@ impl World {
             events: 0,
             trace: None,
             rng,
+            store: Store::default(),
             agenda: BTreeMap::new(),
             serial: 0,
         };
@@ -272,6 +275,7 @@ impl World {
             Action::Complete { swarm } => {
                 assert!(self.hosts[h].done_us.insert(swarm, now).is_none(), "completed twice");
             }
+            Action::FetchPiece { .. } | Action::FetchManifest { .. } => self.fetch(h, &action),
             Action::Blame { node, .. } => self.hosts[h].blamed.push(node),
             Action::Expect { .. }
             | Action::Unexpect { .. }
