@@ -56,7 +56,8 @@ pub(super) struct Trees {
     stamp: u64,
     /// Newest items that sync brought before the tree, which did not go on along the tree.
     pub(super) held: Recent<LogId, (u64, Tick)>,
-    /// Next items of trees that lost their parent, and whom they were asked of, should it have them.
+    /// Next items of trees that lost their parent, and whom they were asked of, should it have
+    /// them.
     pub(super) hoped: Recent<LogId, (u64, NodeId)>,
 }
 

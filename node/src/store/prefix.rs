@@ -1,8 +1,8 @@
 //! The old bytes that a delta pack is unpacked with.
 //!
-//! They are parts of files of the base, and are not hashed before they are used: a part of a large
-//! image would cost reading all of it. What comes out of the pack is hashed in any case, and if that
-//! is wrong, the old files are looked at.
+//! They are parts of files of the base, and are not hashed before they are used: a part of a
+//! large image would cost reading all of it. What comes out of the pack is hashed in any case, and
+//! if that is wrong, the old files are looked at.
 
 use std::collections::BTreeSet;
 use std::fs::File;

@@ -192,7 +192,8 @@ fn describe(
     Ok(pack)
 }
 
-/// The delta, if it is worth offering, and the bytes that it takes. It leaves out what the base has.
+/// The delta, if it is worth offering, and the bytes that it takes. It leaves out what the base
+/// has.
 fn delta_of(
     package: &Package,
     base: Base<'_>,
