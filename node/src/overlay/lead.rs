@@ -115,8 +115,8 @@ impl Overlay {
         }
     }
 
-    /// The parent's push of an item that another had announced before. True where the tree turned to
-    /// that other one.
+    /// The parent's push of an item that another had announced before. True where the tree turned
+    /// to that other one.
     pub(super) fn announced_early(
         &mut self,
         now: Tick,
