@@ -6,6 +6,7 @@
 )]
 
 mod announce;
+mod delta;
 mod idle;
 mod news;
 mod pair;
@@ -69,6 +70,13 @@ enum Command {
         #[arg(long, default_value_t = 1_000)]
         files: usize,
     },
+    /// An update from one version of a package to the next, beside `zstd --patch-from`.
+    Delta(delta::Options),
+    /// An update of a sparse disk image.
+    Image(delta::ImageOptions),
+    /// A part of the two above.
+    #[command(hide = true, subcommand)]
+    Phase(delta::Phase),
     /// What a node costs that has nothing to do, beside others.
     Idle {
         /// Seconds to watch.
@@ -93,6 +101,9 @@ fn main() -> ExitCode {
         Command::Spread { nodes, mib } => rt.block_on(spread::run(nodes, mib)),
         Command::Pair { mib, runs } => rt.block_on(pair::run(mib, runs)),
         Command::Unpack { mib, files } => unpack::run(mib, files),
+        Command::Delta(options) => delta::run(&options),
+        Command::Image(options) => delta::run_image(&options),
+        Command::Phase(phase) => delta::run_phase(&phase),
         Command::Idle { seconds, links, feeds } => rt.block_on(idle::run(seconds, links, feeds)),
     });
     match outcome {

@@ -1,9 +1,9 @@
 //! Deltas: who holds the old version fetches the difference, who does not the whole, and full packs
 //! are still found when the origin is gone.
 
-use stork_tests::compare::compare_with_dpkg;
+use stork_tests::compare::{compare_with_dpkg, compare_with_folder, disk_usage};
 use stork_tests::debs::debs;
-use stork_tests::fleet::{Fleet, Package, VmFile};
+use stork_tests::fleet::{Fleet, Package, VmFile, noise};
 use stork_tests::wait::wait_until;
 
 const SSL: &str = "libssl3";
@@ -63,4 +63,43 @@ fn holders_fetch_the_difference_and_keep_the_whole_for_newcomers() {
     let release = fleet.hosts[5].await_whole(SSL, &new.version);
     assert_eq!(release["fetched_as"], "full", "{release}");
     compare_with_dpkg(&fleet.hosts[5].target("vm"), &[&new.file]);
+}
+
+/// An image that is mostly zeros, so that several of its packs are the same one, and its successor
+/// with one more change. One host took the first in full and the second as delta. Then the origin
+/// is gone, and that host is all that is left: a newcomer gets the whole image from it.
+#[test]
+fn the_last_holder_took_only_a_delta() {
+    let mut fleet = Fleet::new(&["web"], 3);
+    let image = |change: u8| {
+        let mut bytes = vec![0; 100 << 20];
+        bytes[..300_000].copy_from_slice(&noise("image", 300_000));
+        bytes[70 << 20] = change;
+        bytes
+    };
+    let [old, new] = ["1", "2"].map(|version| {
+        let image = image(version.as_bytes()[0]);
+        fleet.package("disk", version, &[("disk.img", &image), ("note", version.as_bytes())])
+    });
+    let usual = |fleet: &Fleet, host: usize| {
+        let host = &fleet.hosts[host];
+        host.write_vm("vm", &VmFile::usual(&["web"], &host.target("vm")));
+    };
+    usual(&fleet, 1);
+    fleet.push(&old, &["web"]);
+    fleet.hosts[1].await_vm("vm", &[("disk", "1")]);
+    fleet.push(&new, &["web"]);
+    fleet.hosts[1].await_vm("vm", &[("disk", "2")]);
+    let release = fleet.hosts[1].await_whole("disk", "2");
+    assert_eq!(release["fetched_as"], "delta", "{release}");
+    compare_with_folder(&fleet.hosts[1].target("vm"), &new.file);
+    let room = disk_usage(&[&fleet.hosts[1].target("vm")]);
+    assert!(room < 8 << 20, "{room} bytes on disk");
+    wait_until("the full packs to be made again", || fleet.hosts[1].counter("repacks", "same") > 0);
+    fleet.hosts[0].kill9();
+    usual(&fleet, 2);
+    fleet.hosts[2].await_vm("vm", &[("disk", "2")]);
+    let release = fleet.hosts[2].await_whole("disk", "2");
+    assert_eq!(release["fetched_as"], "full", "{release}");
+    compare_with_folder(&fleet.hosts[2].target("vm"), &new.file);
 }

@@ -4,16 +4,13 @@
 //! zstd with the same parameters gives the same bytes; where it doesn't, the result is thrown
 //! away.
 
-use std::fs::File;
-use std::io::Read;
-
-use stork_wire::ids::{ContentId, PackId};
+use stork_wire::ids::PackId;
 use stork_wire::limits::WINDOW_LOG_FULL;
 use stork_wire::manifest::Manifest;
 use zstd::zstd_safe::{CCtx, CParameter, compress_bound};
 
 use super::fresh::Kind;
-use super::write::{Fault, NewFile};
+use super::write::NewFile;
 use super::{Store, StoreError, write};
 
 /// The level at which publishers compress.
@@ -70,26 +67,6 @@ impl Store {
             start = end;
         }
         Ok(out)
-    }
-
-    fn append_content(
-        &self,
-        content: ContentId,
-        skip: u64,
-        len: u64,
-        out: &mut Vec<u8>,
-    ) -> Result<(), StoreError> {
-        let path = self.content_path(content)?;
-        let mut read = || {
-            let mut file = File::open(&path)?;
-            std::io::Seek::seek(&mut file, std::io::SeekFrom::Start(skip))?;
-            file.take(len).read_to_end(out)
-        };
-        match read() {
-            Ok(n) if n as u64 == len => Ok(()),
-            Ok(_) => Err(StoreError::DamagedContent(content)),
-            Err(e) => Err(self.fault(Fault::new("read", &path, e))),
-        }
     }
 
     /// Keeps a pack whose hash was checked.

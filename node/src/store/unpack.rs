@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use std::io::{BufReader, Read};
 
 use stork_wire::ids::{ContentId, PackId};
-use stork_wire::limits::{PREFIX_LEN_MAX, WINDOW_LOG_DELTA, WINDOW_LOG_FULL};
-use stork_wire::manifest::{Manifest, Pack, Variant};
+use stork_wire::limits::{WINDOW_LOG_DELTA, WINDOW_LOG_FULL};
+use stork_wire::manifest::{Manifest, Pack, Run, Variant};
 
 use super::objects::{BATCH_FILES_MAX, Batch, ObjectRow};
 use super::write::{self, NewFile};
@@ -36,6 +36,9 @@ pub enum UnpackError {
     /// The publisher's: a prefix is longer than 32 MiB.
     #[error("the prefix of pack {} is longer than 32 MiB", .0.short())]
     LongPrefix(PackId),
+    /// The publisher's: a prefix names a part that its content does not have.
+    #[error("the prefix of pack {} is no part of its contents", .0.short())]
+    BadPrefix(PackId),
     /// The publisher's: the frame gives more bytes than the manifest says.
     #[error("pack {} holds more than the {declared} bytes that it should", pack.short())]
     Bomb {
@@ -87,6 +90,8 @@ struct Content {
     size: u64,
     /// No object with these bytes is here.
     needed: bool,
+    /// The packs hold it; else it is one that a delta leaves out.
+    packed: bool,
     /// Objects that are to be written.
     missing: Vec<ObjectRow>,
 }
@@ -123,7 +128,7 @@ impl Sink<'_, '_> {
                     self.open = Some((self.store.new_object_file()?, blake3::Hasher::new()));
                 }
                 if let Some((file, hasher)) = &mut self.open {
-                    file.write(now).map_err(|f| self.store.fault(f))?;
+                    file.write_sparse(now).map_err(|f| self.store.fault(f))?;
                     hasher.update(now);
                 }
             }
@@ -157,6 +162,12 @@ impl Sink<'_, '_> {
     }
 }
 
+/// The parts of the base that a pack needs; none for a full pack.
+fn prefix_of(manifest: &Manifest, variant: Variant, index: usize) -> &[Run] {
+    let delta = manifest.packing.delta.as_ref().filter(|_| variant == Variant::Delta);
+    delta.and_then(|d| d.packs.get(index)).map_or(&[], |p| &p.prefix)
+}
+
 impl Store {
     /// Writes every file of a manifest's tree into the store and notes the tree as complete. The
     /// packs of the variant must be here; those are skipped of which all contents are here
@@ -171,7 +182,9 @@ impl Store {
         let _hold = self.inner_hold();
         self.check_latch()?;
         let mut report = UnpackReport::default();
-        let (mut contents, empty) = self.plan(manifest, &mut report)?;
+        let (contents, empty) = self.plan(manifest, variant, &mut report)?;
+        let (mut contents, mut kept): (Vec<_>, Vec<_>) =
+            contents.into_iter().partition(|c| c.packed);
         let packs = manifest.packing.packs(variant);
         if packs.is_empty() && contents.iter().any(|c| c.needed) {
             return Err(UnpackError::NoPacks);
@@ -182,7 +195,7 @@ impl Store {
         for row in empty {
             batch.add(self.new_object_file()?, row)?;
         }
-        for content in contents.iter_mut().filter(|c| !c.needed) {
+        for content in contents.iter_mut().filter(|c| !c.needed).chain(&mut kept) {
             for row in std::mem::take(&mut content.missing) {
                 batch.add_copy(row)?;
                 if batch.len() >= BATCH_FILES_MAX {
@@ -201,8 +214,7 @@ impl Store {
                 .take_while(|c| c.start < end)
                 .any(|c| c.needed);
             if wanted {
-                let prefix = self.prefix(manifest, variant, i, pack.id)?;
-                self.unpack_pack(pack, &prefix, variant, &mut sink)?;
+                self.unpack_pack(pack, prefix_of(manifest, variant, i), variant, &mut sink)?;
                 report.bytes += pack.unpacked;
                 sink.batch.commit()?;
             } else {
@@ -222,15 +234,25 @@ impl Store {
     fn plan(
         &self,
         manifest: &Manifest,
+        variant: Variant,
         report: &mut UnpackReport,
     ) -> Result<(Vec<Content>, Vec<ObjectRow>), UnpackError> {
         let mut places: BTreeMap<ContentId, usize> = BTreeMap::new();
         let mut contents: Vec<Content> = Vec::new();
-        for (id, size) in manifest.tree.payload() {
-            let start = contents.last().map_or(0, |c| c.start + c.size);
+        let payload = manifest.tree.payload();
+        let delta = manifest.packing.delta.as_ref().filter(|_| variant == Variant::Delta);
+        let kept = delta.map(|d| d.kept_flags(payload.len())).transpose();
+        let kept = kept.map_err(|_wrong| UnpackError::NoPacks)?;
+        let mut end = 0;
+        for (i, (id, size)) in payload.into_iter().enumerate() {
             let needed = !self.has_content(id)?;
+            let packed = kept.as_ref().and_then(|k| k.get(i)) != Some(&true);
+            if needed && !packed {
+                return Err(UnpackError::NoBase(id));
+            }
             places.insert(id, contents.len());
-            contents.push(Content { id, start, size, needed, missing: Vec::new() });
+            contents.push(Content { id, start: end, size, needed, packed, missing: Vec::new() });
+            end += if packed { size } else { 0 };
         }
         let mut rows: BTreeMap<_, ObjectRow> = BTreeMap::new();
         for row in manifest.tree.entries.iter().filter_map(ObjectRow::of) {
@@ -257,41 +279,25 @@ impl Store {
         Ok((contents, without_bytes))
     }
 
-    /// The bytes of the base that a delta pack needs; empty for a full pack.
-    fn prefix(
-        &self,
-        manifest: &Manifest,
-        variant: Variant,
-        index: usize,
-        pack: PackId,
-    ) -> Result<Vec<u8>, UnpackError> {
-        let delta = manifest.packing.delta.as_ref().filter(|_| variant == Variant::Delta);
-        let Some(delta) = delta.and_then(|d| d.packs.get(index)) else { return Ok(Vec::new()) };
-        let mut out = Vec::new();
-        for id in &delta.prefix {
-            let (_, row) = self.object_of(*id)?.ok_or(UnpackError::NoBase(*id))?;
-            if (out.len() as u64).saturating_add(row.size) > PREFIX_LEN_MAX {
-                return Err(UnpackError::LongPrefix(pack));
-            }
-            out.extend_from_slice(&self.read_content(*id)?);
-        }
-        Ok(out)
-    }
-
     fn unpack_pack(
         &self,
         pack: &Pack,
-        prefix: &[u8],
+        runs: &[Run],
         variant: Variant,
         sink: &mut Sink<'_, '_>,
     ) -> Result<(), UnpackError> {
-        let result = self.stream_pack(pack, prefix, variant, sink);
+        let prefix = self.read_prefix(pack.id, runs)?;
+        let result = self.stream_pack(pack, &prefix, variant, sink);
+        drop(prefix);
         let blames_pack = matches!(
             result,
             Err(UnpackError::Bomb { .. }
                 | UnpackError::BadPack { .. }
                 | UnpackError::WrongContent { .. })
         );
+        if blames_pack {
+            self.check_prefix(runs)?;
+        }
         // Is it the disk and not the publisher? Then the pack goes, to be fetched again.
         if blames_pack && !self.pack_is_right(pack)? {
             let path = self.pack_path(pack.id);

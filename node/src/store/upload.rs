@@ -7,7 +7,7 @@ use stork_wire::ids::PackId;
 
 use super::fresh::Kind;
 use super::packs::PACK_LEN_MAX;
-use super::write::{self, OpenFile};
+use super::write::{self, Fault, OpenFile};
 use super::{Store, StoreError, lock};
 use crate::failpoint;
 
@@ -86,9 +86,12 @@ impl Store {
         if len != size {
             return Err(StoreError::PackUse { pack, why: "it is not here to its end" });
         }
-        let all = usize::try_from(len).unwrap_or(usize::MAX);
-        let bytes = file.read_at(0, all).map_err(|f| self.fault(f))?;
-        if PackId::of(&bytes) != pack {
+        let mut hasher = blake3::Hasher::new();
+        if let Err(e) = hasher.update_reader(file.file()) {
+            let path = self.incoming(&format!("{pack}.up"));
+            return Err(self.fault(Fault::new("read", &path, e)));
+        }
+        if *hasher.finalize().as_bytes() != pack.0 {
             write::remove_file(&self.incoming(&format!("{pack}.up"))).map_err(|f| self.fault(f))?;
             return Err(StoreError::Corrupt(pack));
         }

@@ -5,7 +5,7 @@
 //! decides whether one latches it.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -17,6 +17,7 @@ use rustix::fs::{
 };
 
 use super::objects::Meta;
+use super::sparse;
 
 /// Every temporary name begins so; opening the store removes what is left of them.
 pub(super) const TEMP: &str = ".tmp-";
@@ -190,6 +191,7 @@ impl Drop for Parked {
 pub(super) struct NewFile {
     file: File,
     name: Parked,
+    end: u64,
 }
 
 impl NewFile {
@@ -199,24 +201,43 @@ impl NewFile {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let fd = openat(CWD, &path, flags | OFlags::NOFOLLOW, Mode::RUSR | Mode::WUSR)
             .map_err(|e| Fault::new("create", &path, e))?;
-        Ok(Self { file: fd.into(), name: Parked { path, named: false } })
+        Ok(Self { file: fd.into(), name: Parked { path, named: false }, end: 0 })
     }
 
     /// Appends bytes.
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), Fault> {
-        self.file.write_all(bytes).map_err(|e| Fault::new("write", &self.name.path, e))
+        let written = self.file.write_all_at(bytes, self.end);
+        self.end += bytes.len() as u64;
+        written.map_err(|e| Fault::new("write", &self.name.path, e))
     }
 
-    /// Fills the file with the bytes of another one, sharing its blocks where the disk can.
-    pub(super) fn copy_from(&mut self, from: &Path) -> Result<(), Fault> {
-        let mut source = File::open(from).map_err(|e| Fault::new("open", from, e))?;
-        if rustix::fs::ioctl_ficlone(&self.file, &source).is_ok() {
-            return Ok(());
+    /// Appends bytes, and leaves a hole where they are long zeros.
+    pub(super) fn write_sparse(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let (zeros, len) = sparse::first_run(rest, self.end);
+            let (now, later) = rest.split_at(len);
+            rest = later;
+            if zeros {
+                self.end += now.len() as u64;
+                let grown = self.file.set_len(self.end);
+                grown.map_err(|e| Fault::new("write", &self.name.path, e))?;
+            } else {
+                self.write(now)?;
+            }
         }
-        // The standard library copies inside the kernel (copy_file_range) where it can.
-        io::copy(&mut source, &mut self.file)
-            .map(drop)
-            .map_err(|e| Fault::new("write", &self.name.path, e))
+        Ok(())
+    }
+
+    /// Fills the new file with the bytes of another one, sharing its blocks where the disk can, and
+    /// leaving its holes as holes.
+    pub(super) fn copy_from(&mut self, from: &Path) -> Result<(), Fault> {
+        let source = File::open(from).map_err(|e| Fault::new("open", from, e))?;
+        if rustix::fs::ioctl_ficlone(&self.file, &source).is_err() {
+            let copied = sparse::copy(&source, &self.file);
+            copied.map_err(|e| Fault::new("write", &self.name.path, e))?;
+        }
+        Ok(())
     }
 
     /// Gives the file its owner, mode, time and attributes, and says what could not be given.

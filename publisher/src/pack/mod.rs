@@ -2,7 +2,8 @@
 //!
 //! The same package gives the same bytes, byte for byte (design §6).
 
-mod delta;
+mod names;
+mod prefix;
 mod segment;
 #[cfg(test)]
 mod tests;
@@ -18,20 +19,21 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use stork_wire::codec::{List, encode};
-use stork_wire::ids::{ContentId, PackId};
-use stork_wire::limits::MANIFEST_LEN_MAX;
+use stork_wire::ids::PackId;
+use stork_wire::limits::{MANIFEST_LEN_MAX, PREFIX_LEN_MAX};
 use stork_wire::manifest::{
-    Delta, DeltaPack, Manifest, ManifestError, Pack, Packing, PackingError, Tree, Variant,
-    piece_len_for,
+    Delta, DeltaPack, MANIFEST_VERSION, Manifest, ManifestError, Pack, Packing, PackingError, Run,
+    Tree, Variant, piece_len_for,
 };
 use tempfile::TempDir;
 
 use crate::progress::Progress;
 use crate::source::{Package, Spool};
+use prefix::Index;
 use segment::Segment;
 
 /// Segments that are compressed at once: each takes its bytes, its prefix and zstd's tables,
-/// together some 300 MiB at worst.
+/// together some 500 MiB at worst.
 const THREADS: usize = 2;
 /// A delta is offered when it takes at most so many percent of the full packs.
 const DELTA_PERCENT_MAX: u64 = 80;
@@ -146,26 +148,24 @@ pub fn pack(
     progress: &Progress,
 ) -> Result<Packed, PackError> {
     let packs = PackFiles { dir: TempDir::with_prefix("stork-pack-")? };
-    let segments = segment::cut(&package.tree.payload());
-    let total = segments.iter().map(|s| s.len).sum();
-    let work = Work { segments: &segments, contents: &package.contents, dir: &packs, progress };
-    progress.phase("packing", total);
-    let sizes = work.run("full", None)?;
-    let piece_len = piece_len_for(sizes.iter().sum());
+    let payload = package.tree.payload();
+    let work = Work { contents: &package.contents, dir: &packs, progress };
+    progress.phase("packing", payload.iter().map(|(_, size)| size).sum());
+    let done = work.run("full", &segment::cut(&payload), None)?;
+    let piece_len = piece_len_for(done.iter().map(|d| d.size).sum());
     let mut full = Vec::new();
-    for (i, segment) in segments.iter().enumerate() {
-        full.push(describe(&packs, &format!("full-{i}"), segment.len, piece_len)?);
+    for (i, segment) in done.iter().enumerate() {
+        full.push(describe(&packs, &format!("full-{i}"), segment.unpacked, piece_len)?);
     }
     let mut packing = Packing { piece_len, packs: List::new(full)?, delta: None };
     let mut delta_tried = None;
     if let Some(base) = base {
-        progress.phase("packing the delta", total);
         let (delta, bytes) = delta_of(package, base, &work, &packing)?;
         delta_tried = Some(bytes);
         packing.delta = delta;
     }
     let manifest = Manifest {
-        version: 1,
+        version: MANIFEST_VERSION,
         tree: package.tree.clone(),
         source: package.source.clone(),
         packing,
@@ -192,64 +192,71 @@ fn describe(
     Ok(pack)
 }
 
-/// The delta, if it is worth offering, and the bytes that it takes.
+/// The delta, if it is worth offering, and the bytes that it takes. It leaves out what the base
+/// has.
 fn delta_of(
     package: &Package,
     base: Base<'_>,
     work: &Work<'_>,
     full: &Packing,
 ) -> Result<(Option<Delta>, u64), PackError> {
-    let prefixes = delta::prefixes(&package.tree, work.segments, base.tree);
-    let sizes = work.run("delta", Some((&prefixes, base.contents)))?;
-    let full_sizes = || full.packs.iter().map(|p| p.size);
-    // A segment without a prefix keeps its full pack.
-    let kept = |i: usize| prefixes.get(i).is_none_or(Vec::is_empty);
-    let bytes = sizes
-        .iter()
-        .zip(full_sizes())
-        .enumerate()
-        .map(|(i, (delta, full))| if kept(i) { full } else { *delta })
-        .sum::<u64>();
-    if bytes.saturating_mul(100) > full_sizes().sum::<u64>().saturating_mul(DELTA_PERCENT_MAX) {
+    let payload = package.tree.payload();
+    work.progress.phase("comparing with the release before", 0);
+    let index = Index::of(base, &package.tree)?;
+    let kept: Vec<bool> = payload.iter().map(|(content, _)| index.has(content)).collect();
+    let fresh = payload.into_iter().zip(&kept).filter(|(_, kept)| !**kept).map(|(c, _)| c);
+    let segments = segment::cut(&fresh.collect::<Vec<_>>());
+    work.progress.phase("packing the delta", segments.iter().map(|s| s.len).sum());
+    let done = work.run("delta", &segments, Some((&index, base)))?;
+    let bytes = done.iter().map(|d| d.size).sum::<u64>();
+    let full_bytes = full.packs.iter().map(|p| p.size).sum::<u64>();
+    if bytes.saturating_mul(100) > full_bytes.saturating_mul(DELTA_PERCENT_MAX) {
         return Ok((None, bytes));
     }
     let mut packs = Vec::new();
-    for (i, (prefix, full_pack)) in prefixes.iter().zip(&full.packs).enumerate() {
-        let pack = if kept(i) {
-            full_pack.clone()
-        } else {
-            describe(work.dir, &format!("delta-{i}"), full_pack.unpacked, full.piece_len)?
-        };
-        packs.push(DeltaPack { pack, prefix: List::new(prefix.clone())? });
+    for (i, segment) in done.into_iter().enumerate() {
+        let pack = describe(work.dir, &format!("delta-{i}"), segment.unpacked, full.piece_len)?;
+        packs.push(DeltaPack { pack, prefix: List::new(segment.prefix)? });
     }
-    Ok((Some(Delta { base: base.tree.id(), packs: List::new(packs)? }), bytes))
+    let (kept, packs) = (Delta::spans(&kept)?, List::new(packs)?);
+    Ok((Some(Delta { base: base.tree.id(), kept, packs }), bytes))
 }
 
-/// Prefixes of each segment, and where their bytes are.
-type Prefixes<'a> = (&'a [Vec<ContentId>], &'a Spool);
+/// A segment that was compressed to a file.
+#[derive(Debug, Clone, Default)]
+struct Done {
+    unpacked: u64,
+    size: u64,
+    prefix: Vec<Run>,
+}
 
 /// Compresses segments to files, two at a time.
 struct Work<'a> {
-    segments: &'a [Segment],
     contents: &'a Spool,
     dir: &'a PackFiles,
     progress: &'a Progress,
 }
 
 impl Work<'_> {
-    /// Writes `<name>-<i>` for each segment, and returns their sizes in order.
-    fn run(&self, name: &str, prefixes: Option<Prefixes<'_>>) -> io::Result<Vec<u64>> {
+    /// Writes `<name>-<i>` for each segment, and says in order what came of them.
+    fn run(
+        &self,
+        name: &str,
+        segments: &[Segment],
+        base: Option<(&Index, Base<'_>)>,
+    ) -> io::Result<Vec<Done>> {
         let next = AtomicUsize::new(0);
-        let results = Mutex::new(vec![0; self.segments.len()]);
+        let results = Mutex::new(vec![Done::default(); segments.len()]);
         let worker = || -> io::Result<()> {
             loop {
                 let i = next.fetch_add(1, Ordering::Relaxed);
-                let Some(segment) = self.segments.get(i) else { return Ok(()) };
-                let bytes = self.compress(i, segment, prefixes)?;
+                let Some(segment) = segments.get(i) else { return Ok(()) };
+                let (bytes, prefix) = self.compress(segment, base)?;
                 fs::write(self.dir.dir.path().join(format!("{name}-{i}")), &bytes)?;
-                let mut sizes = results.lock().map_err(|_e| io::Error::other("a worker died"))?;
-                if let Some(slot) = sizes.get_mut(i) {
-                    *slot = bytes.len() as u64;
+                let done = Done { unpacked: segment.len, size: bytes.len() as u64, prefix };
+                let mut all = results.lock().map_err(|_e| io::Error::other("a worker died"))?;
+                if let Some(slot) = all.get_mut(i) {
+                    *slot = done;
                 }
                 self.progress.advance(segment.len);
             }
@@ -264,24 +271,39 @@ impl Work<'_> {
 
     fn compress(
         &self,
-        i: usize,
         segment: &Segment,
-        prefixes: Option<Prefixes<'_>>,
-    ) -> io::Result<Vec<u8>> {
-        let mut prefix = Vec::new();
-        if let Some((lists, base)) = prefixes {
-            let ids = lists.get(i).map(Vec::as_slice).unwrap_or_default();
-            if ids.is_empty() {
-                return Ok(Vec::new());
-            }
-            for id in ids {
-                base.read_into(id, 0, base.len_of(id).unwrap_or(0), &mut prefix)?;
-            }
-        }
-        let mut bytes = Vec::new();
+        base: Option<(&Index, Base<'_>)>,
+    ) -> io::Result<(Vec<u8>, Vec<Run>)> {
+        let mut bytes = Vec::with_capacity(usize::try_from(segment.len).unwrap_or(0));
         for s in &segment.slices {
             self.contents.read_into(&s.content, s.from, s.len, &mut bytes)?;
         }
-        zst::compress(&bytes, prefixes.map(|_| &*prefix))
+        let Some((index, base)) = base else {
+            return Ok((zst::compress(&bytes)?, Vec::new()));
+        };
+        let runs = index.prefix(segment, &bytes);
+        if runs.is_empty() {
+            return Ok((zst::compress(&bytes)?, runs));
+        }
+        let prefix = read_runs(base, &runs)?;
+        Ok((zst::compress_delta(&bytes, &prefix)?, runs))
     }
+}
+
+/// The bytes of a prefix.
+///
+/// # Errors
+/// `NotFound` if the base has no such content, or a shorter one.
+fn read_runs(base: Base<'_>, runs: &[Run]) -> io::Result<Vec<u8>> {
+    let missing = || io::Error::new(io::ErrorKind::NotFound, "a part of the prefix");
+    let mut out = Vec::new();
+    for run in runs {
+        let size = base.contents.len_of(&run.content).ok_or_else(missing)?;
+        let len = run.len_in(size).ok_or_else(missing)?;
+        if (out.len() as u64).saturating_add(len) > PREFIX_LEN_MAX {
+            return Err(io::Error::other("the prefix is longer than 32 MiB"));
+        }
+        base.contents.read_into(&run.content, run.from, len, &mut out)?;
+    }
+    Ok(out)
 }

@@ -136,3 +136,60 @@ fn damaged_packs() {
     let e = unpack(&packed.manifest, Variant::Full, None, &open(&packed)).unwrap_err();
     assert!(matches!(e, UnpackError::Read { .. }) && !e.is_mismatch());
 }
+
+/// A delta of `new` against `old`: its bytes, unpacked bytes, and the length of its prefixes.
+fn delta_between(old: &Package, new: &Package) -> (u64, u64, u64) {
+    let base = Base { tree: &old.tree, contents: &old.contents };
+    let packed = pack(new, Some(base), &Progress::Silent).unwrap();
+    let got = unpack(&packed.manifest, Variant::Delta, Some(base), &open(&packed)).unwrap();
+    same_contents(new, &got);
+    assert_eq!(Manifest::from_bytes(&packed.bytes).unwrap(), packed.manifest);
+    let delta = packed.manifest.packing.delta.as_ref().unwrap();
+    let prefixes = delta.packs.iter().flat_map(|p| p.prefix.iter().map(|r| r.len)).sum();
+    let unpacked = delta.packs.iter().map(|p| p.pack.unpacked).sum();
+    (packed.manifest.packing.bytes(Variant::Delta), unpacked, prefixes)
+}
+
+/// What the base has is in no pack of a delta, and is no part of a prefix where nothing is like it;
+/// where all is there, no pack is left.
+#[test]
+fn a_delta_leaves_out_what_the_base_has() {
+    let same = || [("a", noise(700_000, 8)), ("c", noise(700_000, 9))];
+    let [a, c] = same();
+    let old = package(&[a, ("b", noise(300_000, 10)), c]);
+    let mut changed = noise(300_000, 10);
+    changed[7] ^= 1;
+    let [a, c] = same();
+    let new = package(&[a, ("b", changed), c]);
+    let (bytes, unpacked, prefixes) = delta_between(&old, &new);
+    assert!(bytes < 1_000, "{bytes}");
+    assert_eq!((unpacked, prefixes), (300_000, 300_000));
+    let [a, c] = same();
+    let moved = package(&[("other/a", a.1), ("c", c.1)]);
+    assert_eq!(delta_between(&old, &moved), (0, 0, 0));
+}
+
+/// A file that has another name and place, with bytes of two old ones, is found by its bytes.
+#[test]
+fn a_delta_finds_what_was_moved() {
+    let old = package(&[("x/one", noise(2_000_000, 11)), ("x/two", noise(2_000_000, 12))]);
+    let mut joined = noise(2_000_000, 12);
+    joined.extend(noise(2_000_000, 11));
+    let (bytes, unpacked, _) = delta_between(&old, &package(&[("quite/another", joined)]));
+    assert_eq!(unpacked, 4_000_000);
+    assert!(bytes < 2_000, "{bytes}");
+}
+
+/// A file that is longer than a prefix and grew at its front: each segment gets the part of the old
+/// one that it repeats, and no prefix is longer than it may be.
+#[test]
+fn a_delta_of_a_file_longer_than_a_prefix() {
+    let body = noise(38 << 20, 13);
+    let old = package(&[("disk.img", body.clone())]);
+    let mut grown = noise(1 << 20, 14);
+    grown.extend(&body);
+    let (bytes, unpacked, prefixes) = delta_between(&old, &package(&[("disk.img", grown)]));
+    assert_eq!(unpacked, 39 << 20);
+    assert!(prefixes < 60 << 20, "{prefixes}");
+    assert!((1 << 20..(1 << 20) + 200_000).contains(&bytes), "{bytes}");
+}

@@ -4,9 +4,9 @@
 use std::io::{self, Read};
 
 use stork_wire::ids::{ContentId, PackId};
-use stork_wire::manifest::{Manifest, Pack, Variant};
+use stork_wire::manifest::{Manifest, Pack, Run, Variant};
 
-use super::{Base, zst};
+use super::{Base, read_runs, zst};
 use crate::source::{CopyError, Spool};
 
 /// Packs that do not hold what their manifest says.
@@ -63,7 +63,7 @@ pub fn check_pack(pack: &Pack, bytes: &[u8]) -> Result<(), UnpackError> {
 
 /// The payload as one stream over all packs.
 struct Payload<'a> {
-    packs: Vec<(&'a Pack, &'a [ContentId])>,
+    packs: Vec<(&'a Pack, &'a [Run])>,
     fetch: &'a dyn Fn(&Pack) -> io::Result<Vec<u8>>,
     base: Option<Base<'a>>,
     next: usize,
@@ -77,13 +77,12 @@ impl Payload<'_> {
         let source = (self.fetch)(pack);
         let bytes = source.map_err(|source| UnpackError::Read { pack: pack.id, source })?;
         check_pack(pack, &bytes)?;
-        let mut old = Vec::new();
-        for id in prefix {
-            let base = self.base.as_ref().ok_or(UnpackError::NoBase)?;
-            let len = base.contents.len_of(id).ok_or(UnpackError::NoBase)?;
-            base.contents.read_into(id, 0, len, &mut old).map_err(UnpackError::Spool)?;
-        }
-        let old = (!prefix.is_empty()).then_some(&*old);
+        let old = match (prefix, self.base) {
+            ([], _) => None,
+            (_, None) => return Err(UnpackError::NoBase),
+            (runs, Some(base)) => Some(read_runs(base, runs).map_err(UnpackError::Spool)?),
+        };
+        let old = old.as_deref();
         zst::decompress(&bytes, pack.unpacked, old)
             .map_err(|source| UnpackError::Frame { pack: pack.id, source })
     }
@@ -109,6 +108,28 @@ impl Read for Payload<'_> {
     }
 }
 
+/// A content of the base, read in parts.
+struct Kept<'a> {
+    base: Base<'a>,
+    content: ContentId,
+    at: u64,
+}
+
+impl Read for Kept<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let left = self.base.contents.len_of(&self.content).unwrap_or(0).saturating_sub(self.at);
+        let mut bytes = Vec::new();
+        self.base.contents.read_into(
+            &self.content,
+            self.at,
+            left.min(buf.len() as u64),
+            &mut bytes,
+        )?;
+        self.at += bytes.len() as u64;
+        io::Cursor::new(bytes).read(buf)
+    }
+}
+
 /// Unpacks a variant. `fetch` gives the bytes of a pack; at most one pack with its prefix and
 /// segment is in memory.
 pub fn unpack(
@@ -117,16 +138,29 @@ pub fn unpack(
     base: Option<Base<'_>>,
     fetch: &dyn Fn(&Pack) -> io::Result<Vec<u8>>,
 ) -> Result<Spool, UnpackError> {
-    let packs = match (variant, &manifest.packing.delta) {
-        (Variant::Full, _) => manifest.packing.packs.iter().map(|p| (p, &[][..])).collect(),
-        (Variant::Delta, Some(d)) => d.packs.iter().map(|p| (&p.pack, &p.prefix[..])).collect(),
+    let contents = manifest.tree.payload();
+    let (packs, kept) = match (variant, &manifest.packing.delta) {
+        (Variant::Full, _) => {
+            let packs = manifest.packing.packs.iter().map(|p| (p, &[][..])).collect();
+            (packs, vec![false; contents.len()])
+        }
+        (Variant::Delta, Some(d)) => {
+            let packs = d.packs.iter().map(|p| (&p.pack, &p.prefix[..])).collect();
+            (packs, d.kept_flags(contents.len()).map_err(|_e| UnpackError::NoBase)?)
+        }
         (Variant::Delta, None) => return Err(UnpackError::NoBase),
     };
     let segment = io::Cursor::new(Vec::new());
     let mut payload = Payload { packs, fetch, base, next: 0, segment, error: None };
     let mut spool = Spool::new().map_err(UnpackError::Spool)?;
-    for (id, size) in manifest.tree.payload() {
-        match spool.add(&mut payload, size) {
+    for ((id, size), kept) in contents.into_iter().zip(kept) {
+        let added = if kept {
+            let base = base.ok_or(UnpackError::NoBase)?;
+            spool.add(&mut Kept { base, content: id, at: 0 }, size)
+        } else {
+            spool.add(&mut payload, size)
+        };
+        match added {
             Ok(got) if got == (id, size) => {}
             Ok(_) => return Err(UnpackError::Content(id)),
             Err(CopyError::Write(e)) => return Err(UnpackError::Spool(e)),

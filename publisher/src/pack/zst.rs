@@ -8,34 +8,67 @@ use stork_wire::limits::{SEGMENT_LEN_MAX, WINDOW_LOG_DELTA, WINDOW_LOG_FULL};
 use zstd::zstd_safe::{CCtx, CParameter, compress_bound, get_error_name, get_frame_content_size};
 
 const LEVEL: i32 = 12;
-/// From this many bytes of prefix and segment on, long-distance matching finds what the level's
-/// own tables forget.
-const LONG_DISTANCE_FROM: usize = 4 * 1024 * 1024;
+/// Slots of the table of places, as a power of two, at the most: 128 MiB of them. The level's own
+/// table forgets what is further back than 8 MiB. Long-distance matching finds it too, but only
+/// matches of 64 bytes, which costs a third more on recompiled programs.
+const HASH_LOG_MAX: u32 = 25;
+/// See [`HASH_LOG_MAX`]; below that the level's own is as small.
+const HASH_LOG_MIN: u32 = 17;
+/// Bytes of a block of 128 KiB that zstd does not try to cut where its contents change.
+const WHOLE_BLOCK: u32 = 127 * 1024;
+/// A delta of less than this share of its segment consists of little more than heads of blocks.
+const NEARLY_SAME: usize = 64;
 
 fn failed(code: usize) -> io::Error {
     io::Error::other(format!("zstd: {}", get_error_name(code)))
 }
 
-/// Compresses a segment; with a prefix to a delta pack.
-pub(super) fn compress(segment: &[u8], prefix: Option<&[u8]>) -> io::Result<Vec<u8>> {
+fn context(parameters: &[CParameter]) -> io::Result<CCtx<'static>> {
     let mut context = CCtx::create();
-    let mut set = |p| context.set_parameter(p).map(|_| ()).map_err(failed);
-    set(CParameter::CompressionLevel(LEVEL))?;
-    set(CParameter::ContentSizeFlag(true))?;
-    set(CParameter::ChecksumFlag(false))?;
-    set(CParameter::DictIdFlag(false))?;
-    match prefix {
-        None => set(CParameter::WindowLog(WINDOW_LOG_FULL))?,
-        Some(prefix) => {
-            set(CParameter::WindowLog(WINDOW_LOG_DELTA))?;
-            let long = prefix.len() + segment.len() >= LONG_DISTANCE_FROM;
-            set(CParameter::EnableLongDistanceMatching(long))?;
-            context.ref_prefix(prefix).map_err(failed)?;
-        }
+    let usual = [
+        CParameter::CompressionLevel(LEVEL),
+        CParameter::ContentSizeFlag(true),
+        CParameter::ChecksumFlag(false),
+        CParameter::DictIdFlag(false),
+    ];
+    for parameter in usual.iter().chain(parameters) {
+        context.set_parameter(*parameter).map_err(failed)?;
     }
+    Ok(context)
+}
+
+fn run(mut context: CCtx<'_>, segment: &[u8]) -> io::Result<Vec<u8>> {
     let mut out = Vec::with_capacity(compress_bound(segment.len()));
     context.compress2(&mut out, segment).map_err(failed)?;
     Ok(out)
+}
+
+/// Compresses a segment alone.
+pub(super) fn compress(segment: &[u8]) -> io::Result<Vec<u8>> {
+    run(context(&[CParameter::WindowLog(WINDOW_LOG_FULL)])?, segment)
+}
+
+/// Compresses a segment to a delta pack: with old bytes as prefix.
+pub(super) fn compress_delta(segment: &[u8], prefix: &[u8]) -> io::Result<Vec<u8>> {
+    let places = (prefix.len() + segment.len()).next_power_of_two().ilog2();
+    let mut parameters = vec![
+        CParameter::WindowLog(WINDOW_LOG_DELTA),
+        CParameter::HashLog(places.clamp(HASH_LOG_MIN, HASH_LOG_MAX)),
+        // Else the result would depend on where the two lie in memory.
+        CParameter::DeterministicRefPrefix(true),
+    ];
+    let once = |parameters: &[CParameter]| {
+        let mut context = context(parameters)?;
+        context.ref_prefix(prefix).map_err(failed)?;
+        run(context, segment)
+    };
+    let out = once(&parameters)?;
+    if out.len() > segment.len() / NEARLY_SAME {
+        return Ok(out);
+    }
+    parameters.push(CParameter::MaxBlockSize(WHOLE_BLOCK));
+    let whole = once(&parameters)?;
+    Ok(if whole.len() < out.len() { whole } else { out })
 }
 
 /// Unpacks exactly one frame to exactly `unpacked` bytes, as a host does.
@@ -78,10 +111,10 @@ mod tests {
         let old = noise(9 << 20, 1);
         let mut new = old.clone();
         new[5 << 20] ^= 1;
-        let full = compress(&new, None).unwrap();
-        let delta = compress(&new, Some(&old)).unwrap();
-        assert_eq!(full, compress(&new, None).unwrap());
-        assert_eq!(delta, compress(&new, Some(&old)).unwrap());
+        let full = compress(&new).unwrap();
+        let delta = compress_delta(&new, &old).unwrap();
+        assert_eq!(full, compress(&new).unwrap());
+        assert_eq!(delta, compress_delta(&new, &old).unwrap());
         assert!(delta.len() < 10_000, "{}", delta.len());
         let len = new.len() as u64;
         assert!(decompress(&full, len, None).unwrap() == new);
@@ -95,14 +128,14 @@ mod tests {
     #[test]
     fn hostile_frames() {
         let bytes = noise(1000, 3);
-        let pack = compress(&bytes, None).unwrap();
+        let pack = compress(&bytes).unwrap();
         assert!(decompress(&pack, 999, None).is_err());
         let mut longer = pack.clone();
         longer.push(0);
         assert!(decompress(&longer, 1000, None).is_err());
         assert!(decompress(&pack[..pack.len() - 1], 1000, None).is_err());
         let zeros = vec![0; 20 << 20];
-        let wide = compress(&zeros, Some(b"x")).unwrap();
+        let wide = compress_delta(&zeros, b"x").unwrap();
         assert!(decompress(&wide, 20 << 20, None).is_err());
     }
 }

@@ -85,7 +85,15 @@ fn attributes<R: Read>(entry: &Entry<'_, R>, extended: &Extended) -> io::Result<
         Some(t) => t,
         None => i64::try_from(header.mtime()?).map_err(io::Error::other)?,
     };
-    Ok(Attributes { mode, uid: narrow(header.uid()?)?, gid: narrow(header.gid()?)?, mtime })
+    // npm leaves both fields empty: nobody in particular owns the files.
+    let raw = header.as_old();
+    let uid = if is_blank(&raw.uid) { 0 } else { narrow(header.uid()?)? };
+    let gid = if is_blank(&raw.gid) { 0 } else { narrow(header.gid()?)? };
+    Ok(Attributes { mode, uid, gid, mtime })
+}
+
+fn is_blank(field: &[u8]) -> bool {
+    field.iter().all(|b| matches!(b, 0 | b' '))
 }
 
 fn take<R: Read>(entry: &mut Entry<'_, R>, builder: &mut Builder) -> Result<(), SourceError> {

@@ -12,6 +12,7 @@ use stork_wire::manifest::TreeNode;
 
 use super::build::{Attributes, Builder};
 use super::error::{SourceError, shown};
+use super::holes::HoleReader;
 
 struct Walk<'a> {
     builder: &'a mut Builder,
@@ -97,15 +98,19 @@ impl Walk<'_> {
         let failed = |source| SourceError::Read { path: path.into(), source };
         let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
         let flags = i32::try_from(flags.bits()).unwrap_or(0);
-        let mut file: File =
+        let file: File =
             OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(failed)?;
         let meta = file.metadata().map_err(failed)?;
         if !meta.is_file() || (meta.dev(), meta.ino()) != (seen.dev(), seen.ino()) {
             return Err(SourceError::Changed(path.into()));
         }
         let size = meta.len();
-        let result =
-            self.builder.add_file(raw, attributes(&meta), List::empty(), (&mut file, size));
+        let result = self.builder.add_file(
+            raw,
+            attributes(&meta),
+            List::empty(),
+            (&mut HoleReader::new(&file, size), size),
+        );
         let after = file.metadata().map_err(failed)?;
         if after.len() != size || after.mtime() != meta.mtime() {
             return Err(SourceError::Changed(path.into()));

@@ -12,6 +12,7 @@ mod dir;
 #[cfg(test)]
 mod dpkg_tests;
 mod error;
+mod holes;
 mod inflate;
 mod spool;
 #[cfg(test)]

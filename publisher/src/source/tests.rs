@@ -348,3 +348,17 @@ proptest::proptest! {
         }
     }
 }
+
+/// npm writes archives whose owner fields are empty; their files belong to root.
+#[test]
+fn archives_without_owners() {
+    let mut bytes = tar_of(&[("package/index.js", b'0', "", b"1")]);
+    bytes[108..124].fill(0);
+    let mut header = tar::Header::new_old();
+    header.as_mut_bytes().copy_from_slice(&bytes[..512]);
+    header.set_cksum();
+    bytes[..512].copy_from_slice(header.as_bytes());
+    let package = read_bytes(&bytes, &named()).unwrap();
+    let file = package.tree.entries.last().unwrap();
+    assert_eq!((file.path.as_str(), file.uid, file.gid), ("package/index.js", 0, 0));
+}

@@ -5,11 +5,14 @@
 //! id.
 
 mod check;
+mod older;
 mod packing;
 mod piece;
 
 pub use check::TreeError;
-pub use packing::{Delta, DeltaPack, Pack, Packing, PackingError, Variant, piece_len_for};
+pub use packing::{
+    Delta, DeltaPack, Pack, Packing, PackingError, Run, Span, Variant, piece_len_for,
+};
 pub use piece::pack_id;
 
 use serde::{Deserialize, Serialize};
@@ -146,10 +149,13 @@ impl ControlFile {
     }
 }
 
+/// The version of manifests that are written; those of version 1 are still read.
+pub const MANIFEST_VERSION: u8 = 2;
+
 /// All that a host must know to fetch and show a release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// 1.
+    /// [`MANIFEST_VERSION`].
     pub version: u8,
     /// What a VM is shown.
     pub tree: Tree,
@@ -216,10 +222,14 @@ impl Manifest {
     /// Reads a manifest and checks every rule that holds in itself.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, ManifestError> {
         let max = usize::try_from(MANIFEST_LEN_MAX).unwrap_or(usize::MAX);
-        let m: Self = decode(bytes, max)?;
-        if m.version != 1 {
-            return Err(ManifestError::Version(m.version));
-        }
+        // The version is the first byte of all versions.
+        let m: Self = match bytes.first() {
+            Some(1) => decode::<older::Manifest>(bytes, max)?.into(),
+            Some(&other) if other != MANIFEST_VERSION => {
+                return Err(ManifestError::Version(other));
+            }
+            _ => decode(bytes, max)?,
+        };
         m.tree.check()?;
         m.packing.check(&m.tree)?;
         Ok(m)

@@ -4,11 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use super::Tree;
 use super::piece::pack_id;
-use crate::codec::List;
+use crate::codec::{List, TooMany};
 use crate::ids::{ContentId, ManifestId, PackId, PieceHash, SwarmId, TreeId};
 use crate::limits::{
     PACKS_MAX, PIECE_LEN_MAX, PIECE_LEN_MIN, PIECES_MAX, PIECES_PER_PACK_MAX, PREFIX_RUNS_MAX,
-    SEGMENT_LEN_MAX,
+    SEGMENT_LEN_MAX, TREE_ENTRIES_MAX,
 };
 
 /// One compressed segment of a payload: a single zstd frame.
@@ -29,8 +29,46 @@ pub struct Pack {
 pub struct DeltaPack {
     /// The pack.
     pub pack: Pack,
-    /// Contents of the base, whose bytes one after the other are the prefix.
-    pub prefix: List<ContentId, PREFIX_RUNS_MAX>,
+    /// Parts of contents of the base, whose bytes one after the other are the prefix.
+    pub prefix: List<Run, PREFIX_RUNS_MAX>,
+}
+
+/// A part of a content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// The content.
+    pub content: ContentId,
+    /// Where the part begins.
+    pub from: u64,
+    /// Its bytes; 0 for all up to the end of the content.
+    pub len: u64,
+}
+
+impl Run {
+    /// A whole content.
+    #[must_use]
+    pub const fn whole(content: ContentId) -> Self {
+        Self { content, from: 0, len: 0 }
+    }
+
+    /// Its length within a content of `size` bytes; `None` where it does not lie in there.
+    #[must_use]
+    pub fn len_in(&self, size: u64) -> Option<u64> {
+        let rest = size.checked_sub(self.from)?;
+        match self.len {
+            0 => Some(rest),
+            len => (len <= rest).then_some(len),
+        }
+    }
+}
+
+/// Consecutive contents of a payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span {
+    /// The number of the first one.
+    pub first: u32,
+    /// How many there are.
+    pub count: u32,
 }
 
 /// The packs for hosts that hold one base whole.
@@ -38,7 +76,9 @@ pub struct DeltaPack {
 pub struct Delta {
     /// The base.
     pub base: TreeId,
-    /// The packs, in order; together they hold the same payload as the full ones.
+    /// Contents of the payload that the base has too, in order: no pack holds them.
+    pub kept: List<Span, TREE_ENTRIES_MAX>,
+    /// The packs, in order; together they hold all other contents of the payload.
     pub packs: List<DeltaPack, PACKS_MAX>,
 }
 
@@ -129,7 +169,10 @@ impl Packing {
         }
         if let Some(delta) = &self.delta {
             delta.packs.iter().try_for_each(|p| p.pack.check(self.piece_len))?;
-            if delta.packs.iter().map(|p| p.pack.unpacked).sum::<u64>() != payload {
+            let kept = delta.kept_flags(tree.payload().len())?;
+            let fresh = tree.payload().into_iter().zip(kept).filter(|(_, kept)| !kept);
+            let fresh = fresh.map(|((_, size), _)| size).sum::<u64>();
+            if delta.packs.iter().map(|p| p.pack.unpacked).sum::<u64>() != fresh {
                 return Err(PackingError("the delta packs do not hold the payload"));
             }
         }
@@ -159,6 +202,43 @@ impl Packing {
     }
 }
 
+impl Delta {
+    /// For each of `count` contents of the payload: does the base have it?
+    ///
+    /// # Errors
+    /// When spans are empty, out of order or beyond the payload.
+    pub fn kept_flags(&self, count: usize) -> Result<Vec<bool>, PackingError> {
+        const WRONG: PackingError = PackingError("the contents that a delta keeps are no spans");
+        let mut flags = vec![false; count];
+        let mut end = 0;
+        for (i, span) in self.kept.iter().enumerate() {
+            let first = span.first as usize;
+            // Two spans without a gap would be a second way to write one.
+            if span.count == 0 || first < end || (i > 0 && first == end) {
+                return Err(WRONG);
+            }
+            end = first.saturating_add(span.count as usize);
+            flags.get_mut(first..end).ok_or(WRONG)?.fill(true);
+        }
+        Ok(flags)
+    }
+
+    /// Spans of the contents that are flagged.
+    ///
+    /// # Errors
+    /// When there are more contents than a tree may have.
+    pub fn spans(flags: &[bool]) -> Result<List<Span, TREE_ENTRIES_MAX>, TooMany> {
+        let mut out: Vec<Span> = Vec::new();
+        for (number, _) in (0u32..).zip(flags).filter(|(_, kept)| **kept) {
+            match out.last_mut() {
+                Some(span) if span.first + span.count == number => span.count += 1,
+                _ => out.push(Span { first: number, count: 1 }),
+            }
+        }
+        List::new(out)
+    }
+}
+
 impl SwarmId {
     /// The swarm of one variant of one manifest.
     #[must_use]
@@ -184,5 +264,37 @@ mod tests {
         assert_eq!(piece_len_for(100 << 20), 128 * 1024);
         assert_eq!(piece_len_for(1 << 30), 1 << 20);
         assert_eq!(piece_len_for(1 << 40), 4 << 20);
+    }
+
+    /// Spans say what flags say, and nothing else is taken for them.
+    #[test]
+    fn kept_contents() {
+        let delta = |spans: &[(u32, u32)]| Delta {
+            base: TreeId::of(b""),
+            kept: List::new(spans.iter().map(|&(first, count)| Span { first, count }).collect())
+                .unwrap(),
+            packs: List::empty(),
+        };
+        for flags in [&[][..], &[true], &[false], &[true, true, false, true, false]] {
+            let spans = Delta::spans(flags).unwrap();
+            let delta = Delta { kept: spans, ..delta(&[]) };
+            assert_eq!(delta.kept_flags(flags.len()).unwrap(), flags);
+        }
+        for wrong in [&[(0, 0)][..], &[(0, 4)], &[(3, 1)], &[(0, 1), (1, 1)], &[(1, 1), (0, 1)]] {
+            assert!(delta(wrong).kept_flags(3).is_err(), "{wrong:?}");
+        }
+        assert!(delta(&[(u32::MAX, u32::MAX)]).kept_flags(3).is_err());
+    }
+
+    /// A run lies within its content, and reaches to its end where it has no length.
+    #[test]
+    fn runs() {
+        let run = |from, len| Run { content: ContentId::of(b""), from, len }.len_in(10);
+        assert_eq!(run(0, 0), Some(10));
+        assert_eq!(run(4, 0), Some(6));
+        assert_eq!(run(4, 6), Some(6));
+        assert_eq!(run(4, 7), None);
+        assert_eq!(run(11, 0), None);
+        assert_eq!(run(4, u64::MAX), None);
     }
 }

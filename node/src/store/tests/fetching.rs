@@ -2,7 +2,7 @@
 
 use stork_wire::codec::List;
 use stork_wire::ids::{ContentId, PackId, PieceHash};
-use stork_wire::manifest::{Pack, TreeNode, Variant};
+use stork_wire::manifest::{Delta, DeltaPack, Manifest, Pack, Run, TreeNode, Variant};
 
 use super::support::*;
 use crate::store::{StoreError, UnpackError, UploadState, Written};
@@ -136,6 +136,81 @@ fn unpacks_a_delta_and_repacks() {
     assert!(!store.has_pack(id));
     assert!(store.repack(&next.manifest, 0).unwrap());
     assert_eq!(store.read_pack(id, 0, next.full[0].len()).unwrap(), next.full[0]);
+}
+
+/// A delta that keeps one file and takes a part of another as prefix: unpacked where both are here.
+/// A kept file that is missing, and a part that its file does not have, are refused; old bytes that
+/// are damaged are blamed, and not the pack.
+#[test]
+fn unpacks_a_delta_of_parts() {
+    let (kept, old) = (noise("kept", 100_000), noise("old", 400_000));
+    let mut new = old[150_000..350_000].to_vec();
+    new[77] ^= 1;
+    let base = pack(tree(vec![file("a", &kept), file("b", &old)]), &[&kept, &old], 1 << 20, None);
+    let entries = || vec![file("a", &kept), file("b", &new)];
+    let mut next = pack(tree(entries()), &[&kept, &new], 1 << 20, None);
+    let bytes = compress(&new, &old[100_000..360_000]);
+    assert!(bytes.len() < 2_000, "{}", bytes.len());
+    let run = |len| Run { content: ContentId::of(&old), from: 100_000, len };
+    let order = next.manifest.tree.payload();
+    let flags: Vec<bool> = order.iter().map(|(id, _)| *id == ContentId::of(&kept)).collect();
+    let delta = |len| {
+        let pack = Pack::describe(&bytes, new.len() as u64, PIECE).unwrap();
+        let pack = DeltaPack { pack, prefix: List::new(vec![run(len)]).unwrap() };
+        let (kept, packs) = (Delta::spans(&flags).unwrap(), List::new(vec![pack]).unwrap());
+        Some(Delta { base: base.manifest.tree.id(), kept, packs })
+    };
+    next.delta = vec![bytes.clone()];
+    next.manifest.packing.delta = delta(260_000);
+    assert_eq!(Manifest::from_bytes(&next.bytes()).unwrap(), next.manifest);
+
+    let (_folder, store) = store();
+    fetch(&store, &next, Variant::Delta);
+    let unpack = |packed: &Packed| store.unpack(&packed.manifest, Variant::Delta, &|_| {});
+    let refused = unpack(&next);
+    assert!(matches!(refused, Err(UnpackError::NoBase(id)) if id == ContentId::of(&kept)));
+    install(&store, &base);
+    next.manifest.packing.delta = delta(300_001);
+    assert!(matches!(unpack(&next), Err(UnpackError::BadPrefix(_))));
+    next.manifest.packing.delta = delta(260_000);
+
+    let path = store.content_path(ContentId::of(&old)).unwrap();
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"damaged", 200_000).unwrap();
+    let refused = unpack(&next);
+    let blamed = |e: &StoreError| matches!(e, StoreError::DamagedContent(_));
+    assert!(matches!(&refused, Err(UnpackError::Store(e)) if blamed(e)), "{refused:?}");
+    std::os::unix::fs::FileExt::write_all_at(&file, &old, 0).unwrap();
+    let report = unpack(&next).unwrap();
+    assert_eq!((report.bytes, report.files_written, report.files_shared), (200_000, 1, 1));
+    assert_eq!(store.read_content(ContentId::of(&new)).unwrap(), new);
+    assert!(store.tree_complete(next.manifest.tree.id()).unwrap());
+}
+
+/// An image of many zeros takes as much room in the store as it holds, and so does a second object
+/// with the same bytes.
+#[test]
+fn zeros_take_no_room() {
+    use std::os::unix::fs::MetadataExt;
+    let mut image = vec![0; 24 << 20];
+    for at in [0, (7 << 20) + 12_345, 23 << 20] {
+        image[at..at + 100_000].copy_from_slice(&noise("data", 100_000));
+    }
+    let before = b"so that the image begins in the midst of a chunk".to_vec();
+    let mut twin = file("twin", &image);
+    twin.mode = 0o600;
+    let entries = vec![file("a", &before), file("image", &image), twin];
+    let (_folder, store) = store();
+    let packed = pack(tree(entries), &[&before, &image], 4 << 20, None);
+    install(&store, &packed);
+    let objects = store.files_of("objects").unwrap();
+    let large: Vec<_> = objects.iter().filter(|o| o.bytes == image.len() as u64).collect();
+    assert_eq!(large.len(), 2);
+    for object in large {
+        assert!(std::fs::read(&object.path).unwrap() == image);
+        let room = object.path.metadata().unwrap().blocks() * 512;
+        assert!(room < 1 << 20, "{room}");
+    }
 }
 
 /// T086: a frame that gives more than was declared is stopped, and leaves nothing behind.

@@ -7,8 +7,8 @@ use stork_wire::feed::ManifestRef;
 use stork_wire::ids::ContentId;
 use stork_wire::limits::PIECE_LEN_MIN;
 use stork_wire::manifest::{
-    Delta, DeltaPack, Manifest, Pack, Packing, Source, SourceFormat, Tree, TreeEntry, TreeNode,
-    Variant,
+    Delta, DeltaPack, MANIFEST_VERSION, Manifest, Pack, Packing, Run, Source, SourceFormat, Tree,
+    TreeEntry, TreeNode, Variant,
 };
 
 use crate::store::{SetMember, SetSpec, Store, StoreOptions};
@@ -123,8 +123,9 @@ pub(crate) fn pack(
     let packs = full.iter().zip(&segments).map(|(p, s)| describe(p, s.len())).collect();
     let mut delta_bytes = Vec::new();
     let delta = base.map(|(base, old)| {
-        let prefix: Vec<ContentId> = base.payload().iter().map(|(id, _)| *id).collect();
-        let dictionary: Vec<u8> = prefix.iter().flat_map(|id| bytes_of(*id, old)).collect();
+        let prefix: Vec<Run> = base.payload().iter().map(|(id, _)| Run::whole(*id)).collect();
+        let dictionary: Vec<u8> =
+            prefix.iter().flat_map(|run| bytes_of(run.content, old)).collect();
         let packs = segments.iter().map(|s| {
             let bytes = compress(s, &dictionary);
             let pack = describe(&bytes, s.len());
@@ -132,7 +133,7 @@ pub(crate) fn pack(
             DeltaPack { pack, prefix: List::new(prefix.clone()).unwrap() }
         });
         let packs = packs.collect::<Vec<_>>();
-        Delta { base: base.id(), packs: List::new(packs).unwrap() }
+        Delta { base: base.id(), kept: List::empty(), packs: List::new(packs).unwrap() }
     });
     let packing = Packing { piece_len: PIECE, packs: List::new(packs).unwrap(), delta };
     let source = Source {
@@ -143,7 +144,11 @@ pub(crate) fn pack(
         control: Blob::default(),
         control_files: List::empty(),
     };
-    Packed { manifest: Manifest { version: 1, tree, source, packing }, full, delta: delta_bytes }
+    Packed {
+        manifest: Manifest { version: MANIFEST_VERSION, tree, source, packing },
+        full,
+        delta: delta_bytes,
+    }
 }
 
 /// Gives the store the packs of a variant, piece by piece.
