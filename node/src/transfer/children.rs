@@ -1,8 +1,8 @@
 //! The other side of a stripe: gateways of sites below, to which pieces are pushed.
 //!
 //! A piece goes to each of them as soon as it is here, a few at a time so that a slow way fills
-//! nothing but itself. They are not neighbours: they are not granted anything, and what they say they
-//! have does not count for what is rare here.
+//! nothing but itself. They are not neighbours: they are not granted anything, and what they have
+//! does not count for what is rare here.
 
 use std::collections::BTreeMap;
 

@@ -64,7 +64,7 @@ pub(super) struct Injector {
     spread_ms: Median,
     /// Neighbours that do not pass on what they get, and how many pieces of it they keep.
     keepers: BTreeMap<NodeId, u32>,
-    /// Where there are other sites: the gateway of each stripe in this one. It gets its pieces first.
+    /// Where there are other sites: the gateway of each stripe in this one, which gets it first.
     gateways: Vec<NodeId>,
     /// Who asked for what again.
     asked: BTreeMap<NodeId, BTreeSet<u32>>,

@@ -9,12 +9,13 @@
 //! Reading order: `message` (what goes in and out), `planner` (the dispatch), `swarm` and
 //! `neighbour` (the state), `receive` (what I ask for), `upload` and `inject` (whom I serve),
 //! `sites`, `subscribe` and `children` (what goes from site to site), `ladder` (whom I open to, and
-//! hunger), `store` (the origin store, where hunger ends), `manifests` (the phase before the pieces),
-//! `view`.
+//! hunger), `store` (the origin store, where hunger ends), `manifests` (the phase before the
+//! pieces), `view`.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod children;
 mod faults;
+mod frames;
 mod inject;
 mod ladder;
 mod lag;
@@ -25,6 +26,7 @@ mod pieces;
 mod planner;
 mod receive;
 mod rng;
+mod roster;
 mod sites;
 mod stats;
 mod store;

@@ -1,8 +1,8 @@
 //! Sites: which of them gets a stripe from which, and which host of a site fetches it.
 //!
 //! Pieces are dealt to stripes by their number. Each stripe has a tree of its own over the sites
-//! (protocol.md §3e, "between sites"): the origin's site first, with one child, then a heap with two
-//! children each. The other sites stand in a ring that is turned by an equal part for each stripe,
+//! (protocol.md §3e, "between sites"): the origin's site first, with one child, then a heap with
+//! two children each. The other sites stand in a ring that is turned by an equal part for each stripe,
 //! so that every site is inside in about half of the trees, and passes on about what it gets.
 //! Within a site one host is the gateway of a stripe, by rendezvous; nobody else fetches it from
 //! outside, unless the site lacks it for long. Everybody computes the same, without a message.
@@ -149,7 +149,7 @@ pub(super) fn root_gateways(swarm: SwarmId, members: &Members, pieces: u32) -> V
 }
 
 impl Plan {
-    /// `None` where nothing comes from other sites: there is no other, or the origin is in this one.
+    /// `None` where nothing comes from other sites: there is none, or the origin is in this one.
     pub(super) fn new(swarm: SwarmId, me: NodeId, members: &Members, pieces: u32) -> Option<Self> {
         if members.sites.len() < 2 {
             return None;
@@ -229,8 +229,8 @@ mod tests {
         assert!(plan(&sites, 1, node(1_000)).is_some());
     }
 
-    /// Every site is above others in about half of the trees, so that all pass on about as much; the
-    /// root passes each stripe on once.
+    /// Every site is above others in about half of the trees, so that all pass on about as much;
+    /// the root passes each stripe on once.
     #[test]
     fn all_sites_pass_on_as_much() {
         for n in [2, 3, 10, 50] {
@@ -254,14 +254,14 @@ mod tests {
     #[test]
     fn one_gateway_for_each_stripe() {
         let sites = fleet(4, 20);
-        let all: Vec<Plan> =
-            (0..20).map(|h| plan(&sites, 2, node(2_000 + h)).unwrap()).collect();
+        let all: Vec<Plan> = (0..20).map(|h| plan(&sites, 2, node(2_000 + h)).unwrap()).collect();
         for stripe in 0..16 {
             assert_eq!(all.iter().filter(|p| p.ranks[stripe] == 0).count(), 1);
         }
         assert!(all.iter().all(|p| p.ranks.iter().filter(|r| **r == 0).count() <= 1));
         let ring = Ring::of(SWARM, &sites, 16).unwrap();
-        let stripe = (0..16).find(|s| ring.above(sites[3].site, *s).unwrap()[0].site == sites[2].site);
+        let stripe =
+            (0..16).find(|s| ring.above(sites[3].site, *s).unwrap()[0].site == sites[2].site);
         let stripe = stripe.unwrap() as usize;
         let below = (0..20).map(|h| plan(&sites, 3, node(3_000 + h)).unwrap());
         let below = below.into_iter().find(|p| p.ranks[stripe] == 0).unwrap();

@@ -180,7 +180,10 @@ impl Swarm {
                 return Draught::Dry;
             }
             ctx.store.fetches += 1;
-            self.reserve(piece, Reserved { from: ORIGIN_STORE, since: ctx.now, rate: 0, fair_ms: 0 });
+            self.reserve(
+                piece,
+                Reserved { from: ORIGIN_STORE, since: ctx.now, rate: 0, fair_ms: 0 },
+            );
             ctx.actions.push(Action::FetchPiece { swarm: self.id, piece });
         }
         Draught::Done

@@ -3,8 +3,8 @@
 //! The gateway of a stripe subscribes at the site above; pieces of the stripe are then pushed to it
 //! in the order in which they come there. Nobody is elected: whoever is next takes the stripe over
 //! when its site has seen nothing new of it for some time, and gives it back when others bring
-//! more than it does itself (protocol.md §3e). A host that is asked and does not deliver is left for
-//! the next one above.
+//! more than it does itself (protocol.md §3e). A host that is asked and does not deliver is left
+//! for the next one above.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -286,8 +286,7 @@ impl Swarm {
 
     /// Ends all of them: the swarm is left, or complete.
     pub(super) fn unsubscribe_all(&mut self, ctx: &mut Ctx<'_>) {
-        let stripes: Vec<u32> =
-            self.stripes.iter().flat_map(|s| s.subs.keys().copied()).collect();
+        let stripes: Vec<u32> = self.stripes.iter().flat_map(|s| s.subs.keys().copied()).collect();
         for stripe in stripes {
             self.unsubscribe(stripe, ctx);
         }
@@ -312,7 +311,8 @@ impl Swarm {
     /// A connection ended, or somebody sent what is wrong: the next one is asked at once.
     pub(super) fn parent_lost(&mut self, node: NodeId, ctx: &mut Ctx<'_>) {
         for stripe in self.subs_at(node) {
-            let step = self.stripes.as_ref().and_then(|s| s.subs.get(&stripe)).map_or(0, |s| s.step);
+            let step =
+                self.stripes.as_ref().and_then(|s| s.subs.get(&stripe)).map_or(0, |s| s.step);
             self.unsubscribe(stripe, ctx);
             let absent = self.absent(stripe);
             self.subscribe(stripe, step + 1, &absent, ctx);
@@ -354,8 +354,8 @@ impl Swarm {
         }
     }
 
-    /// What was pushed from another site is not what it should be, or did not come whole. True if it
-    /// was to come from there.
+    /// What was pushed from another site is not what it should be, or did not come whole. True if
+    /// it was to come from there.
     pub(super) fn push_failed(
         &mut self,
         piece: u32,

@@ -47,5 +47,6 @@ pub(super) fn host(host: &Host, actions: &[Action], events: u64, now: Tick) -> O
         return Some("I13: more is under way to one host than was promised".to_owned());
     }
     let view = planner.view(id, now)?;
-    (view.inflight as u64 > 64 + u64::from(view.total)).then(|| "I12: too much asked for".to_owned())
+    (view.inflight as u64 > 64 + u64::from(view.total))
+        .then(|| "I12: too much asked for".to_owned())
 }

@@ -8,6 +8,7 @@ mod links;
 mod report;
 #[cfg(test)]
 mod tests;
+mod wires;
 mod world;
 
 use clap::{Args, ValueEnum};

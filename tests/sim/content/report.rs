@@ -42,7 +42,8 @@ pub(super) fn report(world: &World) -> (Value, u64) {
         "duplicates": share(wasted, got), "undone": undone,
         "died": world.hosts.iter().filter(|h| !h.alive).count(),
         "stolen": sum(|c| c.stolen), "passes": sum(|c| c.passes), "grants": sum(|c| c.grants),
-        "pushes": sum(|c| c.pushes), "subscriptions": sum(|c| c.subscriptions), "takeovers": sum(|c| c.takeovers), "frames": world.frames, "events": world.events,
+        "pushes": sum(|c| c.pushes), "subscriptions": sum(|c| c.subscriptions),
+        "takeovers": sum(|c| c.takeovers), "frames": world.frames, "events": world.events,
         "trace": format!("{:016x}", world.trace), "violations": world.violations,
         "violated": world.violated,
     });

@@ -65,8 +65,7 @@ fn a_few_contacts_are_enough() {
 /// same run.
 #[test]
 fn nobody_is_left_behind() {
-    let options =
-        Content { deaths: 0.05, stalls: 0.02, late: 0.05, ..content(50, 5) };
+    let options = Content { deaths: 0.05, stalls: 0.02, late: 0.05, ..content(50, 5) };
     let value = run(&options);
     at_most(&value, "/origin_egress", 1.3);
     assert_eq!(value["trace"], run(&options)["trace"]);

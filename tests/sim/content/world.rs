@@ -1,5 +1,4 @@
-//! The simulated hosts and links. Frames take their time; a piece occupies the uplink of its sender,
-//! the link of its site and of the other where it crosses, and the downlink of its receiver.
+//! The simulated hosts: who is there, what happens to them, and the agenda.
 //!
 //! Time is in microseconds; planners see milliseconds. Host 0 is the origin.
 
@@ -8,21 +7,20 @@ use std::collections::{BTreeSet, BinaryHeap, VecDeque};
 use std::sync::Arc;
 
 use stork_node::transfer::{
-    Action, Config, Input, Join, Members, PieceSet, Planner, Role, SiteHosts, Topic,
+    Config, Input, Join, Members, PieceSet, Planner, Role, SiteHosts, Topic,
 };
 use stork_wire::feed::Urgency;
 use stork_wire::frame::TransferFrame;
 use stork_wire::ids::{ManifestId, NodeId, SwarmId};
 use stork_wire::manifest::piece_len_for;
-use stork_wire::tick::Tick;
 
+use super::Content;
 use super::links::{self, Fate};
-use super::{Content, check};
 use crate::rng::{Rng, mix2};
 
 /// One way inside a site, and between two (protocol.md §3e).
-const IN_SITE_US: u64 = 250;
-const BETWEEN_US: u64 = 20_000;
+pub(super) const IN_SITE_US: u64 = 250;
+pub(super) const BETWEEN_US: u64 = 20_000;
 /// A dead host is noticed after this (protocol.md §3e).
 const NOTICED_US: u64 = 250_000;
 /// A host that comes is known to others after this.
@@ -32,7 +30,7 @@ const LINKS: usize = 7;
 /// A run ends after so many times its bound, and a minute.
 const ENDS_AFTER: u64 = 20;
 /// Violations that are told.
-const TOLD_MAX: usize = 5;
+pub(super) const TOLD_MAX: usize = 5;
 
 /// A piece on an uplink.
 #[derive(Debug, Clone, Copy)]
@@ -50,13 +48,13 @@ pub(super) struct Host {
     pub(super) swarm: SwarmId,
     pub(super) is_origin: bool,
     pub(super) alive: bool,
-    site: u32,
-    joined: bool,
+    pub(super) site: u32,
+    pub(super) joined: bool,
     conns: BTreeSet<u32>,
     pub(super) queue: VecDeque<Job>,
-    turn: u64,
-    down_free: u64,
-    wake: u64,
+    pub(super) turn: u64,
+    pub(super) down_free: u64,
+    pub(super) wake: u64,
     /// What really came or was there.
     pub(super) truth: PieceSet,
     pub(super) done: Option<u64>,
@@ -66,7 +64,7 @@ pub(super) struct Host {
 }
 
 #[derive(Debug)]
-enum Ev {
+pub(super) enum Ev {
     Call(u32, Box<Input>),
     Frame(u32, u32, Box<TransferFrame>),
     Wake(u32),
@@ -116,15 +114,15 @@ pub(super) struct World {
     pub(super) violated: Vec<String>,
     /// Bytes that came into each site.
     pub(super) wan_in: Vec<u64>,
-    wan_up_free: Vec<u64>,
-    wan_down_free: Vec<u64>,
-    lens: Vec<u32>,
+    pub(super) wan_up_free: Vec<u64>,
+    pub(super) wan_down_free: Vec<u64>,
+    pub(super) lens: Vec<u32>,
     lists: Vec<Vec<NodeId>>,
     known: Arc<Vec<SiteHosts>>,
     agenda: BinaryHeap<Reverse<Due>>,
     serial: u64,
-    now: u64,
-    open: usize,
+    pub(super) now: u64,
+    pub(super) open: usize,
     rng: Rng,
 }
 
@@ -138,7 +136,7 @@ pub(super) fn node(i: u32) -> NodeId {
     NodeId(id)
 }
 
-fn number(id: NodeId) -> u32 {
+pub(super) fn number(id: NodeId) -> u32 {
     let mut bytes = [0; 4];
     bytes.copy_from_slice(&id.0[24..28]);
     u32::from_be_bytes(bytes)
@@ -242,7 +240,7 @@ impl World {
         u32::try_from(self.hosts.len()).unwrap_or(u32::MAX)
     }
 
-    fn at(&mut self, us: u64, ev: Ev) {
+    pub(super) fn at(&mut self, us: u64, ev: Ev) {
         self.serial += 1;
         self.agenda.push(Reverse(Due(us, self.serial, ev)));
     }
@@ -361,11 +359,11 @@ impl World {
         }
     }
 
-    fn crosses(&self, a: u32, b: u32) -> bool {
+    pub(super) fn crosses(&self, a: u32, b: u32) -> bool {
         a % self.options.sites != b % self.options.sites
     }
 
-    fn latency(&self, a: u32, b: u32) -> u64 {
+    pub(super) fn latency(&self, a: u32, b: u32) -> u64 {
         if self.crosses(a, b) { BETWEEN_US } else { IN_SITE_US }
     }
 
@@ -381,147 +379,5 @@ impl World {
                 self.call(x, Input::PeerUp { node: node(y), same_site });
             }
         }
-    }
-
-    /// Gives a planner an input, and does what it says.
-    fn call(&mut self, i: u32, input: Input) {
-        let now = self.now;
-        let Some(host) = self.hosts.get_mut(i as usize).filter(|h| h.alive && h.joined) else {
-            return;
-        };
-        if let Input::PieceArrived { piece, .. } = &input {
-            host.truth.insert(*piece);
-        }
-        let mut actions = Vec::new();
-        let tick = Tick(now / 1_000);
-        host.planner.handle(tick, input, &mut actions);
-        if let Some(why) = check::host(host, &actions, self.events, tick) {
-            self.violations += 1;
-            if self.violated.len() < TOLD_MAX {
-                self.violated.push(format!("host {i} at {now} us: {why}"));
-            }
-        }
-        self.trace = mix2(self.trace, now << 20 ^ u64::from(i) << 8 ^ actions.len() as u64);
-        for action in actions {
-            self.act(i, action);
-        }
-        let Some(host) = self.hosts.get_mut(i as usize) else { return };
-        if let Some(t) = host.planner.deadline() {
-            let us = (t.0 * 1_000).max(now + 1);
-            if us < host.wake {
-                host.wake = us;
-                self.at(us, Ev::Wake(i));
-            }
-        }
-    }
-
-    fn act(&mut self, i: u32, action: Action) {
-        let now = self.now;
-        match action {
-            Action::Send { to, frame } => {
-                let to = number(to);
-                self.at(now + self.latency(i, to), Ev::Frame(i, to, Box::new(frame)));
-            }
-            Action::Connect { node } => {
-                let to = number(node);
-                self.at(now + 3 * self.latency(i, to), Ev::Connect(i, to));
-            }
-            Action::SendPiece { to, piece, .. } => {
-                let bytes = self.lens.get(piece as usize).map_or(0, |l| u64::from(*l));
-                let Some(host) = self.hosts.get_mut(i as usize) else { return };
-                host.queue.push_back(Job { to: number(to), piece, bytes });
-                if host.queue.len() == 1 {
-                    self.next_turn(i);
-                }
-            }
-            Action::StopPiece { to, swarm, piece } => {
-                let Some(host) = self.hosts.get_mut(i as usize) else { return };
-                let is_it = |j: &Job| j.to == number(to) && j.piece == piece;
-                let Some(at) = host.queue.iter().position(is_it) else { return };
-                host.queue.remove(at);
-                if at == 0 {
-                    self.next_turn(i);
-                }
-                let failed = Input::PieceSendFailed { swarm, piece, to };
-                self.at(now, Ev::Call(i, Box::new(failed)));
-            }
-            Action::Complete { .. } => {
-                if let Some(host) = self.hosts.get_mut(i as usize).filter(|h| h.done.is_none()) {
-                    host.done = Some(now);
-                    self.open -= 1;
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn next_turn(&mut self, i: u32) {
-        let Some(host) = self.hosts.get_mut(i as usize) else { return };
-        host.turn += 1;
-        if let Some(job) = host.queue.front() {
-            let (turn, us) = (host.turn, job.bytes * 1_000 / host.fate.up);
-            self.at(self.now + us, Ev::Turn(i, turn));
-        }
-    }
-
-    fn turn_over(&mut self, i: u32, turn: u64) {
-        let now = self.now;
-        let Some(host) = self.hosts.get_mut(i as usize).filter(|h| h.alive && h.turn == turn) else {
-            return;
-        };
-        let Some(job) = host.queue.pop_front() else { return };
-        host.sent_bytes += job.bytes;
-        let (up, site) = (host.fate.up, host.site as usize);
-        self.next_turn(i);
-        if !self.crosses(i, job.to) {
-            self.at(now + IN_SITE_US, Ev::Down { from: i, job });
-            return self.sent(i, job);
-        }
-        let Some(out) = self.wan_up_free.get_mut(site) else { return };
-        // Bytes go through as they come: it is as late as the slowest link makes it.
-        let began = (now - job.bytes * 1_000 / up).max(*out);
-        *out = began + job.bytes * 1_000 / links::wan(self.options.links);
-        let left = (*out).max(now);
-        self.at(left, Ev::Sent { from: i, job });
-        self.at(left + BETWEEN_US, Ev::Into { from: i, job });
-    }
-
-    /// A piece has crossed, and goes through the link of the other site.
-    fn into_site(&mut self, from: u32, job: Job) {
-        let site = (job.to % self.options.sites) as usize;
-        let takes = job.bytes * 1_000 / links::wan(self.options.links);
-        let Some(into) = self.wan_down_free.get_mut(site) else { return };
-        *into = (*into + takes).max(self.now);
-        let at = *into;
-        if let Some(bytes) = self.wan_in.get_mut(site) {
-            *bytes += job.bytes;
-        }
-        self.at(at, Ev::Down { from, job });
-    }
-
-    /// A piece goes through the downlink of its receiver.
-    fn down(&mut self, from: u32, job: Job) {
-        let Some(to) = self.hosts.get_mut(job.to as usize) else { return };
-        to.down_free = (to.down_free + job.bytes * 1_000 / to.fate.down).max(self.now);
-        let at = to.down_free;
-        self.at(at, Ev::Arrive { from, to: job.to, piece: job.piece });
-    }
-
-    fn sent(&mut self, from: u32, job: Job) {
-        let swarm = SwarmId([7; 32]);
-        let bytes = u32::try_from(job.bytes).unwrap_or(u32::MAX);
-        self.call(from, Input::PieceSent { swarm, piece: job.piece, to: node(job.to), bytes });
-    }
-
-    fn arrive(&mut self, from: u32, to: u32, piece: u32) {
-        let swarm = SwarmId([7; 32]);
-        let Some(host) = self.hosts.get_mut(to as usize).filter(|h| h.alive) else { return };
-        host.got += 1;
-        if host.truth.contains(piece) || !host.planner.expects(node(from), swarm, piece) {
-            // The shell refuses the stream; what it cost is counted.
-            host.wasted += 1;
-            return;
-        }
-        self.call(to, Input::PieceArrived { swarm, piece, from: node(from) });
     }
 }

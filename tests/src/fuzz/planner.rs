@@ -118,15 +118,7 @@ impl Run<'_> {
         let manifest = ManifestId(swarm.0);
         let members = self.members();
         let urgency = self.bytes.pick(&[Urgency::Security, Urgency::Normal]);
-        Input::Join(Box::new(Join {
-            swarm,
-            manifest,
-            lens,
-            have,
-            urgency,
-            role,
-            members,
-        }))
+        Input::Join(Box::new(Join { swarm, manifest, lens, have, urgency, role, members }))
     }
 
     /// A piece that was asked for comes or does not, or one that was not.
