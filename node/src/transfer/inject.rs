@@ -31,7 +31,7 @@ const RARE_AGE_MS: u64 = 1_000;
 /// A neighbour keeps a piece that did not reach another one after so many usual times, and at least
 /// so long.
 const KEPT_TIMES: u64 = 8;
-const KEPT_MS_MIN: u64 = 2_000;
+const KEPT_MS_MIN: u64 = 800;
 /// With so many it gets no more.
 const KEPT_MAX: u32 = 3;
 
@@ -157,6 +157,10 @@ impl Injector {
         if rarity == 0 && !self.pending.contains_key(&piece) {
             self.fresh.insert(piece);
         }
+        // One neighbour had no room for it: the next one may.
+        if self.alone.get(&piece).is_some_and(|(n, _)| self.keepers.contains_key(n)) {
+            self.again.insert(piece);
+        }
     }
 
     /// Whether a request may be served: for what we offer, and for what somebody must get yet.
@@ -202,9 +206,12 @@ impl Injector {
         self.pending.remove(&piece);
         if rarity == 1 && self.injected.contains(piece) {
             self.alone.insert(piece, (node, now));
-        } else if let Some((_, since)) = self.alone.remove(&piece) {
+        } else if let Some((node, since)) = self.alone.remove(&piece) {
             self.again.remove(piece);
-            self.spread_ms.add(now.since(since));
+            // What drips from a keeper does not say what is usual.
+            if !self.keepers.contains_key(&node) {
+                self.spread_ms.add(now.since(since));
+            }
         }
         let fresh = self.fresh.remove(piece);
         if rarity > 1 {

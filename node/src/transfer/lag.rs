@@ -1,8 +1,8 @@
 //! How far each stripe is behind the others in this site: what tells a broken way from a slow one.
 //!
 //! All stripes come at the same pace while nothing is wrong. One that falls behind the middle of
-//! them by several pieces has a gateway, or somebody above it, that is dead or slow, and is then fetched
-//! another way. When all of them wait, nothing would be gained by that.
+//! them by several pieces has a gateway, or somebody above it, that is dead or slow, and is then
+//! fetched another way. When all of them wait, nothing would be gained by that.
 
 use super::pieces::PieceSet;
 use super::swarm::Swarm;

@@ -2,8 +2,8 @@
 //!
 //! Pieces are dealt to stripes by their number. Each stripe has a tree of its own over the sites
 //! (protocol.md §3e, "between sites"): the origin's site first, with one child, then a heap with
-//! two children each. The other sites stand in a ring that is turned by an equal part for each stripe,
-//! so that every site is inside in about half of the trees, and passes on about what it gets.
+//! two children each. The other sites stand in a ring that is turned by an equal part for each
+//! stripe, so that every site is inside in about half of the trees, and passes on about what it gets.
 //! Within a site one host is the gateway of a stripe, by rendezvous; nobody else fetches it from
 //! outside, unless the site lacks it for long. Everybody computes the same, without a message.
 
@@ -266,7 +266,7 @@ mod tests {
         let below = (0..20).map(|h| plan(&sites, 3, node(3_000 + h)).unwrap());
         let below = below.into_iter().find(|p| p.ranks[stripe] == 0).unwrap();
         let asked = below.parents[stripe][0];
-        let gateway = (0..20).find(|h| all[*h as usize].ranks[stripe] == 0).unwrap();
+        let gateway = (0u64..).zip(&all).find(|(_, p)| p.ranks[stripe] == 0).unwrap().0;
         assert_eq!(asked, node(2_000 + gateway));
     }
 

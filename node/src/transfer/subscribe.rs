@@ -22,6 +22,7 @@ use super::swarm::{Ctx, Swarm};
 const STALL_GAPS: u64 = 4;
 /// New pieces over which the usual gap is taken.
 const TIMES: usize = 65;
+const USUAL_FADES: u64 = 256;
 /// But not before this time (protocol.md §3e: 250 ms).
 const STALL_MS_MIN: u64 = 250;
 /// The same while nothing has come yet.
@@ -72,6 +73,10 @@ pub(super) struct Stripes {
     news: Vec<Tick>,
     /// When the last new pieces of the whole content were seen. They come in batches.
     times: VecDeque<Tick>,
+    /// The shortest time that so many took; it fades.
+    usual: Option<u64>,
+    /// Since when most stripes are here.
+    others_here: Option<Tick>,
     look_at: Tick,
 }
 
@@ -110,6 +115,11 @@ impl Stripes {
         if self.times.len() > TIMES {
             self.times.pop_front();
         }
+        if let (TIMES.., Some(first)) = (self.times.len(), self.times.front()) {
+            // The last pieces may drip: they say nothing about what is usual.
+            let span = now.since(*first);
+            self.usual = Some(self.usual.map_or(span, |u| (u + u / USUAL_FADES).min(span)));
+        }
         if let Some(sub) = self.subs.get_mut(&stripe) {
             let (ours, theirs) = &mut sub.brought;
             *if by_us { ours } else { theirs } += 1;
@@ -118,15 +128,9 @@ impl Stripes {
 
     /// After how long without a new piece a stripe has stalled.
     fn stall_ms(&self) -> u64 {
-        let (Some(first), Some(last)) = (self.times.front(), self.times.back()) else {
-            return STALL_MS_FIRST;
-        };
-        if self.times.len() < TIMES {
-            return STALL_MS_FIRST;
-        }
+        let Some(span) = self.usual else { return STALL_MS_FIRST };
         let gaps = STALL_GAPS * u64::from(self.plan.stripes);
-        let gap = last.since(*first) * gaps / (TIMES as u64 - 1);
-        gap.clamp(STALL_MS_MIN, STALL_MS_MAX)
+        (span * gaps / (TIMES as u64 - 1)).clamp(STALL_MS_MIN, STALL_MS_MAX)
     }
 
     pub(super) fn expects(&self, from: NodeId, piece: u32) -> bool {
@@ -166,11 +170,15 @@ impl Swarm {
             return;
         }
         let lag = self.lag(plan.stripes, &plan.gateways);
+        let most_here = lag.middle == 0;
         let rows: Vec<(u32, u64, u64)> = (0..plan.stripes)
             .zip(plan.ranks.iter().zip(&plan.depths))
             .filter(|(_, (rank, _))| **rank < super::sites::RANKS)
             .map(|(stripe, (rank, depth))| (stripe, *rank as u64, *depth as u64))
             .collect();
+        if let Some(s) = &mut self.stripes {
+            s.others_here = most_here.then(|| s.others_here.unwrap_or(now));
+        }
         for row in rows {
             self.tend_stripe(row, stall, &lag, ctx);
         }
@@ -189,7 +197,10 @@ impl Swarm {
         let quiet = now.since(s.news.get(stripe as usize).copied().unwrap_or(now));
         // Whoever is further from the origin waits longer: a stall above heals there.
         let patient = |x: u64| x + x * depth / 4;
-        let behind = |turn: u64| u64::from(lag.behind(stripe)) >= patient(BEHIND) * turn;
+        let behind = |turn: u64| {
+            let most_here = s.others_here.is_some_and(|t| now.since(t) >= patient(stall) * turn);
+            most_here || u64::from(lag.behind(stripe)) >= patient(BEHIND) * turn
+        };
         // When all are behind, or nearly nothing is left, only time can tell.
         let quiet_for = |turn: u64| quiet >= patient(stall) * turn * QUIET_TIMES;
         let Some(sub) = s.subs.get_mut(&stripe) else {

@@ -115,7 +115,7 @@ impl World {
     }
 
     /// A piece has crossed, and goes through the link of the other site.
-    pub(super) fn into_site(&mut self, from: u32, job: Job) {
+    pub(super) fn enter_site(&mut self, from: u32, job: Job) {
         let site = (job.to % self.options.sites) as usize;
         let takes = job.bytes * 1_000 / links::wan(self.options.links);
         let Some(into) = self.wan_down_free.get_mut(site) else { return };

@@ -149,7 +149,7 @@ impl World {
         anyhow::ensure!(piece > 0, "--piece-kib is at least 1");
         let pieces = u32::try_from(bytes.div_ceil(u64::from(piece)))?;
         let mut lens = vec![piece; pieces as usize];
-        if let (Some(last), true) = (lens.last_mut(), bytes % u64::from(piece) > 0) {
+        if let (Some(last), true) = (lens.last_mut(), !bytes.is_multiple_of(u64::from(piece))) {
             *last = u32::try_from(bytes % u64::from(piece))?;
         }
         let mut rng = Rng::new(options.seed);
@@ -279,7 +279,7 @@ impl World {
                 }
             }
             Ev::Turn(i, turn) => self.turn_over(i, turn),
-            Ev::Into { from, job } => self.into_site(from, job),
+            Ev::Into { from, job } => self.enter_site(from, job),
             Ev::Down { from, job } => self.down(from, job),
             Ev::Sent { from, job } => self.sent(from, job),
             Ev::Arrive { from, to, piece } => self.arrive(from, to, piece),

@@ -220,8 +220,9 @@ mod tests {
         let read = |bytes: &[u8]| Frame::from_bytes(bytes, FRAME_LEN_MAX);
         let bye = Frame::Bye("x".parse().unwrap());
         let ahead = Frame::Overlay(OverlayFrame::Ahead(List::empty()));
-        let close = Frame::Transfer(TransferFrame::Close(SwarmId([1; 32])));
-        for last in [bye, ahead, close] {
+        let swarm = SwarmId([1; 32]);
+        let end = Frame::Transfer(TransferFrame::Unsubscribe { swarm, stripe: 1, of: 2 });
+        for last in [bye, ahead, end] {
             let bytes = last.to_bytes();
             assert_eq!(read(&bytes), Ok(last));
             let at = usize::from(matches!(bytes[0], 4 | 5));
