@@ -25,4 +25,5 @@ mod publishers;
 mod pushes;
 mod rejoining;
 mod renewal;
+mod sites;
 mod views;

@@ -139,6 +139,17 @@ impl Fleet {
         self.hosts.last_mut().unwrap()
     }
 
+    /// The same in another site.
+    pub fn enlist_at(&mut self, site: &str) -> &mut Host {
+        let name = format!("host-{}", self.hosts.len() + 1);
+        let host = self.stranger(&name);
+        let first = self.hosts.first().unwrap();
+        let token = first.tell(&["token", "create", "--name", &name, "--site", site]);
+        host.node_ok(&["join", token["token"].as_str().unwrap()]);
+        self.hosts.push(host);
+        self.hosts.last_mut().unwrap()
+    }
+
     /// A package made of these files, in the folder `name-version`.
     #[must_use]
     pub fn package(&self, name: &str, version: &str, files: &[(&str, &[u8])]) -> Package {
