@@ -39,7 +39,7 @@ const RULES: &[Rule] = &[
         instead: "wire is what two processes agree on: move the work to the crate that does it",
     },
     Rule {
-        under: "origin/src/",
+        under: "wire/origin/src/",
         words: &["stork_node", "stork_publisher", "quinn"],
         instead: "origin knows wire only: hand in what it needs",
     },
@@ -112,7 +112,7 @@ const PLACES: &[Place] = &[
     },
     Place {
         word: "object_store",
-        only: &["origin/src/"],
+        only: &["wire/origin/src/"],
         instead: "call stork_origin: one crate names objects, puts and reads them",
     },
     Place {

@@ -12,6 +12,8 @@ fn is_root(path: &str) -> bool {
         // Tests, benchmarks and fuzz targets of the tests package.
         ["tests", _, "main.rs"] | [_, "benches" | "fuzz_targets" | "examples" | "tests", _] => true,
         ["tests", .., "fuzz_targets", _] => true,
+        // A crate of its own below another, which both programs use.
+        ["wire", "origin", "src", "lib.rs"] => true,
         _ => false,
     }
 }
