@@ -4,8 +4,8 @@
 //! (protocol.md §3e, "between sites"): the origin's site first, with one child, then a heap with
 //! two children each. The other sites stand in a ring that is turned by an equal part for each
 //! stripe, so that every site is inside in about half of the trees, and passes on about what it
-//! gets. Within a site one host is the gateway of a stripe, by rendezvous; nobody else fetches it from
-//! outside, unless the site lacks it for long. Everybody computes the same, without a message.
+//! gets. Within a site one host is the gateway of a stripe, by rendezvous; nobody else fetches it
+//! from outside, unless the site lacks it for long. Everybody computes the same, without a message.
 
 use std::collections::BTreeSet;
 
