@@ -14,15 +14,20 @@ use super::message::Action;
 use super::pieces::PieceSet;
 use super::swarm::{Ctx, Swarm};
 
-/// Stripes that are pushed, over all hosts. Each costs a map of the pieces.
-const CHILDREN_MAX: usize = 64;
+/// Stripes that are pushed, over all hosts: each costs a map of the pieces. And to one host: it may
+/// be alone in its site, and then needs all of them.
+const CHILDREN_MAX: usize = 256;
+const PER_HOST_MAX: usize = 16;
 /// Stripes into which a host may cut the content.
 const OF_MAX: u32 = 64;
 /// Pieces under way to one of them; small ones up to so many bytes.
 const PUSHED_AT_ONCE: u64 = 2;
 const PUSHED_BYTES: u64 = 1024 * 1024;
-/// How many times over a stripe goes to one host: what is lost on the way is far less.
+/// How many times over the content goes to one host, however often it begins anew: what an honest
+/// one loses on the way is far less.
 const PUSHED_TIMES_MAX: u32 = 2;
+/// Hosts of which that is remembered. One more forgets all, which costs them a second time at most.
+const DRAWN_MAX: usize = 1_024;
 /// Wait that we ask for when there is no room.
 const REFUSE_MS: u32 = 1_000;
 
@@ -32,13 +37,14 @@ pub(super) struct Child {
     of: u32,
     have: PieceSet,
     pub(super) sending: BTreeMap<u32, Tick>,
-    sent: u32,
 }
 
 /// All of them, by host and stripe.
 #[derive(Debug, Default)]
 pub(super) struct Children {
     pub(super) map: BTreeMap<(NodeId, u32), Child>,
+    /// Pieces that were pushed to each host.
+    drawn: BTreeMap<NodeId, u32>,
     /// Something changed: there may be something to push.
     dirty: bool,
 }
@@ -75,15 +81,16 @@ impl Swarm {
             ctx.counters.nonsense += 1;
             return ctx.send(from, TransferFrame::Close(swarm));
         }
-        let known = self.children.map.get(&(from, stripe)).map(|c| c.sent);
-        if known.is_none() && self.children.map.len() >= CHILDREN_MAX {
+        let known = self.children.map.contains_key(&(from, stripe));
+        let its = self.children.map.range((from, 0)..=(from, u32::MAX)).count();
+        if !known && (self.children.map.len() >= CHILDREN_MAX || its >= PER_HOST_MAX) {
             return ctx.send(from, TransferFrame::Refuse { swarm, retry_ms: REFUSE_MS });
         }
         // What is under way to it goes on, and is not sent again.
         let old = self.children.map.remove(&(from, stripe));
         let sending = old.map(|c| c.sending).unwrap_or_default();
         let have = PieceSet::of(have.pieces(pieces), pieces);
-        let child = Child { of, have, sending, sent: known.unwrap_or(0) };
+        let child = Child { of, have, sending };
         self.children.map.insert((from, stripe), child);
         self.children.wake();
     }
@@ -154,14 +161,18 @@ impl Swarm {
         if !core::mem::take(&mut self.children.dirty) {
             return;
         }
-        let swarm = self.id;
+        let (swarm, limit) = (self.id, PUSHED_TIMES_MAX.saturating_mul(self.pieces()));
+        let drawn = &mut self.children.drawn;
+        if drawn.len() > DRAWN_MAX {
+            drawn.clear();
+        }
         let most = (PUSHED_BYTES / self.len_max.max(1)).max(PUSHED_AT_ONCE);
         let most = usize::try_from(most).unwrap_or(2);
         for ((to, stripe), child) in &mut self.children.map {
             let all = (*stripe..self.have.len()).step_by(child.of.max(1) as usize);
-            let limit = PUSHED_TIMES_MAX.saturating_mul(u32::try_from(all.len()).unwrap_or(0));
+            let drawn = drawn.entry(*to).or_default();
             for piece in all {
-                if child.sending.len() >= most || child.sent >= limit {
+                if child.sending.len() >= most || *drawn >= limit {
                     break;
                 }
                 let new = self.have.contains(piece) && !child.have.contains(piece);
@@ -169,7 +180,7 @@ impl Swarm {
                     continue;
                 }
                 child.sending.insert(piece, ctx.now);
-                child.sent += 1;
+                *drawn += 1;
                 ctx.counters.pushes += 1;
                 ctx.actions.push(Action::SendPiece { to: *to, swarm, piece });
             }

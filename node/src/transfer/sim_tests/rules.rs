@@ -223,3 +223,58 @@ fn idle_means_no_timer() {
     one.tell(1_000, Input::Deadline);
     assert_eq!(one.p.deadline(), None);
 }
+
+/// The stripe of even pieces, wanted by host 1.
+fn subscribe(one: &One, of: u32) -> TransferFrame {
+    let (swarm, have) = (one.content.swarm, Bits::default());
+    TransferFrame::Subscribe { swarm, stripe: 0, of, pieces: 8, have }
+}
+
+fn pushed(actions: &[Action]) -> Vec<u32> {
+    let pieces = actions.iter().filter_map(|a| match a {
+        Action::SendPiece { piece, .. } => Some(*piece),
+        _ => None,
+    });
+    pieces.collect()
+}
+
+/// A gateway of another site gets the pieces of its stripe, a few at a time, and those that come
+/// later; what it cancels is not sent.
+#[test]
+fn a_stripe_is_pushed() {
+    let mut one = One::new(PieceSet::of([0, 1, 2, 4], 8), &[&[]]);
+    let (swarm, to) = (one.content.swarm, node(1));
+    let frame = subscribe(&one, 2);
+    assert_eq!(pushed(&one.frame(1, 1, frame)), [0, 2]);
+    let sent = |piece| Input::PieceSent { swarm, piece, to, bytes: 1 };
+    assert_eq!(pushed(&one.tell(2, sent(0))), [4]);
+    assert!(pushed(&one.frame(3, 1, TransferFrame::Cancel { swarm, piece: 6 })).is_empty());
+    one.tell(4, sent(2));
+    one.tell(4, sent(4));
+    assert!(pushed(&one.arrived(5, 6, node(9))).is_empty());
+    assert!(pushed(&one.arrived(6, 3, node(9))).is_empty(), "not of that stripe");
+}
+
+/// Whoever begins anew all the time draws the content twice at the most, and stripes that nobody
+/// can want are refused.
+#[test]
+fn nobody_draws_on_us_for_ever() {
+    let mut one = One::new(PieceSet::full(8), &[&[]]);
+    let (swarm, to) = (one.content.swarm, node(1));
+    let mut drawn = 0;
+    for round in 0..50 {
+        let frame = subscribe(&one, 2);
+        let mut actions = one.frame(round, 1, frame);
+        while let Some(piece) = pushed(&actions).first().copied() {
+            drawn += pushed(&actions).len();
+            actions = one.tell(round, Input::PieceSent { swarm, piece, to, bytes: 1 });
+        }
+        one.frame(round, 1, TransferFrame::Unsubscribe { swarm, stripe: 0, of: 2 });
+    }
+    assert!((4..=16).contains(&drawn), "{drawn} pieces of 8");
+    for of in [0, 65] {
+        let frame = subscribe(&one, of);
+        assert!(pushed(&one.frame(60, 1, frame)).is_empty());
+    }
+    assert_eq!(one.p.counters().nonsense, 2);
+}
