@@ -71,6 +71,8 @@ pub(super) struct Stripes {
     pub(super) subs: BTreeMap<u32, Subscription>,
     /// When something new of each stripe was seen in this site.
     news: Vec<Tick>,
+    /// Stripes of which others of this site brought something: somebody fetches them.
+    by_others: Vec<bool>,
     /// When the last new pieces of the whole content were seen. They come in batches.
     times: VecDeque<Tick>,
     /// The shortest time that so many took; it fades.
@@ -90,13 +92,15 @@ impl Subscription {
 impl Stripes {
     pub(super) fn new(plan: Plan, now: Tick) -> Self {
         let news = vec![now; plan.stripes as usize];
-        Self { plan, news, look_at: now, ..Self::default() }
+        let by_others = vec![false; plan.stripes as usize];
+        Self { plan, news, by_others, look_at: now, ..Self::default() }
     }
 
     /// The members changed. What is being fetched goes on.
     pub(super) fn replan(&mut self, plan: Plan, now: Tick) {
         if plan != self.plan {
             self.news.resize(plan.stripes as usize, now);
+            self.by_others.resize(plan.stripes as usize, false);
             self.plan = plan;
         }
     }
@@ -119,6 +123,9 @@ impl Stripes {
             // The last pieces may drip: they say nothing about what is usual.
             let span = now.since(*first);
             self.usual = Some(self.usual.map_or(span, |u| (u + u / USUAL_FADES).min(span)));
+        }
+        if let Some(others) = self.by_others.get_mut(stripe as usize).filter(|_| !by_us) {
+            *others = true;
         }
         if let Some(sub) = self.subs.get_mut(&stripe) {
             let (ours, theirs) = &mut sub.brought;
@@ -174,7 +181,11 @@ impl Swarm {
         let rows: Vec<(u32, u64, u64)> = (0..plan.stripes)
             .zip(plan.ranks.iter().zip(&plan.depths))
             .filter(|(_, (rank, _))| **rank < super::sites::RANKS)
-            .map(|(stripe, (rank, depth))| (stripe, *rank as u64, *depth as u64))
+            .map(|(stripe, (rank, depth))| {
+                // Whoever becomes the first while another fetches waits like the second.
+                let busy = s.by_others.get(stripe as usize).copied().unwrap_or_default();
+                (stripe, (*rank as u64).max(u64::from(busy)), *depth as u64)
+            })
             .collect();
         if let Some(s) = &mut self.stripes {
             s.others_here = most_here.then(|| s.others_here.unwrap_or(now));
