@@ -34,7 +34,10 @@ impl Driver {
             site_of.insert(peer.node, peer.site.clone());
         }
         site_of.insert(self.me, self.site.clone());
-        entry(&mut sites, &self.site).hosts.push(self.me);
+        // A host that only has it from the publisher is no gateway: the others do not count it.
+        if self.contents.get(&release.manifest.id).is_some_and(|c| c.wanted) {
+            entry(&mut sites, &self.site).hosts.push(self.me);
+        }
         for peer in wants.iter().filter(|p| p.node != self.me) {
             entry(&mut sites, &peer.site).hosts.push(peer.node);
         }
