@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use stork_wire::ids::NodeId;
 use stork_wire::tick::Tick;
 
+use super::fresh::Fresh;
 use super::neighbour::Neighbour;
 use super::pieces::PieceSet;
 use super::rng::{Rng, mix};
@@ -48,7 +49,7 @@ struct Pending {
 #[derive(Debug)]
 pub(super) struct Injector {
     /// Nobody has them: offered first.
-    fresh: PieceSet,
+    fresh: Fresh,
     /// One neighbour says it has them, and we never sent them: offered last.
     claimed: PieceSet,
     /// Sent at least once.
@@ -64,8 +65,6 @@ pub(super) struct Injector {
     spread_ms: Median,
     /// Neighbours that do not pass on what they get, and how many pieces of it they keep.
     keepers: BTreeMap<NodeId, u32>,
-    /// Where there are other sites: the gateway of each stripe in this one, which gets it first.
-    gateways: Vec<NodeId>,
     /// Who asked for what again.
     asked: BTreeMap<NodeId, BTreeSet<u32>>,
     /// Pieces that are ours to inject first, where there are several origins.
@@ -76,7 +75,7 @@ pub(super) struct Injector {
 impl Injector {
     pub(super) fn new(have: &PieceSet, budget: Bucket) -> Self {
         Self {
-            fresh: have.clone(),
+            fresh: Fresh::new(have.clone()),
             claimed: PieceSet::empty(have.len()),
             injected: PieceSet::empty(have.len()),
             pending: BTreeMap::new(),
@@ -85,7 +84,6 @@ impl Injector {
             alone: BTreeMap::new(),
             spread_ms: Median::default(),
             keepers: BTreeMap::new(),
-            gateways: Vec::new(),
             asked: BTreeMap::new(),
             mine: None,
             budget,
@@ -107,8 +105,14 @@ impl Injector {
 
     /// The piece to offer to this neighbour.
     pub(super) fn pick(&self, node: NodeId, n: &Neighbour, rng: &mut Rng) -> Option<u32> {
-        let start = u32::try_from(rng.below(self.fresh.len() as usize)).unwrap_or(0);
+        let start = u32::try_from(rng.below(self.fresh.set.len() as usize)).unwrap_or(0);
         self.find(node, n, start)
+    }
+
+    /// How far a neighbour is, where there are other sites: its stripes count then, and who is the
+    /// gateway of none comes last. In 2^-20 of the content.
+    pub(super) fn progress(&self, node: NodeId) -> Option<u64> {
+        self.fresh.progress(node)
     }
 
     /// Whether there is one.
@@ -130,16 +134,12 @@ impl Injector {
         if let Some(p) = self.again.find(start, [&n.have, &none], fits) {
             return Some(p);
         }
-        if !self.gateways.is_empty() {
-            let its = |p: u32| self.gateways.get(p as usize % self.gateways.len()) == Some(&node);
-            let own = self.fresh.find(start, [&n.have, &none], |p| its(p) && fits(p));
-            if own.is_some() {
-                return own;
-            }
+        if let Some(p) = self.fresh.find_own(node, start, &n.have, fits) {
+            return Some(p);
         }
         let is_mine = |p: u32| self.mine.as_ref().is_some_and(|m| m.contains(p)) && fits(p);
-        (self.mine.as_ref().and_then(|_| self.fresh.find(start, [&n.have, &none], is_mine)))
-            .or_else(|| self.fresh.find(start, [&n.have, &none], fits))
+        (self.mine.as_ref().and_then(|_| self.fresh.set.find(start, [&n.have, &none], is_mine)))
+            .or_else(|| self.fresh.set.find(start, [&n.have, &none], fits))
             .or_else(|| self.claimed.find(start, [&n.have, &none], fits))
     }
 
@@ -166,7 +166,7 @@ impl Injector {
     /// Whether a request may be served: for what we offer, and for what somebody must get yet.
     pub(super) fn permits(&self, piece: u32, node: NodeId, offer: Option<u32>) -> bool {
         offer == Some(piece)
-            || self.fresh.contains(piece)
+            || self.fresh.set.contains(piece)
             || self.again.contains(piece)
             || self.claimed.contains(piece)
             || self.asked.get(&node).is_some_and(|a| a.contains(&piece))
@@ -294,7 +294,7 @@ impl Injector {
 
     /// The gateways of this site.
     pub(super) fn set_gateways(&mut self, gateways: Vec<NodeId>) {
-        self.gateways = gateways;
+        self.fresh.set_gateways(gateways);
     }
 
     /// Offers again what was never announced.

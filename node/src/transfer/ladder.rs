@@ -62,13 +62,18 @@ const RARE_ROUND_MS: u64 = 250;
 pub(super) struct Dials(BTreeMap<NodeId, Tick>);
 
 impl Dials {
+    /// Makes room for a dial; false if there is none.
     fn dial(&mut self, node: NodeId, now: Tick) -> bool {
         self.0.retain(|_, ends| *ends > now);
-        if self.0.contains_key(&node) || self.0.len() >= DIALS_MAX {
+        if self.0.len() >= DIALS_MAX {
             return false;
         }
         self.0.insert(node, now.after_ms(ANSWER_MS));
         true
+    }
+
+    fn is_dialled(&self, node: NodeId, now: Tick) -> bool {
+        self.0.get(&node).is_some_and(|ends| *ends > now)
     }
 
     pub(super) fn done(&mut self, node: NodeId) {
@@ -77,11 +82,16 @@ impl Dials {
 }
 
 impl Ctx<'_> {
-    /// Asks the shell for a connection, unless too many are being made.
-    pub(super) fn connect(&mut self, node: NodeId) {
-        if self.dials.dial(node, self.now) {
+    /// Asks the shell for a connection. False if too many are being made: to be tried again.
+    pub(super) fn connect(&mut self, node: NodeId) -> bool {
+        if self.dials.is_dialled(node, self.now) {
+            return true;
+        }
+        let new = self.dials.dial(node, self.now);
+        if new {
             self.actions.push(Action::Connect { node });
         }
+        new
     }
 }
 
@@ -152,9 +162,8 @@ impl Swarm {
             self.add_neighbour(node, Link::Opening(ends), true, ctx);
             let frame = self.open_frame();
             ctx.send(node, frame);
-        } else {
+        } else if ctx.connect(node) {
             self.seeker.dialled.insert(node, ends);
-            ctx.connect(node);
         }
     }
 
@@ -254,13 +263,13 @@ impl Swarm {
             return;
         }
         self.steal(ctx);
-        self.fill(ctx);
         let first = rank(self.id.as_bytes(), ctx.me, &self.interested, FIRST_AT_ORIGIN);
         let first = first < FIRST_AT_ORIGIN && !self.has_root_gateways;
         if (first || self.is_root_gateway) && !self.is_fed_from_afar() {
             self.seek_origins(ctx);
         }
         self.tend_stripes(ctx);
+        self.fill(ctx);
         self.climb(ctx);
         self.ask_for_rare(ctx);
     }

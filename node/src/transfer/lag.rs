@@ -1,8 +1,11 @@
 //! How far each stripe is behind the others in this site: what tells a broken way from a slow one.
 //!
-//! All stripes come at the same pace while nothing is wrong. One that falls behind the middle of
-//! them by several pieces has a gateway, or somebody above it, that is dead or slow, and is then
-//! fetched another way. When all of them wait, nothing would be gained by that.
+//! All stripes come at the same pace while nothing is wrong. One that has been at a place for long
+//! which most others have passed has a gateway, or somebody above it, that is dead or slow, and is
+//! then fetched another way. When all of them wait, nothing would be gained by that. It is time
+//! that counts, not pieces: pieces are small or large, and links are slow or fast.
+
+use stork_wire::tick::Tick;
 
 use super::pieces::PieceSet;
 use super::swarm::Swarm;
@@ -12,15 +15,41 @@ use super::swarm::Swarm;
 pub(super) struct Lag {
     /// Pieces of each stripe that are absent.
     pub(super) absent: Vec<PieceSet>,
-    /// The middle of their numbers.
+    /// Those of them that the gateway of the stripe has.
+    kept: Vec<u32>,
+    /// The middle of the numbers of absent pieces.
     pub(super) middle: u32,
 }
 
+/// When the middle of the stripes was where: how many of its pieces were absent then.
+#[derive(Debug, Default)]
+pub(super) struct Passed(Vec<(u32, Tick)>);
+
+impl Passed {
+    /// The middle is there now. What was lost again does not count: it only falls.
+    pub(super) fn note(&mut self, middle: u32, now: Tick) {
+        if self.0.last().is_none_or(|(absent, _)| middle < *absent) {
+            self.0.push((middle, now));
+        }
+    }
+
+    /// For how long most stripes have been further than one that lacks so many, in milliseconds.
+    pub(super) fn behind_ms(&self, absent: u32, now: Tick) -> u64 {
+        let at = self.0.partition_point(|(middle, _)| *middle >= absent);
+        self.0.get(at).map_or(0, |(_, since)| now.since(*since))
+    }
+}
+
 impl Lag {
-    /// By how many pieces a stripe is behind.
-    pub(super) fn behind(&self, stripe: u32) -> u32 {
-        let absent = self.absent.get(stripe as usize).map_or(0, PieceSet::count);
-        absent.saturating_sub(self.middle)
+    /// How many pieces of a stripe are absent.
+    pub(super) fn of(&self, stripe: u32) -> u32 {
+        self.absent.get(stripe as usize).map_or(0, PieceSet::count)
+    }
+
+    /// Whether the gateway of a stripe has most of what this site lacks more than others.
+    pub(super) fn is_kept(&self, stripe: u32) -> bool {
+        let behind = self.of(stripe).saturating_sub(self.middle);
+        self.kept.get(stripe as usize).is_some_and(|kept| *kept > 0 && 2 * kept >= behind)
     }
 }
 
@@ -30,6 +59,7 @@ impl Swarm {
     pub(super) fn lag(&self, stripes: u32, gateways: &[stork_wire::ids::NodeId]) -> Lag {
         let empty = || PieceSet::empty(self.pieces());
         let mut absent: Vec<PieceSet> = (0..stripes).map(|_| empty()).collect();
+        let mut kept = vec![0; stripes as usize];
         let maps: Vec<Option<&PieceSet>> = gateways
             .iter()
             .map(|n| self.neighbours.get(n).filter(|n| n.muted.is_none()).map(|n| &n.have))
@@ -41,11 +71,35 @@ impl Swarm {
             let here = self.have.contains(piece) || self.rarity_of(piece) > held;
             if let (false, Some(set)) = (here, absent.get_mut(stripe)) {
                 set.insert(piece);
+                if let (1, Some(kept)) = (held, kept.get_mut(stripe)) {
+                    *kept += 1;
+                }
             }
         }
         let mut counts: Vec<u32> = absent.iter().map(PieceSet::count).collect();
         counts.sort_unstable();
         let middle = counts.get(counts.len() / 2).copied().unwrap_or(0);
-        Lag { absent, middle }
+        Lag { absent, kept, middle }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A stripe is behind since most others passed the place where it stands.
+    #[test]
+    fn behind_since_the_others_passed() {
+        let mut passed = Passed::default();
+        let at = |s: u64| Tick(s * 1_000);
+        for (second, middle) in [(0, 64), (1, 60), (2, 60), (3, 50), (4, 55), (5, 40)] {
+            passed.note(middle, at(second));
+        }
+        let behind = |absent| passed.behind_ms(absent, at(6));
+        // Level with them, ahead of them, and behind since they went on from 64, 60 and 50.
+        assert_eq!([behind(40), behind(3)], [0, 0]);
+        assert_eq!([behind(64), behind(62), behind(60)], [5_000, 5_000, 3_000]);
+        assert_eq!([behind(55), behind(50), behind(41)], [3_000, 1_000, 1_000]);
+        assert_eq!(Passed::default().behind_ms(7, at(6)), 0);
     }
 }

@@ -385,9 +385,8 @@ impl Want {
             if ctx.peers.contains_key(&node) {
                 self.asked.insert(node);
                 ctx.send(node, TransferFrame::Interest(manifest));
-            } else {
+            } else if ctx.connect(node) {
                 self.dialled.insert(node);
-                ctx.connect(node);
             }
         }
     }

@@ -16,6 +16,7 @@
 mod children;
 mod faults;
 mod frames;
+mod fresh;
 mod inject;
 mod ladder;
 mod lag;
@@ -28,6 +29,7 @@ mod receive;
 mod rng;
 mod roster;
 mod sites;
+mod standby;
 mod stats;
 mod store;
 mod subscribe;

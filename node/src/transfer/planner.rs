@@ -181,6 +181,7 @@ impl Planner {
             swarm.remove_neighbour(node, &mut ctx);
             swarm.child_gone(node, &mut ctx);
             swarm.parent_lost(node, &mut ctx);
+            swarm.standby_gone(node, now);
         }
         self.manifests.peer_down(node, &mut ctx);
         self.knocks.retain(|_, nodes| {

@@ -21,7 +21,7 @@ const HOSTS_MAX: usize = 256;
 const SITES_MAX: usize = 1_024;
 /// Hosts of a site that may take a stripe over, one after the other.
 pub(super) const RANKS: usize = 8;
-/// Hosts that watch the gateway of a stripe, to take it over.
+/// Hosts that watch those before them in a stripe, to take it over.
 const WATCHING: usize = 2;
 /// Hosts of a site above that are asked, before those of the one above it.
 const RANKS_ASKED: usize = 3;
@@ -55,15 +55,15 @@ pub struct Members {
 pub(super) struct Plan {
     /// How many stripes there are.
     pub(super) stripes: u32,
-    /// Of each stripe: how many come before this host in its site; at most [`RANKS`].
-    pub(super) ranks: Vec<usize>,
+    /// Of each stripe: who comes before this host in its site; [`RANKS`] of them if it has no part.
+    pub(super) ahead: Vec<Vec<NodeId>>,
     /// Of each stripe: how many sites are above this one.
     pub(super) depths: Vec<usize>,
     /// Of each stripe: whom to ask, the best first.
     pub(super) parents: Vec<Vec<NodeId>>,
     /// Of each stripe: its first gateway here.
     pub(super) gateways: Vec<NodeId>,
-    /// Gateways of stripes that this host would be the next to take over.
+    /// Hosts before this one in stripes that it would be among the next to take over.
     pub(super) watched: BTreeSet<NodeId>,
 }
 
@@ -167,8 +167,8 @@ impl Plan {
         for (stripe, ours) in (0..stripes).zip(&mine) {
             let above = ring.above(members.site, stripe)?;
             let rank = ours.iter().position(|n| *n == me).unwrap_or(RANKS);
-            if (1..=WATCHING).contains(&rank) {
-                plan.watched.extend(ours.first());
+            if rank <= WATCHING {
+                plan.watched.extend(ours.iter().take(rank));
             }
             let mut parents = Vec::new();
             for site in above.iter().filter(|_| rank < RANKS) {
@@ -185,7 +185,7 @@ impl Plan {
             parents.extend(beside.take(RANKS_ASKED).flat_map(|s| s.hosts.first()));
             parents.retain(|n| *n != me);
             plan.gateways.extend(ours.first());
-            plan.ranks.push(rank);
+            plan.ahead.push(ours.iter().copied().take(rank).collect());
             plan.depths.push(above.len());
             plan.parents.push(parents);
         }
@@ -256,17 +256,17 @@ mod tests {
         let sites = fleet(4, 20);
         let all: Vec<Plan> = (0..20).map(|h| plan(&sites, 2, node(2_000 + h)).unwrap()).collect();
         for stripe in 0..16 {
-            assert_eq!(all.iter().filter(|p| p.ranks[stripe] == 0).count(), 1);
+            assert_eq!(all.iter().filter(|p| p.ahead[stripe].is_empty()).count(), 1);
         }
-        assert!(all.iter().all(|p| p.ranks.iter().filter(|r| **r == 0).count() <= 1));
+        assert!(all.iter().all(|p| p.ahead.iter().filter(|a| a.is_empty()).count() <= 1));
         let ring = Ring::of(SWARM, &sites, 16).unwrap();
         let stripe =
             (0..16).find(|s| ring.above(sites[3].site, *s).unwrap()[0].site == sites[2].site);
         let stripe = stripe.unwrap() as usize;
         let below = (0..20).map(|h| plan(&sites, 3, node(3_000 + h)).unwrap());
-        let below = below.into_iter().find(|p| p.ranks[stripe] == 0).unwrap();
+        let below = below.into_iter().find(|p| p.ahead[stripe].is_empty()).unwrap();
         let asked = below.parents[stripe][0];
-        let gateway = (0u64..).zip(&all).find(|(_, p)| p.ranks[stripe] == 0).unwrap().0;
+        let gateway = (0u64..).zip(&all).find(|(_, p)| p.ahead[stripe].is_empty()).unwrap().0;
         assert_eq!(asked, node(2_000 + gateway));
     }
 

@@ -12,10 +12,11 @@ use stork_wire::frame::{Bits, TransferFrame};
 use stork_wire::ids::NodeId;
 use stork_wire::tick::Tick;
 
-use super::lag::Lag;
+use super::lag::{Lag, Passed};
 use super::message::{Action, Why};
 use super::pieces::PieceSet;
 use super::sites::Plan;
+use super::standby::{Gone, Turn};
 use super::swarm::{Ctx, Swarm};
 
 /// A stripe of which nothing new came for so many usual gaps has stalled.
@@ -30,8 +31,6 @@ const STALL_MS_FIRST: u64 = 2_000;
 const STALL_MS_MAX: u64 = 60_000;
 /// A stripe that is not behind the others has stalled after so many times as long.
 const QUIET_TIMES: u64 = 2;
-/// So many pieces behind the others is more than chance.
-const BEHIND: u64 = 12;
 /// How long a dial or an answer may take.
 const ANSWER_MS: u64 = 5_000;
 /// Wait before a host is asked again that is not (yet) in the swarm.
@@ -72,13 +71,16 @@ pub(super) struct Stripes {
     /// When something new of each stripe was seen in this site.
     news: Vec<Tick>,
     /// Stripes of which others of this site brought something: somebody fetches them.
-    by_others: Vec<bool>,
+    pub(super) by_others: Vec<bool>,
+    /// Hosts of this site that may have fetched some and are gone.
+    pub(super) gone: Gone,
     /// When the last new pieces of the whole content were seen. They come in batches.
     times: VecDeque<Tick>,
+    /// How often each stripe was fetched another way since it was level with the others.
+    tries: Vec<u8>,
     /// The shortest time that so many took; it fades.
     usual: Option<u64>,
-    /// Since when most stripes are here.
-    others_here: Option<Tick>,
+    passed: Passed,
     look_at: Tick,
 }
 
@@ -93,7 +95,8 @@ impl Stripes {
     pub(super) fn new(plan: Plan, now: Tick) -> Self {
         let news = vec![now; plan.stripes as usize];
         let by_others = vec![false; plan.stripes as usize];
-        Self { plan, news, by_others, look_at: now, ..Self::default() }
+        let tries = vec![0; plan.stripes as usize];
+        Self { plan, news, by_others, tries, look_at: now, ..Self::default() }
     }
 
     /// The members changed. What is being fetched goes on.
@@ -101,6 +104,7 @@ impl Stripes {
         if plan != self.plan {
             self.news.resize(plan.stripes as usize, now);
             self.by_others.resize(plan.stripes as usize, false);
+            self.tries.resize(plan.stripes as usize, 0);
             self.plan = plan;
         }
     }
@@ -173,49 +177,33 @@ impl Swarm {
         self.watch_gateways(ctx);
         let Some(s) = &self.stripes else { return };
         let (stall, plan) = (s.stall_ms(), &s.plan);
-        if plan.ranks.iter().all(|r| *r >= super::sites::RANKS) {
-            return;
-        }
         let lag = self.lag(plan.stripes, &plan.gateways);
-        let most_here = lag.middle == 0;
-        let rows: Vec<(u32, u64, u64)> = (0..plan.stripes)
-            .zip(plan.ranks.iter().zip(&plan.depths))
-            .filter(|(_, (rank, _))| **rank < super::sites::RANKS)
-            .map(|(stripe, (rank, depth))| {
-                // Whoever becomes the first while another fetches waits like the second.
-                let busy = s.by_others.get(stripe as usize).copied().unwrap_or_default();
-                (stripe, (*rank as u64).max(u64::from(busy)), *depth as u64)
-            })
-            .collect();
+        let turns = s.turns(&lag, now);
         if let Some(s) = &mut self.stripes {
-            s.others_here = most_here.then(|| s.others_here.unwrap_or(now));
+            s.passed.note(lag.middle, now);
         }
-        for row in rows {
-            self.tend_stripe(row, stall, &lag, ctx);
+        for turn in turns {
+            self.tend_stripe(turn, stall, &lag, ctx);
         }
     }
 
-    fn tend_stripe(
-        &mut self,
-        (stripe, rank, depth): (u32, u64, u64),
-        stall: u64,
-        lag: &Lag,
-        ctx: &mut Ctx<'_>,
-    ) {
-        let now = ctx.now;
+    fn tend_stripe(&mut self, turn: Turn, stall: u64, lag: &Lag, ctx: &mut Ctx<'_>) {
+        let (now, Turn { stripe, rank, waits, depth }) = (ctx.now, turn);
         let Some(s) = &mut self.stripes else { return };
         let Some(absent) = lag.absent.get(stripe as usize) else { return };
         let quiet = now.since(s.news.get(stripe as usize).copied().unwrap_or(now));
         // Whoever is further from the origin waits longer: a stall above heals there.
-        let patient = |x: u64| x + x * depth / 4;
-        let behind = |turn: u64| {
-            let most_here = s.others_here.is_some_and(|t| now.since(t) >= patient(stall) * turn);
-            most_here || u64::from(lag.behind(stripe)) >= patient(BEHIND) * turn
-        };
-        // When all are behind, or nearly nothing is left, only time can tell.
-        let quiet_for = |turn: u64| quiet >= patient(stall) * turn * QUIET_TIMES;
+        // And whoever has just tried another way: where all are slow, that would make them slower.
+        let behind = s.passed.behind_ms(absent.count(), now);
+        let Some(tries) = s.tries.get_mut(stripe as usize) else { return };
+        *tries = if behind == 0 { 0 } else { *tries };
+        let patience = (stall + stall * depth / 2) * (1 + u64::from(*tries));
+        // When all are behind, or nearly nothing is left, only quiet can tell.
+        let after =
+            |turns: u64| behind >= patience * turns || quiet >= patience * turns * QUIET_TIMES;
         let Some(sub) = s.subs.get_mut(&stripe) else {
-            if !absent.is_empty() && (behind(rank) || quiet_for(rank)) {
+            if !absent.is_empty() && after(waits) {
+                *tries = tries.saturating_add(u8::from(waits > 0));
                 let step = usize::try_from(rank).unwrap_or(0);
                 self.subscribe(stripe, step, absent, ctx);
             }
@@ -226,12 +214,13 @@ impl Swarm {
         if absent.is_empty() || (rank > 0 && theirs > ours + BROUGHT_MORE) {
             return self.unsubscribe(stripe, ctx);
         }
-        let tried = now.since(sub.since) >= patient(stall) * depth;
+        let tried = now.since(sub.since) >= patience && sub.is_idle(stall, now);
         let late = match sub.asked {
-            Some(_) => tried && (behind(depth) || (quiet_for(depth) && sub.is_idle(stall, now))),
+            Some(_) => tried && after(1),
             None => now.since(sub.since) >= ANSWER_MS,
         };
         if late {
+            *tries = tries.saturating_add(1);
             let step = sub.step + 1;
             self.unsubscribe(stripe, ctx);
             self.subscribe(stripe, step, absent, ctx);
@@ -275,10 +264,11 @@ impl Swarm {
         let (swarm, pieces) = (self.id, self.pieces());
         let Some(s) = &mut self.stripes else { return };
         let of = s.plan.stripes;
-        let s_rank = s.plan.ranks.get(stripe as usize).copied().unwrap_or(0);
+        let first = s.plan.ahead.get(stripe as usize).is_none_or(Vec::is_empty);
         let Some(sub) = s.subs.get_mut(&stripe) else { return };
         if !ctx.peers.contains_key(&sub.parent) {
-            return ctx.connect(sub.parent);
+            ctx.connect(sub.parent);
+            return;
         }
         let from = sub.parent;
         (sub.asked, sub.progress) = (Some(ctx.now), ctx.now);
@@ -289,7 +279,7 @@ impl Swarm {
             ctx.actions.push(Action::Expect { from, swarm, piece });
         }
         ctx.counters.subscriptions += 1;
-        ctx.counters.takeovers += u64::from(s_rank > 0);
+        ctx.counters.takeovers += u64::from(!first);
         ctx.send(from, TransferFrame::Subscribe { swarm, stripe, of, pieces, have });
     }
 
@@ -321,6 +311,9 @@ impl Swarm {
 
     /// There is a connection to somebody.
     pub(super) fn parent_up(&mut self, node: NodeId, ctx: &mut Ctx<'_>) {
+        if let Some(s) = &mut self.stripes {
+            s.gone.is_back(node);
+        }
         for stripe in self.subs_at(node) {
             let asked = self.stripes.as_ref().and_then(|s| s.subs.get(&stripe)?.asked);
             if asked.is_none() {

@@ -101,7 +101,7 @@ impl Uploader {
                     continue;
                 }
                 found.piece_max = found.piece_max.max(swarm.len_max);
-                let order = self.order(swarm, n);
+                let order = self.order(swarm, *node, n);
                 if found.best.as_ref().is_none_or(|(best, ..)| order < *best) {
                     found.best = Some((order, swarm.id, *node));
                 }
@@ -110,14 +110,15 @@ impl Uploader {
         found
     }
 
-    fn order(&self, swarm: &Swarm, n: &Neighbour) -> Order {
+    fn order(&self, swarm: &Swarm, node: NodeId, n: &Neighbour) -> Order {
         let class = swarm.urgency as u8;
+        let stripes = swarm.injector.as_ref().and_then(|i| i.progress(node));
         if self.granted % BY_AGE_ANY_CLASS == BY_AGE_ANY_CLASS - 1 {
             (0, 0, n.last_grant, n.salt)
         } else if self.granted % BY_AGE == BY_AGE - 1 {
             (class, 0, n.last_grant, n.salt)
         } else {
-            (class, n.progress(), n.last_grant, n.salt)
+            (class, stripes.unwrap_or_else(|| n.progress()), n.last_grant, n.salt)
         }
     }
 

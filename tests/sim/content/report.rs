@@ -45,7 +45,26 @@ pub(super) fn report(world: &World) -> (Value, u64) {
         "pushes": sum(|c| c.pushes), "subscriptions": sum(|c| c.subscriptions),
         "takeovers": sum(|c| c.takeovers), "frames": world.frames, "events": world.events,
         "trace": format!("{:016x}", world.trace), "violations": world.violations,
-        "violated": world.violated,
+        "violated": world.violated, "by_site": by_site(world),
     });
     (value, undone + world.violations)
+}
+
+/// Of each site: its last host, the copies that came in, and what happened to its hosts.
+fn by_site(world: &World) -> Vec<Value> {
+    (0u32..)
+        .zip(&world.wan_in)
+        .map(|(site, wan)| {
+            let hosts = || world.hosts.iter().skip(1).filter(move |h| h.site == site);
+            let took = |h: &super::world::Host| Some(h.done?.saturating_sub(h.fate.joins));
+            let last = hosts().filter(|h| h.alive).filter_map(took).max();
+            json!({
+                "last": last.map(|us| ratio(us, world.bound)),
+                "wan": share(*wan, world.bytes),
+                "died": hosts().filter(|h| !h.alive).count(),
+                "stalled": hosts().filter(|h| h.fate.stalls.is_some()).count(),
+                "late": hosts().filter(|h| h.fate.joins > 0).count(),
+            })
+        })
+        .collect()
 }

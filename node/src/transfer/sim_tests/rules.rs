@@ -278,3 +278,34 @@ fn nobody_draws_on_us_for_ever() {
     }
     assert_eq!(one.p.counters().nonsense, 2);
 }
+
+/// Where more hosts are to be dialled than may be at once, the others are dialled as soon as there
+/// is room: none of them waits for the time that a lost dial takes.
+#[test]
+fn everybody_is_dialled() {
+    let content = Content::of(8, 14);
+    let mut one = One { p: Planner::new(Config::default(), node(9), 1), content };
+    let join = one.content.join(9, PieceSet::empty(8));
+    let dialled = |actions: &[Action]| -> Vec<NodeId> {
+        let all = actions.iter();
+        all.filter_map(|a| if let Action::Connect { node } = a { Some(*node) } else { None })
+            .collect()
+    };
+    let mut under_way = dialled(&one.tell(0, Input::Join(Box::new(join))));
+    let mut seen = under_way.clone();
+    let mut now = 0;
+    while let Some(up) = under_way.pop() {
+        assert!(under_way.len() < 8);
+        let peer_up = Input::PeerUp { node: up, same_site: true };
+        let mut new = dialled(&one.tell(now, peer_up));
+        now = one.p.deadline().unwrap().0.max(now);
+        new.extend(dialled(&one.tell(now, Input::Deadline)));
+        seen.extend(&new);
+        under_way.extend(new);
+    }
+    assert!(now < 3_000, "{now}");
+    seen.sort_unstable();
+    let mut all: Vec<NodeId> = (1..=14).filter(|i| *i != 9).map(node).collect();
+    all.sort_unstable();
+    assert_eq!(seen, all);
+}
