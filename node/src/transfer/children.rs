@@ -10,6 +10,7 @@ use stork_wire::frame::{Bits, TransferFrame};
 use stork_wire::ids::NodeId;
 use stork_wire::tick::Tick;
 
+use super::ledger::Way;
 use super::message::Action;
 use super::pieces::PieceSet;
 use super::swarm::{Ctx, Swarm};
@@ -34,8 +35,8 @@ const REFUSE_MS: u32 = 1_000;
 /// One stripe that one host of another site gets from here.
 #[derive(Debug, Clone)]
 pub(super) struct Child {
-    of: u32,
-    have: PieceSet,
+    pub(super) of: u32,
+    pub(super) have: PieceSet,
     pub(super) sending: BTreeMap<u32, Tick>,
 }
 
@@ -137,7 +138,7 @@ impl Swarm {
         child.have.insert(piece);
         if whole {
             let bytes = self.len_of(piece);
-            self.sinks.add(to, bytes, now);
+            self.sinks.add(to, bytes, Way::Stripe, now);
         }
         self.children.wake();
         true
