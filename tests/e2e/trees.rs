@@ -169,6 +169,12 @@ fn wrong_uses() {
     let pid = rustix::process::Pid::from_child(&watch);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     assert_eq!(watch.wait().unwrap().code(), Some(130), "interrupted");
+    let target = host.target("vm");
+    std::fs::create_dir_all(&target).unwrap();
+    std::fs::write(target.join("mine"), b"not ours").unwrap();
+    want_all(host);
+    let out = plain(host, &["release", "big", "--watch"]).output().unwrap();
+    fails(&out, 1, &["vm does not show big 1 (all)", "stork did not put there", "help: "]);
     let nobody = fleet.stranger("nobody");
     for args in [&["tree", "big"][..], &["tree", "big", "--watch"], &["release", "big", "--watch"]]
     {

@@ -74,11 +74,7 @@ fn is_here(r: &Value) -> bool {
 fn outcome(v: &Value) -> Outcome {
     let all = list(&v["releases"]);
     let wanted: Vec<&Value> = all.iter().filter(|r| is(r, "wanted")).collect();
-    if wanted.is_empty() {
-        let first = all.first().map_or_else(String::new, title);
-        return if all.iter().any(is_here) { Outcome::Done } else { Outcome::Unwanted(first) };
-    }
-    for r in &wanted {
+    for r in &all {
         if let Some(why) = r["failed"].as_str() {
             return Outcome::Failed(format!("{} was not fetched", title(r)), why.to_owned());
         }
@@ -88,6 +84,10 @@ fn outcome(v: &Value) -> Outcome {
                 return Outcome::Failed(what, why.to_owned());
             }
         }
+    }
+    if wanted.is_empty() {
+        let first = all.first().map_or_else(String::new, title);
+        return if all.iter().any(is_here) { Outcome::Done } else { Outcome::Unwanted(first) };
     }
     let shown = |r: &Value| list(&r["vms"]).iter().all(|vm| is(vm, "shows"));
     let done = wanted.iter().all(|r| r["state"] == "whole" && shown(r));
@@ -345,6 +345,9 @@ mod tests {
         let mut stuck = answer("whole", false);
         stuck["releases"][0]["vms"][0]["error"] = json!("the hook failed");
         let what = "web-1 does not show app 1.0 (all)".to_owned();
+        assert_eq!(outcome(&stuck), Outcome::Failed(what.clone(), "the hook failed".to_owned()));
+        // A hook that failed may have rolled it back: then no VM wants it, and it is whole.
+        stuck["releases"][0]["wanted"] = json!(false);
         assert_eq!(outcome(&stuck), Outcome::Failed(what, "the hook failed".to_owned()));
     }
 

@@ -186,8 +186,7 @@ impl Driver {
                 let content = self.contents.get(&r.manifest.id);
                 let swarms: Vec<Value> = self
                     .planner
-                    .views(now)
-                    .filter(|v| v.manifest == r.manifest.id)
+                    .views_of(r.manifest.id, now)
                     .map(|v| {
                         let side = |of: fn(&PeerView) -> u64| {
                             let peers = v.peers.iter().filter(|p| of(p) > 0);

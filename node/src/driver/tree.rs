@@ -1,14 +1,16 @@
 //! The answer to `stork tree` and `stork release --watch`: of one release, what is here, who feeds
 //! this host, whom it feeds, and which VMs wait for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
-use stork_wire::ids::NodeId;
+use stork_wire::ids::{NodeId, ReleaseHash};
 use stork_wire::text::PackageName;
+use stork_wire::tick::Tick;
 
 use super::answers::stage_text;
 use super::content::Stage;
+use super::vms::Vm;
 use super::{CallError, Driver};
 use crate::catalog::{KnownRelease, compare_versions};
 use crate::transfer::{Behind, ORIGIN_STORE, PeerView, StripeView, SwarmView};
@@ -93,42 +95,58 @@ impl Driver {
         if found.is_empty() {
             return Err(CallError::NoRelease(what.to_owned()));
         }
-        let sites = self.overlay.hosts().map(|p| (p.node, p.site.to_string()));
-        let ours = (self.me, self.site.to_string());
-        let names = Names { names: self.host_names(), sites: sites.chain([ours]).collect() };
-        let releases: Vec<Value> =
-            found.into_iter().map(|k| self.tree_of_release(k, &names)).collect();
+        let releases: Vec<Value> = found.into_iter().map(|k| self.tree_of_release(k)).collect();
         Ok(json!({
             "schema": "stork.tree/v1", "node": self.me, "name": self.name, "site": self.site,
             "releases": releases,
         }))
     }
 
-    fn tree_of_release(&self, k: &KnownRelease, names: &Names) -> Value {
+    /// Names and sites of the hosts that these views name. In a fleet of thousands that is a few,
+    /// and each costs the check of a certificate.
+    fn names_in(&self, views: &[SwarmView]) -> Names {
+        let peers = views.iter().flat_map(|v| v.peers.iter().map(|p| p.node));
+        let stripes = views.iter().flat_map(|v| &v.stripes);
+        let stripes = stripes.flat_map(|s| s.gateway.into_iter().chain(s.parent));
+        let named: BTreeSet<NodeId> = peers.chain(stripes).collect();
+        let hosts = self.overlay.hosts().filter(|p| named.contains(&p.node));
+        let sites = hosts.map(|p| (p.node, p.site.to_string())).collect();
+        Names { names: self.host_names_of(|node| named.contains(node)), sites }
+    }
+
+    /// The VMs that want a release, and those that rolled it back.
+    fn vms_for(&self, k: &KnownRelease) -> Vec<Value> {
+        let wants = |vm: &Vm| vm.wish.values().any(|c| c.known.hash == k.hash);
+        let here = self.vms.iter().filter(|(_, vm)| wants(vm) || vm.skipped.contains(&k.hash));
+        here.map(|(name, vm)| {
+            let shows = vm.shown(&self.catalog).releases.values().any(|h| *h == k.hash);
+            let tried =
+                |t: &&(String, Vec<ReleaseHash>, Tick)| t.1.is_empty() || t.1.contains(&k.hash);
+            let failed = vm.failed.as_ref().filter(tried).map(|(why, ..)| why.as_str());
+            let error = if wants(vm) { failed } else { Some("it was rolled back on this VM") };
+            json!({ "name": name, "shows": shows, "error": error })
+        })
+        .collect()
+    }
+
+    fn tree_of_release(&self, k: &KnownRelease) -> Value {
         let r = &k.release;
         let content = self.contents.get(&r.manifest.id);
         let failed = content.and_then(|c| match &c.stage {
             Stage::Failed(why, _) => Some(why),
             _ => None,
         });
-        let vms: Vec<Value> = self
-            .vms
-            .iter()
-            .filter(|(_, vm)| vm.wish.values().any(|c| c.known.hash == k.hash))
-            .map(|(name, vm)| {
-                let shows = vm.shown(&self.catalog).releases.values().any(|h| *h == k.hash);
-                json!({ "name": name, "shows": shows, "error": vm.failed.as_ref().map(|f| &f.0) })
-            })
-            .collect();
         let now = self.clock.tick();
-        let views = self.planner.views(now).filter(|v| v.manifest == r.manifest.id);
+        let views: Vec<SwarmView> = self.planner.views_of(r.manifest.id, now).collect();
+        let names = self.names_in(&views);
         let origin = content.is_some_and(|c| c.origin);
         let publisher = self.trust.charter().publisher_name(k.publisher);
         let before = if origin { "publisher" } else { "before" };
         let contents: Vec<Value> = views
+            .iter()
             .map(|v| {
                 let variant = self.swarms.get(&v.swarm).map(|s| s.variant);
-                with(swarm_json(&v, before, names), json!({ "variant": variant }))
+                with(swarm_json(v, before, &names), json!({ "variant": variant }))
             })
             .collect();
         json!({
@@ -139,7 +157,7 @@ impl Driver {
             "full_bytes": r.full_bytes, "delta_bytes": r.delta.map(|d| d.bytes),
             "fetched_bytes": content.map_or(0, |c| c.fetched_bytes),
             "took_ms": content.and_then(|c| c.took_ms),
-            "vms": vms, "contents": contents,
+            "vms": self.vms_for(k), "contents": contents,
         })
     }
 }

@@ -56,6 +56,16 @@ impl Planner {
         self.swarms.values().map(move |s| s.view(now))
     }
 
+    /// The swarms of one manifest that we take part in.
+    pub fn views_of(
+        &self,
+        manifest: ManifestId,
+        now: Tick,
+    ) -> impl Iterator<Item = SwarmView> + '_ {
+        let its = self.swarms.values().filter(move |s| s.manifest == manifest);
+        its.map(move |s| s.view(now))
+    }
+
     /// One swarm.
     #[must_use]
     pub fn view(&self, swarm: SwarmId, now: Tick) -> Option<SwarmView> {
