@@ -35,8 +35,8 @@ const REFUSE_MS: u32 = 1_000;
 /// One stripe that one host of another site gets from here.
 #[derive(Debug, Clone)]
 pub(super) struct Child {
-    pub(super) of: u32,
-    pub(super) have: PieceSet,
+    of: u32,
+    have: PieceSet,
     pub(super) sending: BTreeMap<u32, Tick>,
 }
 
