@@ -26,4 +26,5 @@ mod pushes;
 mod rejoining;
 mod renewal;
 mod sites;
+mod trees;
 mod views;

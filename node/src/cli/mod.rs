@@ -6,7 +6,9 @@ mod node;
 pub mod out;
 mod show;
 mod stork;
+mod tree;
 mod verify;
+mod watch;
 mod why;
 
 pub use node::node_main;

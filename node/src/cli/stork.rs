@@ -1,4 +1,4 @@
-//! `stork status | vm | release | peers | why | rollback | store | token | events | reload | demo`.
+//! The command `stork`: what operators ask and order, by subcommand.
 #![expect(
     clippy::indexing_slicing,
     reason = "indexing a JSON value gives null for what is not there"
@@ -16,13 +16,16 @@ use stork_wire::text::Label;
 use super::node::runtime;
 use super::out::{causes, completion, failure, manual, result};
 use super::show;
-use crate::control::{Client, ClientError};
+use super::watch::{Picture, watch};
+use crate::control::{Client, ClientError, path_segment};
 
 const EXAMPLES: &str = "Examples:
   stork demo                     see all of it work on this machine, without root or configuration
   stork status                   this host at a glance
   stork vm web-1                 what one VM shows, and its generations
   stork why web-1 nginx-common   why it shows that version, or none
+  stork tree nginx-common        who feeds this host with it, and whom it feeds
+  stork release nginx-common --watch
   stork rollback web-1           show the generation before
   stork token create --name host-2
 
@@ -63,8 +66,21 @@ enum Command {
     },
     /// The releases that are known here, or those of one package with where their bytes came from.
     Release {
-        /// The package.
-        package: Option<String>,
+        /// A package, or one release of it as PACKAGE=VERSION.
+        release: Option<String>,
+        /// Follow the newest one until it is whole and shown here.
+        #[arg(long, requires = "release")]
+        watch: bool,
+    },
+    /// Who feeds this host with a release, and whom it feeds: bytes, rates, stragglers.
+    Tree {
+        /// A package (its newest release), PACKAGE=VERSION, or eight or more digits of the hash of
+        /// a manifest or tree.
+        #[arg(value_name = "RELEASE|CONTENT")]
+        what: String,
+        /// Draw it again until the release is whole and shown here.
+        #[arg(long)]
+        watch: bool,
     },
     /// The hosts that this one is connected with.
     Peers,
@@ -183,6 +199,15 @@ fn skip_second(args: &[OsString]) -> Vec<OsString> {
 
 async fn ask(common: &Common, command: Command) -> ExitCode {
     let client = Client::new(&common.socket, Duration::from_secs(common.timeout.max(1)));
+    match &command {
+        Command::Release { release: Some(what), watch: true } => {
+            return watch(&client, what, Picture::Bar, common.json).await;
+        }
+        Command::Tree { what, watch: true } => {
+            return watch(&client, what, Picture::Tree, common.json).await;
+        }
+        _ => {}
+    }
     match answer(&client, command, common.json).await {
         Ok((value, text, code)) => {
             let shown = if common.json { value.to_string() } else { text };
@@ -205,12 +230,16 @@ async fn answer(client: &Client, command: Command, json: bool) -> Answered {
                 Some(name) => show_with(pick(&all, "vms", "name", &name)?, show::vm),
             }
         }
-        Command::Release { package } => {
+        Command::Release { release, .. } => {
             let all = client.get("/v1/releases").await?;
-            match package {
+            match release {
                 None => show_with(all, show::releases),
-                Some(package) => show_with(only(all, &package)?, show::release),
+                Some(release) => show_with(only(all, &release)?, show::release),
             }
+        }
+        Command::Tree { what, .. } => {
+            let path = format!("/v1/tree/{}", path_segment(&what));
+            show_with(client.get(&path).await?, super::tree::tree)
         }
         Command::Peers => show_with(client.get("/v1/peers").await?, show::peers),
         Command::Why { vm, package } => {
@@ -274,11 +303,15 @@ fn pick(all: &Value, list: &str, key: &str, name: &str) -> Result<Value, ClientE
     })
 }
 
-fn only(mut all: Value, package: &str) -> Result<Value, ClientError> {
+fn only(mut all: Value, release: &str) -> Result<Value, ClientError> {
+    let (package, version) = release.split_once('=').map_or((release, None), |(p, v)| (p, Some(v)));
     if let Some(list) = all.get_mut("releases").and_then(Value::as_array_mut) {
-        list.retain(|r| r["package"].as_str() == Some(package));
+        list.retain(|r| {
+            r["package"].as_str() == Some(package)
+                && version.is_none_or(|v| r["version"].as_str() == Some(v))
+        });
         if list.is_empty() {
-            let what = format!("no release of `{package}` is known here");
+            let what = format!("no release `{release}` is known here");
             return Err(not_found(what, "`stork release` lists them"));
         }
     }

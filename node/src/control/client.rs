@@ -82,6 +82,17 @@ impl ClientError {
     }
 }
 
+/// A word of the command line as a part of a path: all but letters, digits and a few signs is
+/// escaped, so that no word can be another path.
+#[must_use]
+pub fn path_segment(word: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~@=+:".contains(&b);
+    let one = |b: u8| {
+        if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }
+    };
+    word.bytes().map(one).collect()
+}
+
 /// Asks a daemon.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -213,6 +224,13 @@ async fn answer(response: Response<Incoming>) -> Result<Value, ClientError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What an operator types stays one part of the path.
+    #[test]
+    fn words_are_escaped() {
+        assert_eq!(path_segment("lib++=1:2.0~rc1"), "lib++=1:2.0~rc1");
+        assert_eq!(path_segment("@a/b ?x#%"), "@a%2Fb%20%3Fx%23%25");
+    }
 
     /// Nobody on the socket: the chain that `stork` prints names the system's reason once.
     #[tokio::test]

@@ -7,7 +7,7 @@ mod client;
 mod routes;
 mod verify;
 
-pub use client::{Client, ClientError};
+pub use client::{Client, ClientError, path_segment};
 pub use routes::{metrics_router, router};
 
 use std::os::unix::fs::PermissionsExt;

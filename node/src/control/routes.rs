@@ -37,6 +37,7 @@ pub fn router(driver: mpsc::Sender<ControlCall>, store: Arc<Store>) -> Router {
         .route("/v1/vms", get(vms))
         .route("/v1/releases", get(releases))
         .route("/v1/peers", get(peers))
+        .route("/v1/tree/{*what}", get(tree))
         .route("/v1/why/{vm}/{*package}", get(why))
         .route("/v1/events", get(events))
         .route("/v1/vms/{vm}/rollback", post(rollback))
@@ -80,6 +81,10 @@ pub(super) async fn ask(shared: &Shared, call: impl FnOnce(Answer) -> ControlCal
         Ok(Err(CallError::NotFound(what))) => {
             failed(StatusCode::NOT_FOUND, "not_found", &what, "`stork vm` lists the VMs")
         }
+        Ok(Err(e @ CallError::NoRelease(_))) => {
+            let (status, help) = (StatusCode::NOT_FOUND, "`stork release` lists them");
+            failed(status, "not_found", &e.to_string(), help)
+        }
         Ok(Err(CallError::Refused(why, help))) => {
             failed(StatusCode::CONFLICT, "refused", &why, &help)
         }
@@ -101,6 +106,9 @@ async fn peers(State(s): State<Shared>) -> Reply {
 }
 async fn reload(State(s): State<Shared>) -> Reply {
     ask(&s, ControlCall::Reload).await
+}
+async fn tree(State(s): State<Shared>, Path(what): Path<String>) -> Reply {
+    ask(&s, |answer| ControlCall::Tree { what, answer }).await
 }
 async fn why(State(s): State<Shared>, Path((vm, package)): Path<(String, String)>) -> Reply {
     ask(&s, |answer| ControlCall::Why { vm, package, answer }).await

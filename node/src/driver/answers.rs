@@ -8,6 +8,7 @@ use super::content::Stage;
 use super::vms::Vm;
 use super::{Answer, CallError, ControlCall, Driver};
 use crate::store::Health;
+use crate::transfer::PeerView;
 
 impl Driver {
     pub(super) fn on_control(&mut self, call: ControlCall) {
@@ -17,6 +18,7 @@ impl Driver {
             ControlCall::Vms(answer) => (answer, Ok(self.vms_json())),
             ControlCall::Releases(answer) => (answer, Ok(self.releases_json())),
             ControlCall::Peers(answer) => (answer, Ok(self.peers_json())),
+            ControlCall::Tree { what, answer } => (answer, self.tree_json(&what)),
             ControlCall::Why { vm, package, answer } => {
                 let outcome = self.why_json(&vm, &package);
                 (answer, outcome)
@@ -45,8 +47,7 @@ impl Driver {
 
     fn status_json(&self) -> Value {
         let counters: Vec<Value> = self
-            .counters
-            .all()
+            .all_counters()
             .map(|(name, reason, n)| json!({ "name": name, "reason": reason, "count": n }))
             .collect();
         let (sent, received, unexpected) = self.net.bulk().totals();
@@ -185,26 +186,21 @@ impl Driver {
                 let content = self.contents.get(&r.manifest.id);
                 let swarms: Vec<Value> = self
                     .planner
-                    .views(now)
-                    .filter(|v| v.manifest == r.manifest.id)
+                    .views_of(r.manifest.id, now)
                     .map(|v| {
-                        let from: Vec<Value> = v
-                            .sources
-                            .iter()
-                            .map(|(n, b)| json!({ "host": name_of(n), "bytes": b }))
-                            .collect();
-                        let to: Vec<Value> = v
-                            .sinks
-                            .iter()
-                            .map(|(n, b)| json!({ "host": name_of(n), "bytes": b }))
-                            .collect();
+                        let side = |of: fn(&PeerView) -> u64| {
+                            let peers = v.peers.iter().filter(|p| of(p) > 0);
+                            let one =
+                                |p: &PeerView| json!({ "host": name_of(&p.node), "bytes": of(p) });
+                            peers.map(one).collect::<Vec<Value>>()
+                        };
                         let variant = self.swarms.get(&v.swarm).map(|s| s.variant);
                         json!({
                             "variant": variant, "role": format!("{:?}", v.role).to_lowercase(),
                             "have": v.have, "pieces": v.total, "bytes": v.total_bytes,
                             "have_bytes": v.have_bytes, "neighbours": v.neighbours,
-                            "from": from, "to": to,
-                            "received": v.received, "sent": v.sent,
+                            "from": side(|p| p.got.bytes), "to": side(|p| p.gave.bytes),
+                            "received": v.got.bytes, "sent": v.gave.bytes,
                         })
                     })
                     .collect();
@@ -352,7 +348,7 @@ impl Driver {
 }
 
 /// A stage in a word or two.
-fn stage_text(stage: &Stage) -> String {
+pub(super) fn stage_text(stage: &Stage) -> String {
     match stage {
         Stage::Idle => "known".into(),
         Stage::Manifest => "finding".into(),

@@ -8,6 +8,7 @@ use stork_wire::limits::MANIFEST_PIECE_LEN;
 use stork_wire::manifest::{Manifest, manifest_pieces};
 
 use super::Driver;
+use super::gauges::Went;
 use super::origin::What;
 use super::workers::{Done, PieceFault};
 use crate::net::{BulkIn, BulkPiece, ExpectKey, Priority};
@@ -160,6 +161,8 @@ impl Driver {
                 self.counters.add_many("bytes_fetched", "verified", u64::from(len));
                 if from == ORIGIN_STORE {
                     self.origin_gave(u64::from(len));
+                } else {
+                    self.count_by_site(from, Went::In, len);
                 }
                 self.planner_input(Input::PieceArrived { swarm, piece, from });
             }
@@ -237,6 +240,7 @@ impl Driver {
         match result {
             Ok(bytes) => {
                 self.counters.add_many("bytes_served", "pieces", u64::from(bytes));
+                self.count_by_site(to, Went::Out, bytes);
                 self.planner_input(Input::PieceSent { swarm, piece, to, bytes });
             }
             Err(why) => {

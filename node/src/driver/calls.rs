@@ -16,6 +16,13 @@ pub enum ControlCall {
     Releases(Answer),
     /// `stork peers`.
     Peers(Answer),
+    /// `stork tree RELEASE|CONTENT`.
+    Tree {
+        /// `PACKAGE`, `PACKAGE=VERSION`, or the beginning of a hash.
+        what: String,
+        /// The answer.
+        answer: Answer,
+    },
     /// `stork why VM PACKAGE`.
     Why {
         /// The VM.
@@ -74,6 +81,9 @@ pub enum CallError {
     /// No such thing.
     #[error("{0}")]
     NotFound(String),
+    /// No such release.
+    #[error("no release `{0}` is known here")]
+    NoRelease(String),
     /// Not possible here or now; the second text says what to do.
     #[error("{0}")]
     Refused(String, String),

@@ -2,12 +2,22 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use stork_wire::ids::NodeId;
 use stork_wire::limits::LOGS_MAX;
 use tokio::sync::mpsc;
 
 use super::workers::Done;
 use super::{Driver, Inbox};
 use crate::trust::PENDING_MAX;
+
+/// Which way bytes of content went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Went {
+    /// To this host.
+    In,
+    /// From it.
+    Out,
+}
 
 /// A queue, what waits in it, and its bound.
 pub(super) type Queue = (&'static str, usize, usize);
@@ -39,6 +49,42 @@ impl Driver {
             "dropped": count(&net.dropped), "handshakes_failed": count(&net.handshakes_failed),
             "requests_ungranted": planner.ungranted, "frames_nonsense": planner.nonsense,
         })
+    }
+
+    /// What the driver and the planner have counted, by name and reason.
+    pub(super) fn all_counters(
+        &self,
+    ) -> impl Iterator<Item = (&'static str, &'static str, u64)> + '_ {
+        let c = self.planner.counters();
+        let planner = [
+            ("bytes_stripes", "received", c.pushes_in_bytes),
+            ("bytes_stripes", "sent", c.pushed_bytes),
+            ("bytes_twice", "pieces", c.duplicate_bytes),
+            ("grants", "expired", c.expired),
+            ("grants", "given", c.grants),
+            ("grants", "passed", c.passes),
+            ("pieces", "duplicate", c.duplicates),
+            ("pieces", "withdrawn", c.withdrawn),
+            ("stripe_pieces", "received", c.pushes_in),
+            ("stripe_pieces", "sent", c.pushed),
+            ("stripes", "subscribed", c.subscriptions),
+            ("stripes", "taken_over", c.takeovers),
+        ];
+        self.counters.all().chain(planner)
+    }
+
+    /// Counts bytes of content by where the other host is.
+    pub(super) fn count_by_site(&mut self, other: NodeId, went: Went, bytes: u32) {
+        // One whose connection has ended meanwhile is in the roster still.
+        let known = || self.known_host(other).is_none_or(|p| p.site == self.site);
+        let own = self.planner.is_near(other).unwrap_or_else(known);
+        let reason = match (went, own) {
+            (Went::In, true) => "fetched_own",
+            (Went::In, false) => "fetched_other",
+            (Went::Out, true) => "served_own",
+            (Went::Out, false) => "served_other",
+        };
+        self.counters.add_many("bytes_by_site", reason, u64::from(bytes));
     }
 
     /// How full every bounded set of the overlay, the limits and the driver is, and each queue in

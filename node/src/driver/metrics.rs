@@ -16,6 +16,7 @@ use crate::trust::{AdmissionError, Refusal};
 /// that is missing would never ring.
 const KNOWN: &[(&str, &[&str])] = &[
     ("beacons", &["alarm", "made", "withheld"]),
+    ("bytes_by_site", &["fetched_other", "fetched_own", "served_other", "served_own"]),
     ("bootstrap", &["failed", "reached"]),
     (
         "connections_refused",
@@ -209,7 +210,7 @@ impl Driver {
         for (name, reasons) in KNOWN {
             all.extend(reasons.iter().map(|reason| ((*name, *reason), 0)));
         }
-        all.extend(self.counters.all().map(|(name, reason, count)| ((name, reason), count)));
+        all.extend(self.all_counters().map(|(name, reason, count)| ((name, reason), count)));
         // Those of connections that are open are not counted yet.
         let open = self.connections.values().map(|l| l.connected.outbox.level().1);
         *all.entry(("frames_shed", "lazy")).or_default() += open.sum::<u64>();

@@ -42,6 +42,7 @@ mod record;
 mod renewal;
 mod switch;
 mod tap;
+mod tree;
 mod vms;
 mod workers;
 

@@ -305,11 +305,16 @@ impl Driver {
 
     /// How each host that is known here is named.
     pub(super) fn host_names(&self) -> BTreeMap<NodeId, String> {
+        self.host_names_of(|_| true)
+    }
+
+    /// The same of some of them.
+    pub(super) fn host_names_of(&self, some: impl Fn(&NodeId) -> bool) -> BTreeMap<NodeId, String> {
         let now = self.clock.unix();
         let ours = (self.me, self.name.to_string());
         let mut names =
             BTreeMap::from([ours, (transfer::ORIGIN_STORE, "the origin store".to_owned())]);
-        for peer in self.overlay.hosts() {
+        for peer in self.overlay.hosts().filter(|p| some(&p.node)) {
             if let Ok(cert) = self.trust.check_cert(&peer.hint.cert, now) {
                 names.insert(peer.node, cert.name.to_string());
             }

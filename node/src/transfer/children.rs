@@ -10,6 +10,7 @@ use stork_wire::frame::{Bits, TransferFrame};
 use stork_wire::ids::NodeId;
 use stork_wire::tick::Tick;
 
+use super::ledger::Way;
 use super::message::Action;
 use super::pieces::PieceSet;
 use super::swarm::{Ctx, Swarm};
@@ -137,7 +138,7 @@ impl Swarm {
         child.have.insert(piece);
         if whole {
             let bytes = self.len_of(piece);
-            self.sinks.add(to, bytes, now);
+            self.sinks.add(to, bytes, Way::Stripe, now);
         }
         self.children.wake();
         true

@@ -10,7 +10,7 @@
 //! `neighbour` (the state), `receive` (what I ask for), `upload` and `inject` (whom I serve),
 //! `sites`, `subscribe` and `children` (what goes from site to site), `ladder` (whom I open to, and
 //! hunger), `store` (the origin store, where hunger ends), `manifests` (the phase before the
-//! pieces), `view`.
+//! pieces), `ledger`, `tree` and `view` (what people and metrics are told).
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod children;
@@ -20,6 +20,7 @@ mod fresh;
 mod inject;
 mod ladder;
 mod lag;
+mod ledger;
 mod manifests;
 mod message;
 mod neighbour;
@@ -34,16 +35,19 @@ mod stats;
 mod store;
 mod subscribe;
 mod swarm;
+mod tree;
 mod upload;
 mod view;
 
 #[cfg(test)]
 mod sim_tests;
 
+pub use ledger::Flow;
 pub use message::{Action, Config, Event, Fault, Input, Join, Role, Topic, Why};
 pub use pieces::PieceSet;
 pub use planner::Planner;
 pub use sites::{Members, SiteHosts};
 pub use stats::Counters;
 pub use store::ORIGIN_STORE;
+pub use tree::{Behind, PeerView, StripeView};
 pub use view::SwarmView;

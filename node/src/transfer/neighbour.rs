@@ -58,6 +58,8 @@ pub(super) struct Neighbour {
     pub(super) origin: bool,
     /// What it says it has.
     pub(super) have: PieceSet,
+    /// When it said that it has something new; before that, when we met.
+    pub(super) moved: Tick,
     /// Pieces that it lacks and we have.
     pub(super) useful: u32,
     /// Pieces that it has and we lack.
@@ -93,6 +95,7 @@ impl Neighbour {
             picked,
             origin,
             have: PieceSet::empty(len),
+            moved: Tick(0),
             useful: 0,
             wanted: 0,
             muted: None,

@@ -264,10 +264,13 @@ impl Planner {
                 }
             }
             Input::PieceSent { swarm, piece, to, bytes: _ } => {
-                if let Some(s) = swarms.get_mut(&swarm)
-                    && !s.pushed(to, piece, true, now)
-                {
-                    self.uploader.sent(s, to, piece, now);
+                if let Some(s) = swarms.get_mut(&swarm) {
+                    if s.pushed(to, piece, true, now) {
+                        ctx.counters.pushed += 1;
+                        ctx.counters.pushed_bytes += s.len_of(piece);
+                    } else {
+                        self.uploader.sent(s, to, piece, now);
+                    }
                 }
             }
             Input::PieceSendFailed { swarm, piece, to } => {

@@ -158,9 +158,8 @@ impl Swarm {
         }
         self.faults.delivered(from);
         self.steal_shift = 0;
-        self.sources.add(from, self.len_of(piece), ctx.now);
+        self.account(piece, from, released.is_some(), ctx);
         if !self.gain(piece, ctx.now) {
-            ctx.counters.duplicates += 1;
             return;
         }
         if from != ORIGIN_STORE {

@@ -1,8 +1,7 @@
-//! Small measurements: medians, rates, token buckets, and the counters for status.
+//! Small measurements: medians, token buckets, the downlink, and the counters for status.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
-use stork_wire::ids::NodeId;
 use stork_wire::tick::Tick;
 
 /// Samples that a median looks at: enough to outvote one slow sender, few enough to follow a
@@ -10,10 +9,6 @@ use stork_wire::tick::Tick;
 const SAMPLES: usize = 15;
 /// The peak of the downlink fades by this part with each piece: some 200 pieces forget it.
 const PEAK_FADES: u64 = 256;
-/// Peers whose bytes are kept apart; further ones are added up. Status shows no more.
-const LEDGER_MAX: usize = 64;
-/// Seconds over which a rate is measured (security.md A11 uses the same window).
-const RATE_WINDOW_S: u64 = 5;
 
 /// The median of the last few samples.
 #[derive(Debug, Clone, Default)]
@@ -97,42 +92,6 @@ impl Downlink {
     }
 }
 
-/// Bytes by peer, and the rate of all together.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Ledger {
-    by_peer: BTreeMap<NodeId, u64>,
-    others: u64,
-    seconds: BTreeMap<u64, u64>,
-}
-
-impl Ledger {
-    pub(super) fn add(&mut self, node: NodeId, bytes: u64, now: Tick) {
-        if self.by_peer.len() < LEDGER_MAX || self.by_peer.contains_key(&node) {
-            *self.by_peer.entry(node).or_insert(0) += bytes;
-        } else {
-            self.others += bytes;
-        }
-        let second = now.0 / 1000;
-        *self.seconds.entry(second).or_insert(0) += bytes;
-        self.seconds.retain(|s, _| s + RATE_WINDOW_S > second);
-    }
-
-    /// Bytes per second over the last whole window.
-    pub(super) fn rate(&self, now: Tick) -> u64 {
-        let second = now.0 / 1000;
-        let recent = self.seconds.range(second.saturating_sub(RATE_WINDOW_S - 1)..);
-        recent.map(|(_, b)| b).sum::<u64>() / RATE_WINDOW_S
-    }
-
-    pub(super) fn total(&self) -> u64 {
-        self.by_peer.values().sum::<u64>() + self.others
-    }
-
-    pub(super) fn peers(&self) -> Vec<(NodeId, u64)> {
-        self.by_peer.iter().map(|(n, b)| (*n, *b)).collect()
-    }
-}
-
 /// What happened so far, over all swarms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
@@ -142,8 +101,16 @@ pub struct Counters {
     pub subscriptions: u64,
     /// The same by hosts that took it over.
     pub takeovers: u64,
-    /// Pieces pushed to gateways of other sites.
+    /// Pieces pushed to gateways of other sites; some may have been stopped.
     pub pushes: u64,
+    /// Of these, pieces that went out whole.
+    pub pushed: u64,
+    /// Their bytes.
+    pub pushed_bytes: u64,
+    /// Pieces that came along a stripe from another site.
+    pub pushes_in: u64,
+    /// Their bytes.
+    pub pushes_in_bytes: u64,
     /// Grants that came back unused.
     pub passes: u64,
     /// Grants that ran out.
@@ -156,6 +123,8 @@ pub struct Counters {
     pub stolen: u64,
     /// Pieces that came although they were here.
     pub duplicates: u64,
+    /// Their bytes.
+    pub duplicate_bytes: u64,
     /// Pieces that did not match their hash.
     pub bad: u64,
     /// Frames that make no sense in our state, such as piece numbers out of range.
@@ -186,14 +155,5 @@ mod tests {
         assert!(b.take(Tick(0)) && b.take(Tick(0)) && !b.take(Tick(0)));
         assert!(!b.take(Tick(499)) && b.take(Tick(500)));
         assert!(b.take(Tick(9000)) && b.take(Tick(9000)) && !b.take(Tick(9000)));
-    }
-
-    /// Peers beyond the bound are added up and not lost, and old seconds leave the rate.
-    #[test]
-    fn ledger() {
-        let mut l = Ledger::default();
-        (0..100).for_each(|i| l.add(NodeId([i; 32]), 10, Tick(0)));
-        assert_eq!((l.total(), l.peers().len(), l.rate(Tick(0))), (1000, LEDGER_MAX, 200));
-        assert_eq!(l.rate(Tick(5000)), 0);
     }
 }

@@ -49,16 +49,16 @@ pub(super) struct Subscription {
     step: usize,
     pub(super) parent: NodeId,
     /// When the parent was asked; `None` until there is a connection.
-    asked: Option<Tick>,
+    pub(super) asked: Option<Tick>,
     /// When it was turned to.
     since: Tick,
     /// When it sent something last.
-    progress: Tick,
+    pub(super) progress: Tick,
     /// Not to be asked before.
     again: Tick,
     refusals: u8,
     /// Pieces that may come from it.
-    expected: PieceSet,
+    pub(super) expected: PieceSet,
     /// New pieces of the stripe since then: from here, and from others of the site.
     brought: (u32, u32),
 }

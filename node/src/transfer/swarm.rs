@@ -17,11 +17,12 @@ use super::children::Children;
 use super::faults::Faults;
 use super::inject::Injector;
 use super::ladder::{Dials, Seeker};
+use super::ledger::Ledger;
 use super::message::{Action, Config, Join, Role};
 use super::neighbour::{Link, Neighbour};
 use super::pieces::PieceSet;
 use super::rng::Rng;
-use super::stats::{Bucket, Counters, Ledger, Median};
+use super::stats::{Bucket, Counters, Median};
 use super::store::{Allowance, Draw, ORIGIN_STORE};
 use super::subscribe::Stripes;
 
@@ -210,6 +211,7 @@ impl Swarm {
         let origin = self.origins.binary_search(&node).is_ok();
         let mut new = Neighbour::new(link, picked, origin, self.pieces(), ctx.rng.next());
         new.useful = self.have.count();
+        new.moved = ctx.now;
         new.muted = self.faults.shunned_until(node, ctx.now);
         self.neighbours.insert(node, new);
     }
@@ -249,6 +251,7 @@ impl Swarm {
         if !n.have.insert(piece) {
             return;
         }
+        n.moved = now;
         n.unconfirmed.remove(&piece);
         if self.have.contains(piece) {
             n.useful = n.useful.saturating_sub(1);

@@ -11,6 +11,7 @@ use stork_wire::frame::TransferFrame;
 use stork_wire::ids::{NodeId, SwarmId};
 use stork_wire::tick::Tick;
 
+use super::ledger::Way;
 use super::message::{Action, Why};
 use super::neighbour::{Grant, Neighbour, Sending};
 use super::stats::Median;
@@ -127,7 +128,7 @@ impl Uploader {
         let Some(s) = n.sending.remove(&piece) else { return };
         n.sent = n.sent.saturating_add(1);
         self.sent_ms.add(now.since(s.since));
-        swarm.sinks.add(to, s.bytes, now);
+        swarm.sinks.add(to, s.bytes, Way::Asked, now);
         if let Some(injector) = &mut swarm.injector {
             injector.sent(piece, to, now);
         }

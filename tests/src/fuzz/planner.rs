@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use stork_node::transfer::{
-    Action, Config, Fault, Input, Join, Members, PieceSet, Planner, Role, SiteHosts, Topic,
+    Action, Config, Fault, Input, Join, Members, PeerView, PieceSet, Planner, Role, SiteHosts,
+    Topic,
 };
 use stork_wire::feed::Urgency;
 use stork_wire::frame::{Bits, Frame, TransferFrame};
@@ -196,6 +197,12 @@ impl Run<'_> {
         for view in self.planner.views(self.now) {
             assert!(view.have <= view.total && view.inflight <= 64 + PIECES as usize);
             assert!(view.have_bytes <= view.total_bytes && view.neighbours <= 64);
+            let of = |bytes: fn(&PeerView) -> u64| view.peers.iter().map(bytes).sum::<u64>();
+            assert!(
+                of(|p| p.got.bytes) <= view.got.bytes && of(|p| p.gave.bytes) <= view.gave.bytes
+            );
+            assert!(view.got.bytes - view.got.twice <= view.have_bytes, "bytes from nowhere");
+            assert!(view.got.striped <= view.got.bytes);
         }
     }
 

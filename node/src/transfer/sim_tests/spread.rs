@@ -137,9 +137,17 @@ fn a_seed_serves() {
     world.finish(60_000, content.swarm, &[1]);
     let now = stork_wire::tick::Tick(world.now / 1000);
     let view = world.hosts[1].planner.view(content.swarm, now).unwrap();
-    assert_eq!(view.sources, [(node(2), content.bytes())]);
+    let fed: Vec<_> = view.peers.iter().filter(|p| p.feeds_us()).collect();
+    assert_eq!(fed.len(), 1, "{fed:?}");
+    assert_eq!((fed[0].node, fed[0].got.bytes), (node(2), content.bytes()));
+    assert_eq!((fed[0].have, fed[0].is_fed(), fed[0].behind), (Some(32), false, None));
     assert_eq!((view.have, view.total, view.have_bytes), (32, 32, content.bytes()));
-    assert!(view.rate_down > 0);
+    assert_eq!((view.eta_ms, view.hungry_ms), (Some(0), None));
+    assert_eq!((view.got.twice, view.got.striped), (0, 0));
+    assert!(view.got.rate > 0);
+    let other = world.hosts[2].planner.view(content.swarm, now).unwrap();
+    let gave: u64 = other.peers.iter().map(|p| p.gave.bytes).sum();
+    assert_eq!((gave, other.gave.bytes), (content.bytes(), content.bytes()));
 }
 
 /// I19: the same seed gives the same trace to the byte, and another seed another one.
