@@ -14,7 +14,7 @@ const HOSTS: u64 = 3;
 #[test]
 fn three_hosts_on_limited_links_get_a_content_once_from_its_origin() {
     // The bench runs the programs that lie beside it.
-    binary("stork-node");
+    assert!(binary("stork-node").is_file());
     let out = Command::new(env!("CARGO_BIN_EXE_stork-bench"))
         .args(["content", "--hosts", &HOSTS.to_string(), "--rate", "50", "--mib", "4"])
         .args(["--against", "chain", "--json", "--bed", "storke2e"])

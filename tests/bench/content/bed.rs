@@ -208,7 +208,8 @@ impl Bed {
         let site = self.shape.site(node);
         output(Command::new("ip").args(["netns", "add", &ns]))?;
         let cable = format!(
-            "link add p-{who} type veth peer name eth0 netns {ns}\nlink set p-{who} master br{site} up\n"
+            "link add p-{who} type veth peer name eth0 netns {ns}\n\
+             link set p-{who} master br{site} up\n"
         );
         batch("ip", &sw, &cable)?;
         let card = format!(

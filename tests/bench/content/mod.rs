@@ -2,9 +2,9 @@
 //! limited rates, and other programs on the same bed in turn.
 //!
 //! For each method a line tells how long the hosts took, beside what no method can be faster than,
-//! and what it cost: bytes that left the origin, crossed between sites and passed on the wire as the
-//! kernel counts them, processor time, memory. The content is random bytes, so that its length is
-//! what must travel. All folders lie on a tmpfs where there is one: hosts have disks of their own,
+//! and what it cost: bytes that left the origin, crossed between sites and passed on the wire as
+//! the kernel counts them, processor time, memory. The content is random bytes, so that its length
+//! is what must travel. All folders lie on a tmpfs where there is one: hosts have disks of their own,
 //! and these here would share one.
 
 mod bed;
@@ -215,10 +215,8 @@ async fn measure(options: &Options) -> Result<bool> {
     let task = delivery::Task { bed: &bed, package, content, victims, keep: options.keep };
     let mut good = true;
     for round in 0..options.rounds.max(1) {
-        for method in std::iter::once(Method::Stork).chain(options.against.iter().copied()) {
-            if method == Method::Stork && options.against.contains(&method) && round > 0 {
-                continue;
-            }
+        let others = options.against.iter().copied().filter(|m| *m != Method::Stork);
+        for method in std::iter::once(Method::Stork).chain(others) {
             if let Some(why) = rivals::missing(method) {
                 drop(writeln!(std::io::stderr(), "{} is skipped: {why}", method.name()));
                 continue;

@@ -1,9 +1,9 @@
 //! Delivery by stork: a `stork-node` per node, all of one fleet, and a push to the one in `repo`.
 //!
-//! The fleet is an ordinary one that runs: every host has joined, knows the others and shows a first
-//! small package to its VM. The push brings the content to the repository's node inside of its
-//! namespace and then has it announced; the clock starts at the `announced` event of that node, which
-//! it writes when the entry is committed. A host is done at its `fetched` event: all pieces are in
+//! The fleet is an ordinary one that runs: every host has joined, knows the others and shows a
+//! first small package to its VM. The push brings the content to the repository's node inside of
+//! its namespace and then has it announced; the clock starts at the `announced` event of that
+//! node, which it writes when the entry is committed. A host is done at its `fetched` event: all pieces are in
 //! its store and checked. When its VM is shown the file is told apart.
 
 use std::path::{Path, PathBuf};
@@ -194,7 +194,7 @@ impl<'a> Fleet<'a> {
     }
 
     /// What each node says of its content, its neighbours and its counters, for whoever looks for
-    /// the cause of a figure: into `NAME.json` of its folder.
+    /// the cause of a figure: into `report.json` of its folder.
     pub(crate) async fn keep_reports(&self) -> Result<()> {
         for (node, client) in self.clients.iter().enumerate() {
             let mut report = json!({});
