@@ -4,8 +4,8 @@
 //! For each method a line tells how long the hosts took, beside what no method can be faster than,
 //! and what it cost: bytes that left the origin, crossed between sites and passed on the wire as
 //! the kernel counts them, processor time, memory. The content is random bytes, so that its length
-//! is what must travel. All folders lie on a tmpfs where there is one: hosts have disks of their own,
-//! and these here would share one.
+//! is what must travel. All folders lie on a tmpfs where there is one: hosts have disks of their
+//! own, and these here would share one.
 
 mod bed;
 mod bound;

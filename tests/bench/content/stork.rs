@@ -3,8 +3,8 @@
 //! The fleet is an ordinary one that runs: every host has joined, knows the others and shows a
 //! first small package to its VM. The push brings the content to the repository's node inside of
 //! its namespace and then has it announced; the clock starts at the `announced` event of that
-//! node, which it writes when the entry is committed. A host is done at its `fetched` event: all pieces are in
-//! its store and checked. When its VM is shown the file is told apart.
+//! node, which it writes when the entry is committed. A host is done at its `fetched` event: all
+//! pieces are in its store and checked. When its VM is shown the file is told apart.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
