@@ -6,6 +6,7 @@
 )]
 
 mod announce;
+mod content;
 mod delta;
 mod idle;
 mod news;
@@ -16,8 +17,10 @@ mod unpack;
 use std::io::Write;
 use std::process::ExitCode;
 
+use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 use serde_json::Value;
+use tokio::runtime::Runtime;
 
 #[global_allocator]
 static ALLOCATOR: stork_node::Allocator = stork_node::Allocator;
@@ -52,6 +55,12 @@ enum Command {
         #[arg(long, default_value_t = 64)]
         mib: usize,
     },
+    /// One content to all hosts in network namespaces on links of a fixed rate, beside other
+    /// programs; needs root.
+    Content(Box<content::Options>),
+    /// What the one above runs as processes of their own.
+    #[command(hide = true, subcommand)]
+    Helper(content::Helper),
     /// One content from one node to another, beside plain QUIC with write and fsync.
     Pair {
         /// Size of the content.
@@ -96,6 +105,22 @@ fn main() -> ExitCode {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let outcome = runtime.map_err(anyhow::Error::from).and_then(|rt| match cli.command {
+        Command::Content(options) => Ok(content::run(&rt, &options)),
+        Command::Helper(helper) => content::run_helper(&rt, &helper).map(|()| ExitCode::SUCCESS),
+        one => measure(&rt, one).map(|value| {
+            print(&value);
+            ExitCode::SUCCESS
+        }),
+    });
+    outcome.unwrap_or_else(|e| {
+        drop(writeln!(std::io::stderr(), "error: {e:#}"));
+        ExitCode::FAILURE
+    })
+}
+
+/// Runs a command that prints one object.
+fn measure(rt: &Runtime, command: Command) -> Result<Value> {
+    match command {
         Command::Announce { nodes, count } => rt.block_on(announce::run(nodes, count)),
         Command::News(options) => rt.block_on(news::run(&options)),
         Command::Spread { nodes, mib } => rt.block_on(spread::run(nodes, mib)),
@@ -105,16 +130,7 @@ fn main() -> ExitCode {
         Command::Image(options) => delta::run_image(&options),
         Command::Phase(phase) => delta::run_phase(&phase),
         Command::Idle { seconds, links, feeds } => rt.block_on(idle::run(seconds, links, feeds)),
-    });
-    match outcome {
-        Ok(value) => {
-            print(&value);
-            ExitCode::SUCCESS
-        }
-        Err(e) => {
-            drop(writeln!(std::io::stderr(), "error: {e:#}"));
-            ExitCode::FAILURE
-        }
+        Command::Content(_) | Command::Helper(_) => bail!("prints lines of its own"),
     }
 }
 

@@ -18,6 +18,7 @@ mod garbage;
 mod gone;
 mod joining;
 mod late;
+mod links;
 mod metrics;
 mod news;
 mod origins;
