@@ -10,10 +10,15 @@
 //! `neighbour` (the state), `receive` (what I ask for), `upload` and `inject` (whom I serve),
 //! `sites`, `subscribe` and `children` (what goes from site to site), `ladder` (whom I open to, and
 //! hunger), `store` (the origin store, where hunger ends), `manifests` (the phase before the
-//! pieces), `view`.
+//! pieces), `view`. How much of all that may go: `windows` (what holds when), `bandwidth` (what is
+//! left of it) and `credit` (how much is subscribed to).
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod bandwidth;
+#[cfg(test)]
+mod bandwidth_tests;
 mod children;
+mod credit;
 mod faults;
 mod frames;
 mod inject;
@@ -34,10 +39,12 @@ mod subscribe;
 mod swarm;
 mod upload;
 mod view;
+mod windows;
 
 #[cfg(test)]
 mod sim_tests;
 
+pub use bandwidth::{Limit, Limits, Way};
 pub use message::{Action, Config, Event, Fault, Input, Join, Role, Topic, Why};
 pub use pieces::PieceSet;
 pub use planner::Planner;
@@ -45,3 +52,4 @@ pub use sites::{Members, SiteHosts};
 pub use stats::Counters;
 pub use store::ORIGIN_STORE;
 pub use view::SwarmView;
+pub use windows::{Rate, Rates, Schedule, Window};

@@ -190,7 +190,7 @@ impl Swarm {
         if let Some(s) = &mut self.stripes {
             s.others_here = most_here.then(|| s.others_here.unwrap_or(now));
         }
-        for row in rows {
+        for row in self.in_turn(rows, ctx) {
             self.tend_stripe(row, stall, &lag, ctx);
         }
     }
@@ -221,7 +221,7 @@ impl Swarm {
             }
             return;
         };
-        let lost = absent.count_without(&sub.expected) > 0;
+        let lost = absent.count_without(&sub.expected) > 0 && ctx.may_be_pushed(self.urgency);
         let (ours, theirs) = sub.brought;
         if absent.is_empty() || (rank > 0 && theirs > ours + BROUGHT_MORE) {
             return self.unsubscribe(stripe, ctx);
@@ -272,7 +272,7 @@ impl Swarm {
 
     /// Asks for what the site lacks of a stripe, or dials first.
     fn ask_parent(&mut self, stripe: u32, absent: &PieceSet, ctx: &mut Ctx<'_>) {
-        let (swarm, pieces) = (self.id, self.pieces());
+        let (swarm, pieces, credit) = (self.id, self.pieces(), self.credit(stripe, absent, ctx));
         let Some(s) = &mut self.stripes else { return };
         let of = s.plan.stripes;
         let s_rank = s.plan.ranks.get(stripe as usize).copied().unwrap_or(0);
@@ -282,7 +282,7 @@ impl Swarm {
         }
         let from = sub.parent;
         (sub.asked, sub.progress) = (Some(ctx.now), ctx.now);
-        sub.expected = absent.clone();
+        sub.expected = credit;
         let all = (stripe..pieces).step_by(of.max(1) as usize);
         let have = Bits::from_pieces(all.filter(|p| !sub.expected.contains(*p)), pieces);
         for piece in sub.expected.iter() {

@@ -4,6 +4,7 @@ use stork_wire::feed::Urgency;
 use stork_wire::ids::{ManifestId, NodeId, SwarmId};
 use stork_wire::tick::Tick;
 
+use super::bandwidth::{Limit, Way};
 use super::message::Role;
 use super::pieces::PieceSet;
 use super::planner::Planner;
@@ -77,6 +78,12 @@ impl Planner {
     #[must_use]
     pub fn uses(&self, node: NodeId) -> bool {
         self.swarms.values().any(|s| s.neighbours.contains_key(&node) || s.is_linked_afar(node))
+    }
+
+    /// The limit of a way, and how often something waited for it since the start.
+    #[must_use]
+    pub const fn limit(&self, way: Way) -> (Limit, u64) {
+        self.bandwidth.state(way)
     }
 
     /// What happened so far.
