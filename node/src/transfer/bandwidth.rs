@@ -296,13 +296,11 @@ impl Bandwidth {
         at == Some(now)
     }
 
-    /// Whether this class is closed on one of these ways until the limits change.
-    pub(super) const fn is_closed(&self, lane: Lane, class: Urgency) -> bool {
-        let (host, wan) = match lane.dir {
-            Dir::Up => (&self.up, &self.wan_up),
-            Dir::Down => (&self.down, &self.wan_down),
-        };
-        !is_urgent(class) && (host.limit.closed || (lane.far && wan.limit.closed))
+    /// Whether this class is closed on one of these ways until the limits change. Whoever asks
+    /// waits if so.
+    pub(super) fn is_closed(&mut self, lane: Lane, class: Urgency, now: Tick) -> bool {
+        let closed = !is_urgent(class) && self.buckets(lane).any(|b| b.limit.closed);
+        closed && !self.admits(lane, class, now)
     }
 
     /// Bytes that may go before the next one has to wait; `None`: there is no limit.

@@ -121,7 +121,8 @@ fn closed_ways() {
     let mut b = Bandwidth::default();
     b.set(&closed(Some(MIB)), Tick(0));
     assert!(!b.admits(NEAR, Urgency::Normal, Tick(MINUTE)) && b.wake.is_none());
-    assert!(b.is_closed(NEAR, Urgency::Background) && !b.is_closed(NEAR, Urgency::Urgent));
+    let mut is_closed = |class| b.is_closed(NEAR, class, Tick(MINUTE));
+    assert!(is_closed(Urgency::Background) && !is_closed(Urgency::Urgent));
     let urgent = |_| vec![(NEAR, Urgency::Normal, 65_536), (NEAR, Urgency::Urgent, 65_536)];
     let sent = send(&mut b, (MINUTE, 2 * MINUTE), urgent);
     assert_eq!(bytes_of(&sent, |_, c| c == Urgency::Normal), 0);

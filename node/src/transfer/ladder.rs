@@ -257,7 +257,8 @@ impl Swarm {
         }
         self.steal(ctx);
         self.fill(ctx);
-        if ctx.bandwidth.is_closed(ctx.lane(Dir::Down, ctx.me), self.urgency) {
+        let lane = ctx.lane(Dir::Down, ctx.me);
+        if ctx.bandwidth.is_closed(lane, self.urgency, ctx.now) {
             return self.seeker.fed(ctx.now);
         }
         let first = rank(self.id.as_bytes(), ctx.me, &self.interested, FIRST_AT_ORIGIN);
@@ -265,7 +266,7 @@ impl Swarm {
         if (first || self.is_root_gateway) && !self.is_fed_from_afar() {
             self.seek_origins(ctx);
         }
-        if !ctx.bandwidth.is_closed(PUSHED, self.urgency) {
+        if !ctx.bandwidth.is_closed(PUSHED, self.urgency, ctx.now) {
             self.tend_stripes(ctx);
         }
         self.climb(ctx);
