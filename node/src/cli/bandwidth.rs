@@ -67,7 +67,10 @@ mod tests {
         let open = json!({ "bytes_per_s": null, "closed": false });
         let some = |n: u64| json!({ "bytes_per_s": n, "closed": false });
         let shut = json!({ "bytes_per_s": 5_000, "closed": true });
-        let all = |up: &Value, down: &Value| json!({ "up": up, "down": down, "wan_up": open, "wan_down": open });
+        let all = |up: &Value, down: &Value| {
+            let wan = &open;
+            json!({ "up": up, "down": down, "wan_up": wan, "wan_down": wan })
+        };
         let status = |now: &Value, at: Option<u64>, then: Option<Value>| {
             line(&json!({ "bandwidth": { "limits": now, "changes_at": at, "then": then } }))
         };

@@ -123,7 +123,8 @@ fn only_what_crosses_is_slow() {
     }
 }
 
-/// Three gateways that may get 1 MiB/s each from other sites share the stripes: a third of the time.
+/// Three gateways that may get 1 MiB/s each from other sites share the stripes: it takes a third
+/// of the time.
 #[test]
 fn gateways_share() {
     let mut sites = Sites::new(3, 44);
