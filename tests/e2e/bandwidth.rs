@@ -11,7 +11,7 @@ use stork_tests::wait::{PATIENCE_S, wait_until};
 
 const MIB: u64 = 1024 * 1024;
 const LEN: u64 = 6 * MIB;
-/// A minute of the window that ends when the lab's calendar has moved on.
+/// How long the window of a test stays closed, in seconds: until its calendar has moved on.
 const TWO_HOURS: u64 = 2 * 3_600;
 
 /// Two hosts, of which the first has these settings and no VM.
@@ -35,7 +35,8 @@ fn waits(status: &Value, way: &str) -> u64 {
 #[test]
 fn a_limited_seed_waits() {
     let fleet = seed_and_host("[bandwidth]\nup = \"1 MiB/s\"\n");
-    let package = fleet.package("big", "1", &[("big.bin", &noise("bandwidth", LEN as usize))]);
+    let bytes = noise("bandwidth", usize::try_from(LEN).unwrap());
+    let package = fleet.package("big", "1", &[("big.bin", &bytes)]);
     fleet.push(&package, &["web"]);
     let release = fleet.hosts[1].await_whole("big", "1");
     let status = fleet.hosts[0].tell(&["status"]);
