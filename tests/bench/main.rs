@@ -12,6 +12,7 @@ mod idle;
 mod news;
 mod pair;
 mod spread;
+mod tcp;
 mod unpack;
 
 use std::io::Write;
@@ -66,9 +67,12 @@ enum Command {
         /// Size of the content.
         #[arg(long, default_value_t = 256)]
         mib: usize,
-        /// Pairs of runs.
+        /// Runs of each kind.
         #[arg(long, default_value_t = 3)]
         runs: usize,
+        /// What it is measured beside.
+        #[arg(long, value_enum, default_value = "quinn")]
+        against: pair::Against,
     },
     /// From verified packs to durable files.
     Unpack {
@@ -124,7 +128,7 @@ fn measure(rt: &Runtime, command: Command) -> Result<Value> {
         Command::Announce { nodes, count } => rt.block_on(announce::run(nodes, count)),
         Command::News(options) => rt.block_on(news::run(&options)),
         Command::Spread { nodes, mib } => rt.block_on(spread::run(nodes, mib)),
-        Command::Pair { mib, runs } => rt.block_on(pair::run(mib, runs)),
+        Command::Pair { mib, runs, against } => rt.block_on(pair::run(mib, runs, against)),
         Command::Unpack { mib, files } => unpack::run(mib, files),
         Command::Delta(options) => delta::run(&options),
         Command::Image(options) => delta::run_image(&options),

@@ -1,4 +1,5 @@
-//! One transfer between two nodes, beside plain QUIC with write and fsync, in turns.
+//! One transfer between two nodes, beside plain QUIC with write and fsync, in turns; where that is
+//! wanted beside TCP with TLS as well.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -16,47 +17,81 @@ use stork_wire::tls;
 use super::idle::cpu_ticks;
 use super::{noise, percentile};
 
-/// Measures `runs` transfers of `mib` MiB of each kind.
-pub(crate) async fn run(mib: usize, runs: usize) -> Result<Value> {
+/// What a transfer is measured beside; plain QUIC always is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Against {
+    /// Nothing else.
+    Quinn,
+    /// One TCP connection with TLS as well.
+    TcpTls,
+}
+
+/// What one kind of transfer took, run by run.
+#[derive(Default)]
+struct Runs {
+    mib_s: Vec<f64>,
+    cpu_s: Vec<f64>,
+}
+
+impl Runs {
+    #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+    fn add(&mut self, mib: usize, (seconds, cpu_s): (f64, f64)) {
+        self.mib_s.push(mib as f64 / seconds);
+        self.cpu_s.push(cpu_s * 1_024.0 / mib as f64);
+    }
+
+    /// Rates, and processor seconds of both ends for a GiB.
+    fn json(&self) -> Value {
+        json!({ "mib_s": three(&self.mib_s), "cpu_s_per_gib": three(&self.cpu_s) })
+    }
+}
+
+fn three(v: &[f64]) -> Value {
+    let mut v = v.to_vec();
+    v.sort_by(f64::total_cmp);
+    json!({ "min": v.first(), "median": percentile(&v, 0.5), "max": v.last() })
+}
+
+/// Measures `runs` transfers of `mib` MiB of each kind, in turns.
+pub(crate) async fn run(mib: usize, runs: usize, against: Against) -> Result<Value> {
     let mut lab = Lab::new(2).await?;
     let second = lab.nodes.get(1).context("no second node")?;
     second.add_vm("vm")?;
     lab.settle().await?;
     let package = lab.dir.path().join("package");
     std::fs::create_dir(&package)?;
-    let (mut ours, mut plain, mut ratios, mut unpack) =
-        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let (mut ours_cpu, mut plain_cpu) = (Vec::new(), Vec::new());
+    let (mut ours, mut plain, mut tcp) = (Runs::default(), Runs::default(), Runs::default());
+    let (mut ratios, mut unpack) = (Vec::new(), Vec::new());
     for i in 0..runs {
-        let seed = u8::try_from(i % 250)?;
-        std::fs::write(package.join("blob"), noise(mib << 20, seed))?;
+        let bytes = Arc::new(noise(mib << 20, u8::try_from(i % 250)?));
+        std::fs::write(package.join("blob"), bytes.as_slice())?;
         let version = format!("{}", i + 1);
         lab.publish(&package, "blob", &version).await?;
         let (fetch_s, unpack_s, cpu_s) = stork_run(&lab, &version).await?;
-        ours_cpu.push(cpu_s);
-        let bytes = noise(mib << 20, seed);
+        ours.add(mib, (fetch_s, cpu_s));
         let before = cpu_ticks(std::process::id())?;
-        let plain_s = plain_run(&lab, bytes).await?;
-        plain_cpu.push(seconds(before, cpu_ticks(std::process::id())?));
+        let plain_s = plain_run(&lab, Arc::clone(&bytes)).await?;
+        plain.add(mib, (plain_s, seconds(before, cpu_ticks(std::process::id())?)));
+        if against == Against::TcpTls {
+            let before = cpu_ticks(std::process::id())?;
+            let path = lab.dir.path().join("tcp");
+            let tcp_s = tokio::task::block_in_place(|| super::tcp::run(&bytes, path))?;
+            tcp.add(mib, (tcp_s, seconds(before, cpu_ticks(std::process::id())?)));
+        }
         #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
-        let rate = |s: f64| mib as f64 / s;
-        ours.push(rate(fetch_s));
-        plain.push(rate(plain_s));
-        unpack.push(rate(unpack_s));
+        unpack.push(mib as f64 / unpack_s);
         ratios.push(plain_s / fetch_s);
     }
     lab.stop().await?;
-    for all in [&mut ours, &mut plain, &mut ratios, &mut unpack, &mut ours_cpu, &mut plain_cpu] {
-        all.sort_by(f64::total_cmp);
-    }
-    let three =
-        |v: &[f64]| json!({ "min": v.first(), "median": percentile(v, 0.5), "max": v.last() });
-    Ok(json!({
-        "schema": "stork.bench.pair/v1", "mib": mib, "runs": runs,
-        "stork_mib_s": three(&ours), "plain_quinn_mib_s": three(&plain),
+    let mut report = json!({
+        "schema": "stork.bench.pair/v2", "mib": mib, "runs": runs,
+        "stork": ours.json(), "plain_quinn": plain.json(),
         "ratio": three(&ratios), "unpack_mib_s": three(&unpack),
-        "stork_cpu_s": three(&ours_cpu), "plain_quinn_cpu_s": three(&plain_cpu),
-    }))
+    });
+    if against == Against::TcpTls {
+        report["tcp_tls"] = tcp.json();
+    }
+    Ok(report)
 }
 
 /// Hundredths of a second as seconds.
@@ -65,8 +100,8 @@ fn seconds(from: u64, to: u64) -> f64 {
     to.saturating_sub(from) as f64 / 100.0
 }
 
-/// Seconds from the first grant to all pieces durable, from there to all files durable, and of
-/// processor time for the first part.
+/// Seconds from the beginning of the fetch to all pieces durable, from there to all files durable,
+/// and of processor time for the first part.
 async fn stork_run(lab: &Lab, version: &str) -> Result<(f64, f64, f64)> {
     let node = lab.nodes.get(1).context("no second node")?;
     let text = format!("blob {version}");
@@ -85,7 +120,7 @@ async fn stork_run(lab: &Lab, version: &str) -> Result<(f64, f64, f64)> {
 }
 
 /// Seconds from connecting to the bytes being written and fsynced, over one stream of plain QUIC.
-async fn plain_run(lab: &Lab, bytes: Vec<u8>) -> Result<f64> {
+async fn plain_run(lab: &Lab, bytes: Arc<Vec<u8>>) -> Result<f64> {
     let key = SecretKey::from_seed(&[1; 32]);
     let server = QuicServerConfig::try_from(tls::server_config(&key, &[b"plain"])?)?;
     let server = ServerConfig::with_crypto(Arc::new(server));

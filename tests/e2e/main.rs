@@ -9,6 +9,7 @@
 )]
 
 mod addresses;
+mod bandwidth;
 mod bootstrap;
 mod crashes;
 mod deltas;

@@ -3,11 +3,13 @@
 //! A broken VM file never stops the daemon: the last good version of it stays in force, and the
 //! fault is reported with file, line and what to do.
 
+mod bandwidth;
 mod limits;
 mod node_file;
 mod seeds;
 mod vm_folder;
 
+pub use bandwidth::WINDOWS_MAX;
 pub use limits::{Bucket, LimitsConfig};
 pub use node_file::{BeaconConfig, ConfigError, LogFormat, NodeConfig};
 pub use seeds::{SEEDS_MAX, Seed, read_seeds};
@@ -37,6 +39,16 @@ pub fn hint_for(error: &str) -> String {
         ("\narchitecture `", "write it as Debian does: `amd64`, `arm64`"),
         ("is no origin", stork_origin::BadAddress::HELP),
         ("is no bootstrap entry", "write for example `seed.example.org:7749`"),
+        (
+            "is no rate",
+            "write for example `\"40 MB/s\"`, `\"80 Mbit/s\"`, `\"none\"` or `\"unlimited\"`",
+        ),
+        ("a rate such as", "write for example `\"40 MB/s\"`, with the quotes"),
+        ("is no time of day", "write hours and minutes of UTC, such as `\"22:00\"`"),
+        ("is no day of the week", "write for example `[\"mon\", \"fri\"]`, or leave the key out"),
+        ("has no length", "for the whole day write `from = \"00:00\"` and `to = \"24:00\"`"),
+        ("sets nothing", "name what is different then, such as `up = \"none\"`"),
+        ("windows of bandwidth are more", "days with the same times go into one window"),
         ("is no version constraint", "write for example `>= 1.0, < 2` or `= 1.2-3`"),
     ];
     if let Some((_, help)) = rules.iter().find(|(begins, _)| error.contains(begins)) {

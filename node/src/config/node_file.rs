@@ -8,6 +8,7 @@ use stork_origin::Address;
 use stork_wire::limits::BEACON_VALID_MAX_S;
 
 use super::{LimitsConfig, SEEDS_MAX, Seed, hint_for};
+use crate::transfer::Schedule;
 
 /// A configuration that cannot be used: which file, what is wrong, what to do.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +58,9 @@ pub struct NodeConfig {
     pub origin_bytes_per_s: u64,
     /// How fast publishers and groups may announce.
     pub limits: LimitsConfig,
+    /// How much content may come and go, and when.
+    #[serde(deserialize_with = "super::bandwidth::schedule")]
+    pub bandwidth: Schedule,
 }
 
 /// `[beacon]`: this node says what it knows of the heads of feeds whose publishers name its key.
@@ -127,6 +131,7 @@ impl Default for NodeConfig {
             origin_credentials: None,
             origin_bytes_per_s: 16 * 1024 * 1024,
             limits: LimitsConfig::default(),
+            bandwidth: Schedule::default(),
         }
     }
 }

@@ -88,7 +88,7 @@ impl Driver {
             "admits_hosts": self.admission.is_some(),
             "store": health, "journal": self.journal_json(),
             "bytes": { "served": sent, "fetched": received, "unexpected_streams": unexpected },
-            "udp": self.udp_json(),
+            "udp": self.udp_json(), "bandwidth": self.bandwidth_json(),
             "gossip": {
                 "pushes_in": overlay.pushes_in, "pushes_out": overlay.pushes_out,
                 "duplicates": overlay.duplicates, "delivered": overlay.delivered,

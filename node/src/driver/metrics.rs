@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::Driver;
 use crate::net::OUTBOX_BYTES_MAX;
 use crate::store::Health;
+use crate::transfer::Way;
 use crate::trust::{AdmissionError, Refusal};
 
 /// Counters that are shown before they have counted anything, by name and reasons: an alarm on one
@@ -111,6 +112,7 @@ impl Driver {
         self.feed_metrics(&mut page);
         self.set_metrics(&mut page);
         self.outbox_metrics(&mut page);
+        self.bandwidth_metrics(&mut page);
         self.traffic_metrics(&mut page);
         self.counter_metrics(&mut page);
         page.0
@@ -169,6 +171,23 @@ impl Driver {
         page.gauge("stork_outboxes_bytes", "Bytes that wait for all peers.", sum);
         page.gauge("stork_outbox_largest_bytes", "Bytes that wait for one peer at most.", most);
         page.gauge("stork_outbox_max_bytes", "Bytes that may wait for one peer.", OUTBOX_BYTES_MAX);
+    }
+
+    /// A way without a limit has no sample in the first family; a closed one has 0.
+    fn bandwidth_metrics(&self, page: &mut Page) {
+        let name = "stork_bandwidth_limit_bytes_per_second";
+        page.family(name, "gauge", "What content may take; 0: closed but for urgent content.");
+        for way in Way::ALL {
+            let limit = self.planner.limit(way).0;
+            if let Some(rate) = if limit.closed { Some(0) } else { limit.per_s } {
+                page.sample(name, Some(("way", way.name())), rate);
+            }
+        }
+        let name = "stork_bandwidth_waits_total";
+        page.family(name, "counter", "Times that content waited for a limit.");
+        for way in Way::ALL {
+            page.sample(name, Some(("way", way.name())), self.planner.limit(way).1);
+        }
     }
 
     fn traffic_metrics(&self, page: &mut Page) {

@@ -15,6 +15,7 @@
 mod addrs;
 mod admission;
 mod answers;
+mod bandwidth;
 mod bootstrap;
 mod bulk_io;
 mod calls;
@@ -213,6 +214,7 @@ impl Driver {
     fn start(&mut self) -> anyhow::Result<()> {
         let heads = self.trust.heads();
         self.overlay_input(overlay::Input::Heads(heads));
+        self.follow_bandwidth();
         self.load_vms();
         self.refresh_record();
         self.load_peers()?;
@@ -302,6 +304,7 @@ impl Driver {
             self.reload_vms();
         }
         self.tell_day();
+        self.follow_bandwidth();
         self.refresh_record();
         self.close_idle_connections();
         self.watch_outboxes();

@@ -7,9 +7,10 @@
 use std::collections::BTreeMap;
 
 use stork_wire::frame::{Bits, TransferFrame};
-use stork_wire::ids::NodeId;
+use stork_wire::ids::{NodeId, SwarmId};
 use stork_wire::tick::Tick;
 
+use super::bandwidth::{Dir, Lane};
 use super::ledger::Way;
 use super::message::Action;
 use super::pieces::PieceSet;
@@ -48,6 +49,8 @@ pub(super) struct Children {
     drawn: BTreeMap<NodeId, u32>,
     /// Something changed: there may be something to push.
     dirty: bool,
+    /// Who got something last: where it is limited, those after it come first.
+    last: Option<(NodeId, u32)>,
 }
 
 impl Children {
@@ -157,34 +160,56 @@ impl Swarm {
         }
     }
 
-    /// Pushes what may be pushed.
-    pub(super) fn feed_children(&mut self, ctx: &mut Ctx<'_>) {
-        if !core::mem::take(&mut self.children.dirty) {
-            return;
+    /// Pushes what may be pushed, to one host after the other.
+    fn feed_children(&mut self, ctx: &mut Ctx<'_>) {
+        self.children.dirty = false;
+        if self.children.drawn.len() > DRAWN_MAX {
+            self.children.drawn.clear();
         }
-        let (swarm, limit) = (self.id, PUSHED_TIMES_MAX.saturating_mul(self.pieces()));
-        let drawn = &mut self.children.drawn;
-        if drawn.len() > DRAWN_MAX {
-            drawn.clear();
+        let mut keys: Vec<(NodeId, u32)> = self.children.map.keys().copied().collect();
+        let after = keys.partition_point(|k| self.children.last.is_some_and(|last| *k <= last));
+        keys.rotate_left(after);
+        for key in keys {
+            self.feed_child(key, ctx);
         }
+    }
+
+    fn feed_child(&mut self, (to, stripe): (NodeId, u32), ctx: &mut Ctx<'_>) {
+        let limit = PUSHED_TIMES_MAX.saturating_mul(self.pieces());
         let most = (PUSHED_BYTES / self.len_max.max(1)).max(PUSHED_AT_ONCE);
-        let most = usize::try_from(most).unwrap_or(2);
-        for ((to, stripe), child) in &mut self.children.map {
-            let all = (*stripe..self.have.len()).step_by(child.of.max(1) as usize);
-            let drawn = drawn.entry(*to).or_default();
-            for piece in all {
-                if child.sending.len() >= most || *drawn >= limit {
-                    break;
-                }
-                let new = self.have.contains(piece) && !child.have.contains(piece);
-                if !new || child.sending.contains_key(&piece) {
-                    continue;
-                }
-                child.sending.insert(piece, ctx.now);
-                *drawn += 1;
-                ctx.counters.pushes += 1;
-                ctx.actions.push(Action::SendPiece { to: *to, swarm, piece });
+        let (swarm, most) = (self.id, usize::try_from(most).unwrap_or(2));
+        let lane = Lane { dir: Dir::Up, far: true };
+        let Some(child) = self.children.map.get_mut(&(to, stripe)) else { return };
+        let drawn = self.children.drawn.entry(to).or_default();
+        for piece in (stripe..child.have.len()).step_by(child.of.max(1) as usize) {
+            if child.sending.len() >= most || *drawn >= limit {
+                return;
             }
+            let new = self.have.contains(piece) && !child.have.contains(piece);
+            if !new || child.sending.contains_key(&piece) {
+                continue;
+            }
+            if !ctx.bandwidth.admits(lane, self.urgency, ctx.now) {
+                self.children.dirty = true;
+                return;
+            }
+            let bytes = self.lens.get(piece as usize).map_or(0, |l| u64::from(*l));
+            ctx.bandwidth.take(lane, self.urgency, bytes, ctx.now);
+            ctx.bandwidth.pushed_last = true;
+            child.sending.insert(piece, ctx.now);
+            *drawn += 1;
+            self.children.last = Some((to, stripe));
+            ctx.counters.pushes += 1;
+            ctx.actions.push(Action::SendPiece { to, swarm, piece });
         }
+    }
+}
+
+/// Pushes what may be pushed of all swarms, the urgent ones first.
+pub(super) fn feed(swarms: &mut BTreeMap<SwarmId, Swarm>, ctx: &mut Ctx<'_>) {
+    let mut dirty: Vec<&mut Swarm> = swarms.values_mut().filter(|s| s.children.dirty).collect();
+    dirty.sort_by_key(|s| s.urgency);
+    for swarm in dirty {
+        swarm.feed_children(ctx);
     }
 }

@@ -11,6 +11,8 @@ use stork_wire::frame::TransferFrame;
 use stork_wire::ids::NodeId;
 use stork_wire::tick::Tick;
 
+use super::bandwidth::Dir;
+use super::credit::PUSHED;
 use super::message::{Action, Event, Role};
 use super::neighbour::Link;
 use super::pieces::PieceSet;
@@ -263,12 +265,19 @@ impl Swarm {
             return;
         }
         self.steal(ctx);
+        let lane = ctx.lane(Dir::Down, ctx.me);
+        if ctx.bandwidth.is_closed(lane, self.urgency, ctx.now) {
+            self.fill(ctx);
+            return self.seeker.fed(ctx.now);
+        }
         let first = rank(self.id.as_bytes(), ctx.me, &self.interested, FIRST_AT_ORIGIN);
         let first = first < FIRST_AT_ORIGIN && !self.has_root_gateways;
         if (first || self.is_root_gateway) && !self.is_fed_from_afar() {
             self.seek_origins(ctx);
         }
-        self.tend_stripes(ctx);
+        if !ctx.bandwidth.is_closed(PUSHED, self.urgency, ctx.now) {
+            self.tend_stripes(ctx);
+        }
         self.fill(ctx);
         self.climb(ctx);
         self.ask_for_rare(ctx);

@@ -4,6 +4,7 @@ use stork_wire::feed::Urgency;
 use stork_wire::frame::TransferFrame;
 use stork_wire::ids::{ManifestId, NodeId, SwarmId};
 
+use super::bandwidth::Limits;
 use super::pieces::PieceSet;
 use super::sites::Members;
 
@@ -198,6 +199,8 @@ pub enum Input {
         /// To whom.
         to: NodeId,
     },
+    /// From now on content may go at these rates.
+    Limits(Limits),
     /// The time that `deadline` named has come.
     Deadline,
 }

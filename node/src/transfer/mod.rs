@@ -8,12 +8,18 @@
 //!
 //! Reading order: `message` (what goes in and out), `planner` (the dispatch), `swarm` and
 //! `neighbour` (the state), `receive` (what I ask for), `upload` and `inject` (whom I serve),
-//! `sites`, `subscribe` and `children` (what goes from site to site), `ladder` (whom I open to, and
-//! hunger), `store` (the origin store, where hunger ends), `manifests` (the phase before the
-//! pieces), `ledger`, `tree` and `view` (what people and metrics are told).
+//! `sites`, `subscribe`, `standby`, `lag` and `children` (what goes from site to site), `ladder`
+//! (whom I open to, and hunger), `store` (the origin store, where hunger ends), `manifests` (the
+//! phase before the pieces), `ledger`, `tree` and `view` (what people and metrics are told). How
+//! much of all that may go: `windows` (what holds when), `bandwidth` (what is left of it) and
+//! `credit` (how much is subscribed to).
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod bandwidth;
+#[cfg(test)]
+mod bandwidth_tests;
 mod children;
+mod credit;
 mod faults;
 mod frames;
 mod fresh;
@@ -38,10 +44,12 @@ mod swarm;
 mod tree;
 mod upload;
 mod view;
+mod windows;
 
 #[cfg(test)]
 mod sim_tests;
 
+pub use bandwidth::{Limit, Limits, Way};
 pub use ledger::Flow;
 pub use message::{Action, Config, Event, Fault, Input, Join, Role, Topic, Why};
 pub use pieces::PieceSet;
@@ -51,3 +59,4 @@ pub use stats::Counters;
 pub use store::ORIGIN_STORE;
 pub use tree::{Behind, PeerView, StripeView};
 pub use view::SwarmView;
+pub use windows::{Rate, Rates, Schedule, Window};

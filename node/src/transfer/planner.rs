@@ -6,6 +6,8 @@ use stork_wire::frame::TransferFrame;
 use stork_wire::ids::{NodeId, SwarmId};
 use stork_wire::tick::Tick;
 
+use super::bandwidth::{Bandwidth, Limits};
+use super::children;
 use super::ladder::Dials;
 use super::manifests::{self, Manifests};
 use super::message::{Action, Config, Event, Input, Join, Role, Topic};
@@ -42,6 +44,7 @@ pub struct Planner {
     uploader: Uploader,
     downlink: Downlink,
     store: Allowance,
+    pub(super) bandwidth: Bandwidth,
     upkeep_at: Option<Tick>,
     pub(super) counters: Counters,
 }
@@ -58,6 +61,7 @@ macro_rules! ctx {
             dials: &mut $self.dials,
             counters: &mut $self.counters,
             store: &mut $self.store,
+            bandwidth: &mut $self.bandwidth,
             actions: $actions,
         }
     };
@@ -79,6 +83,7 @@ impl Planner {
             knocks: BTreeMap::new(),
             uploader: Uploader::default(),
             downlink: Downlink::default(),
+            bandwidth: Bandwidth::default(),
             upkeep_at: None,
             counters: Counters::default(),
         }
@@ -110,6 +115,7 @@ impl Planner {
             | Input::PieceFailed { .. }
             | Input::PieceSent { .. }
             | Input::PieceSendFailed { .. } => self.piece(&input, now, actions),
+            Input::Limits(limits) => self.set_limits(&limits, now, actions),
             Input::Deadline => {}
             about_manifest => self.manifest(about_manifest, now, actions),
         }
@@ -120,7 +126,7 @@ impl Planner {
     #[must_use]
     pub fn deadline(&self) -> Option<Tick> {
         let flush = self.swarms.values().filter_map(|s| s.flush_at).min();
-        [self.upkeep_at, flush, self.uploader.wake].into_iter().flatten().min()
+        [self.upkeep_at, flush, self.uploader.wake, self.bandwidth.wake].into_iter().flatten().min()
     }
 
     /// What follows from every input: upkeep when it is time, announcements, grants.
@@ -137,9 +143,15 @@ impl Planner {
         }
         for swarm in self.swarms.values_mut() {
             swarm.flush(&mut ctx);
-            swarm.feed_children(&mut ctx);
         }
-        self.uploader.pump(&mut self.swarms, &mut ctx);
+        ctx.bandwidth.wake = None;
+        if ctx.bandwidth.pushed_last {
+            self.uploader.pump(&mut self.swarms, &mut ctx);
+            children::feed(&mut self.swarms, &mut ctx);
+        } else {
+            children::feed(&mut self.swarms, &mut ctx);
+            self.uploader.pump(&mut self.swarms, &mut ctx);
+        }
         if self.upkeep_at.is_none() {
             self.upkeep_at = self.pace(now).map(|ms| now.after_ms(ms));
         }
@@ -158,6 +170,15 @@ impl Planner {
             }
         }
         pace
+    }
+
+    /// What was asked for at other limits is asked for anew.
+    fn set_limits(&mut self, limits: &Limits, now: Tick, actions: &mut Vec<Action>) {
+        let changed = self.bandwidth.set(limits, now);
+        let mut ctx = ctx!(self, now, actions);
+        for swarm in self.swarms.values_mut().filter(|_| changed) {
+            swarm.unsubscribe_all(&mut ctx);
+        }
     }
 
     fn peer_up(&mut self, node: NodeId, same_site: bool, now: Tick, actions: &mut Vec<Action>) {

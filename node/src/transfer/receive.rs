@@ -4,6 +4,8 @@ use stork_wire::frame::TransferFrame;
 use stork_wire::ids::NodeId;
 use stork_wire::tick::Tick;
 
+use super::bandwidth::Dir;
+use super::credit::PUSHED;
 use super::faults::Verdict;
 use super::message::{Action, Event, Fault, Why};
 use super::neighbour::Neighbour;
@@ -68,9 +70,15 @@ impl Swarm {
         let known = self.neighbours.get(&from).and_then(|n| n.rate(self.len_max));
         let rate = known.unwrap_or(room.peak);
         let picked = if self.has_room(room, rate, ctx) { self.pick(from, ctx) } else { None };
-        let swarm = self.id;
+        let (swarm, lane) = (self.id, ctx.lane(Dir::Down, from));
         match picked {
+            Some(_) if !ctx.bandwidth.admits(lane, self.urgency, ctx.now) => {
+                // It helps, and we may not let it: that is no hunger.
+                self.seeker.fed(ctx.now);
+                ctx.send(from, TransferFrame::Pass(swarm));
+            }
             Some(piece) => {
+                ctx.bandwidth.take(lane, self.urgency, self.len_of(piece), ctx.now);
                 let fair_ms = STEAL_MS_MIN.max(FAIR_TIMES * self.len_max / rate.max(1));
                 self.reserve(piece, Reserved { from, since: ctx.now, rate, fair_ms });
                 ctx.actions.push(Action::Expect { from, swarm, piece });
@@ -150,6 +158,8 @@ impl Swarm {
         let released = self.release(piece, from);
         if from == ORIGIN_STORE {
             self.drawn(released.is_some(), ctx);
+        } else if released.is_none() && ctx.peers.contains_key(&from) {
+            ctx.bandwidth.take(PUSHED, self.urgency, self.len_of(piece), ctx.now);
         } else if let Some(since) = released {
             self.piece_ms.add(ctx.now.since(since));
             if let Some(n) = self.neighbours.get_mut(&from) {
@@ -179,7 +189,7 @@ impl Swarm {
     /// Tells the sender and the shell that a piece is not wanted from there any more.
     fn give_up(&mut self, piece: u32, from: NodeId, ctx: &mut Ctx<'_>) {
         let swarm = self.id;
-        if self.release(piece, from).is_some() {
+        if self.unreserve(piece, from, ctx) {
             ctx.actions.push(Action::Unexpect { from, swarm, piece });
             if from == ORIGIN_STORE {
                 return ctx.store.ended();
@@ -193,6 +203,10 @@ impl Swarm {
         if self.release(piece, from).is_none() {
             self.push_failed(piece, from, fault == Fault::Bad, ctx);
             return;
+        }
+        if fault != Fault::Bad {
+            let lane = ctx.lane(Dir::Down, from);
+            ctx.bandwidth.give_back(lane, self.urgency, self.len_of(piece), ctx.now);
         }
         match fault {
             Fault::Bad => {
@@ -248,8 +262,18 @@ impl Swarm {
     /// Cancel from somebody who has the piece that we lack: it takes its offer back.
     pub(super) fn withdrawn(&mut self, piece: u32, from: NodeId, ctx: &mut Ctx<'_>) {
         self.unlearn(from, piece);
-        if self.release(piece, from).is_some() {
+        if self.unreserve(piece, from, ctx) {
             ctx.actions.push(Action::Unexpect { from, swarm: self.id, piece });
         }
+    }
+
+    /// Frees a reservation of which nothing came; false if there was none.
+    pub(super) fn unreserve(&mut self, piece: u32, from: NodeId, ctx: &mut Ctx<'_>) -> bool {
+        let reserved = self.release(piece, from).is_some();
+        if reserved {
+            let lane = ctx.lane(Dir::Down, from);
+            ctx.bandwidth.give_back(lane, self.urgency, self.len_of(piece), ctx.now);
+        }
+        reserved
     }
 }

@@ -14,6 +14,7 @@ use stork_wire::ids::{ManifestId, NodeId, SwarmId};
 use stork_wire::limits::PIECE_LEN_MAX;
 use stork_wire::tick::Tick;
 
+use super::bandwidth::Dir;
 use super::message::{Action, Fault, Role};
 use super::rng::rank;
 use super::swarm::{Ctx, Reserved, Swarm};
@@ -176,9 +177,12 @@ impl Swarm {
         self.draw.on |= hungry;
         while self.draw.on && ctx.store.fetches < FETCHES_MAX {
             let Some(piece) = self.next_from_store(rank, hungry) else { break };
-            if !ctx.store.take(self.len_of(piece), ctx.now) {
+            let (lane, bytes) = (ctx.lane(Dir::Down, ORIGIN_STORE), self.len_of(piece));
+            if !ctx.bandwidth.admits(lane, self.urgency, ctx.now) || !ctx.store.take(bytes, ctx.now)
+            {
                 return Draught::Dry;
             }
+            ctx.bandwidth.take(lane, self.urgency, bytes, ctx.now);
             ctx.store.fetches += 1;
             self.reserve(
                 piece,
@@ -226,7 +230,7 @@ impl Swarm {
 
     /// The store did not give a piece, or gave something else.
     pub(super) fn draw_failed(&mut self, piece: u32, fault: Fault, ctx: &mut Ctx<'_>) {
-        if self.release(piece, ORIGIN_STORE).is_some() {
+        if self.unreserve(piece, ORIGIN_STORE, ctx) {
             ctx.store.ended();
             self.draw.patience.failed(fault, ctx.now);
         }
@@ -235,7 +239,7 @@ impl Swarm {
     /// Gives back what is on its way from the store, when the swarm ends.
     pub(super) fn stop_fetches(&mut self, ctx: &mut Ctx<'_>) {
         for piece in self.reserved_from(ORIGIN_STORE) {
-            self.release(piece, ORIGIN_STORE);
+            self.unreserve(piece, ORIGIN_STORE, ctx);
             ctx.store.ended();
             let (from, swarm) = (ORIGIN_STORE, self.id);
             ctx.actions.push(Action::Unexpect { from, swarm, piece });

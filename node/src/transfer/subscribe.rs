@@ -182,7 +182,7 @@ impl Swarm {
         if let Some(s) = &mut self.stripes {
             s.passed.note(lag.middle, now);
         }
-        for turn in turns {
+        for turn in self.in_turn(turns, ctx) {
             self.tend_stripe(turn, stall, &lag, ctx);
         }
     }
@@ -209,7 +209,7 @@ impl Swarm {
             }
             return;
         };
-        let lost = absent.count_without(&sub.expected) > 0;
+        let lost = absent.count_without(&sub.expected) > 0 && ctx.may_be_pushed(self.urgency);
         let (ours, theirs) = sub.brought;
         if absent.is_empty() || (rank > 0 && theirs > ours + BROUGHT_MORE) {
             return self.unsubscribe(stripe, ctx);
@@ -261,7 +261,7 @@ impl Swarm {
 
     /// Asks for what the site lacks of a stripe, or dials first.
     fn ask_parent(&mut self, stripe: u32, absent: &PieceSet, ctx: &mut Ctx<'_>) {
-        let (swarm, pieces) = (self.id, self.pieces());
+        let (swarm, pieces, credit) = (self.id, self.pieces(), self.credit(stripe, absent, ctx));
         let Some(s) = &mut self.stripes else { return };
         let of = s.plan.stripes;
         let first = s.plan.ahead.get(stripe as usize).is_none_or(Vec::is_empty);
@@ -272,7 +272,7 @@ impl Swarm {
         }
         let from = sub.parent;
         (sub.asked, sub.progress) = (Some(ctx.now), ctx.now);
-        sub.expected = absent.clone();
+        sub.expected = credit;
         let all = (stripe..pieces).step_by(of.max(1) as usize);
         let have = Bits::from_pieces(all.filter(|p| !sub.expected.contains(*p)), pieces);
         for piece in sub.expected.iter() {

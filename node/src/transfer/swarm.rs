@@ -13,6 +13,7 @@ use stork_wire::ids::{ManifestId, NodeId, SwarmId};
 use stork_wire::limits::{PIECE_LEN_MAX, PIECES_MAX, PIECES_PER_PACK_MAX};
 use stork_wire::tick::Tick;
 
+use super::bandwidth::{Bandwidth, Dir};
 use super::children::Children;
 use super::faults::Faults;
 use super::inject::Injector;
@@ -46,6 +47,7 @@ pub(super) struct Ctx<'a> {
     pub(super) dials: &'a mut Dials,
     pub(super) counters: &'a mut Counters,
     pub(super) store: &'a mut Allowance,
+    pub(super) bandwidth: &'a mut Bandwidth,
     pub(super) actions: &'a mut Vec<Action>,
 }
 
@@ -220,6 +222,8 @@ impl Swarm {
     pub(super) fn remove_neighbour(&mut self, node: NodeId, ctx: &mut Ctx<'_>) {
         let Some(old) = self.neighbours.remove(&node) else { return };
         let swarm = self.id;
+        let promised = old.grant.as_ref().map_or(0, |g| g.bytes);
+        ctx.bandwidth.give_back(ctx.lane(Dir::Up, node), self.urgency, promised, ctx.now);
         self.discount(&old);
         if let Some(injector) = &mut self.injector {
             injector.neighbour_gone(node, &old, &self.have, &self.rarity);
@@ -228,7 +232,7 @@ impl Swarm {
             ctx.actions.push(Action::StopPiece { to: node, swarm, piece });
         }
         for piece in self.reserved_from(node) {
-            self.release(piece, node);
+            self.unreserve(piece, node, ctx);
             ctx.actions.push(Action::Unexpect { from: node, swarm, piece });
         }
     }

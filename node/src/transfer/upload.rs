@@ -11,6 +11,7 @@ use stork_wire::frame::TransferFrame;
 use stork_wire::ids::{NodeId, SwarmId};
 use stork_wire::tick::Tick;
 
+use super::bandwidth::Dir;
 use super::ledger::Way;
 use super::message::{Action, Why};
 use super::neighbour::{Grant, Neighbour, Sending};
@@ -78,7 +79,7 @@ impl Uploader {
     /// Grants until the window is full.
     pub(super) fn pump(&mut self, swarms: &mut Swarms, ctx: &mut Ctx<'_>) {
         loop {
-            let found = self.survey(swarms, ctx.now);
+            let found = self.survey(swarms, ctx);
             self.wake = found.wake;
             let window = ctx.config.upload_window.max(WINDOW_PIECES * found.piece_max);
             let Some((_, swarm, node)) = found.best else { return };
@@ -90,8 +91,8 @@ impl Uploader {
         }
     }
 
-    fn survey(&self, swarms: &Swarms, now: Tick) -> Survey {
-        let mut found = Survey::default();
+    fn survey(&self, swarms: &Swarms, ctx: &mut Ctx<'_>) -> Survey {
+        let (mut found, now) = (Survey::default(), ctx.now);
         let slow = self.slow_ms();
         for swarm in swarms.values() {
             for (node, n) in &swarm.neighbours {
@@ -99,6 +100,10 @@ impl Uploader {
                 let Some(from) = swarm.servable(*node, n, now, slow) else { continue };
                 if from > now {
                     found.wake = Some(found.wake.map_or(from, |w| w.min(from)));
+                    continue;
+                }
+                let lane = ctx.lane(Dir::Up, *node);
+                if !ctx.bandwidth.admits(lane, swarm.urgency, now) {
                     continue;
                 }
                 found.piece_max = found.piece_max.max(swarm.len_max);
@@ -183,6 +188,8 @@ impl Swarm {
         n.grant =
             Some(Grant { at: ctx.now, ends: ctx.now.after_ms(ttl), bytes: self.len_max, offer });
         ctx.counters.grants += 1;
+        ctx.bandwidth.take(ctx.lane(Dir::Up, node), self.urgency, self.len_max, ctx.now);
+        ctx.bandwidth.pushed_last = false;
         let ttl_ms = u32::try_from(ttl).unwrap_or(u32::MAX);
         ctx.send(node, TransferFrame::Grant { swarm, ttl_ms });
     }
@@ -191,7 +198,10 @@ impl Swarm {
     pub(super) fn requested(&mut self, from: NodeId, piece: u32, ctx: &mut Ctx<'_>) {
         let swarm = self.id;
         let sending_max = self.sending_max();
+        let lane = ctx.lane(Dir::Up, from);
         let Some(n) = self.neighbours.get_mut(&from) else { return };
+        // Of a grant that ended before it was used, nothing is taken any more.
+        let taken = n.grant.as_ref().map_or(0, |g| g.bytes);
         let Some(offer) = n.use_grant(ctx.now) else {
             ctx.counters.ungranted += 1;
             n.ungranted += 1;
@@ -212,11 +222,13 @@ impl Swarm {
             injector.returned(offer, from, rarity);
         }
         if !may || !permitted {
+            ctx.bandwidth.give_back(lane, self.urgency, taken, ctx.now);
             ctx.counters.withdrawn += 1;
             ctx.send(from, TransferFrame::Cancel { swarm, piece });
             return;
         }
         let bytes = self.lens.get(piece as usize).map_or(0, |l| u64::from(*l));
+        ctx.bandwidth.correct(lane, self.urgency, (taken, bytes), ctx.now);
         n.sending.insert(piece, Sending { since: ctx.now, bytes, stopped: false });
         n.unconfirmed.insert(piece, ctx.now);
         if let Some(injector) = &mut self.injector {
@@ -231,6 +243,8 @@ impl Swarm {
         let pace = self.pace_ms();
         let Some(n) = self.neighbours.get_mut(&from) else { return };
         let grant = n.pass_grant(ctx.now, pace / 4);
+        let taken = grant.as_ref().map_or(0, |g| g.bytes);
+        ctx.bandwidth.give_back(ctx.lane(Dir::Up, from), self.urgency, taken, ctx.now);
         self.offer_back(from, grant.and_then(|g| g.offer));
     }
 
@@ -272,6 +286,8 @@ impl Swarm {
         for (node, n) in &mut self.neighbours {
             if let Some(g) = n.expire_grant(ctx.now) {
                 ctx.counters.expired += 1;
+                let lane = ctx.lane(Dir::Up, *node);
+                ctx.bandwidth.give_back(lane, self.urgency, g.bytes, ctx.now);
                 offers.push((*node, g.offer));
             }
             let late = |s: &&Sending| ctx.now.since(s.since) >= SEND_MS_MAX;

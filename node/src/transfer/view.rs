@@ -4,6 +4,7 @@ use stork_wire::feed::Urgency;
 use stork_wire::ids::{ManifestId, NodeId, SwarmId};
 use stork_wire::tick::Tick;
 
+use super::bandwidth::{Limit, Way};
 use super::ledger::Flow;
 use super::message::Role;
 use super::pieces::PieceSet;
@@ -96,6 +97,12 @@ impl Planner {
     #[must_use]
     pub fn is_near(&self, node: NodeId) -> Option<bool> {
         self.peers.get(&node).copied()
+    }
+
+    /// The limit of a way, and how often something waited for it since the start.
+    #[must_use]
+    pub const fn limit(&self, way: Way) -> (Limit, u64) {
+        self.bandwidth.state(way)
     }
 
     /// What happened so far.

@@ -359,7 +359,10 @@ pub(super) fn manifests() -> Vec<Vec<u8>> {
 pub(super) fn node_tomls() -> Vec<Vec<u8>> {
     let all = b"listen = \"[::]:7749\"\nadvertise = [\"10.0.0.1:7749\"]\nstate = \"/s\"\n\
                 vms = \"/v\"\nsocket = \"/a\"\nmin_free_bytes = 1\n\
-                seed_bytes = 18446744073709551615\nlog = \"json\"\n";
+                seed_bytes = 18446744073709551615\nlog = \"json\"\n\
+                [bandwidth]\nup = \"1.5 MiB/s\"\nwan_down = \"80Mbit/s\"\n\
+                [[bandwidth.window]]\ndays = [\"mon\", \"sun\"]\nfrom = \"22:00\"\n\
+                to = \"06:00\"\nup = \"unlimited\"\ndown = 0\nwan_up = \"none\"\n";
     vec![all.to_vec(), b"".to_vec(), b"listen = 1".to_vec(), b"lisen = \"x\"".to_vec()]
 }
 

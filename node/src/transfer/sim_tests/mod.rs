@@ -5,6 +5,7 @@
 
 mod check;
 mod hostile;
+mod limits;
 mod manifest;
 mod rules;
 mod spread;

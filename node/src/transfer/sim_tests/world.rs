@@ -50,6 +50,7 @@ pub(super) struct Host {
     pub(super) planner: Planner,
     pub(super) kind: Kind,
     pub(super) alive: bool,
+    pub(super) site: u64,
     up: u64,
     down: u64,
     down_free: u64,
@@ -126,8 +127,9 @@ impl World {
             return;
         }
         self.hosts[b].conns.insert(a);
-        self.call(a, Input::PeerUp { node: node(b), same_site: true });
-        self.call(b, Input::PeerUp { node: node(a), same_site: true });
+        let same_site = self.hosts[a].site == self.hosts[b].site;
+        self.call(a, Input::PeerUp { node: node(b), same_site });
+        self.call(b, Input::PeerUp { node: node(a), same_site });
     }
 
     fn at(&mut self, us: u64, ev: Ev) {
@@ -158,7 +160,6 @@ impl World {
 
     /// Runs until `done` or the time is over; gives the milliseconds that it took.
     pub(super) fn run(&mut self, limit_ms: u64, done: impl Fn(&Self) -> bool) -> Option<f64> {
-        let mut look = 0;
         while let Some(((us, _), ev)) = self.agenda.pop_first() {
             if us > limit_ms * 1000 {
                 self.at(us, ev);
@@ -167,8 +168,7 @@ impl World {
             self.now = us;
             self.events += 1;
             self.step(ev);
-            look += 1;
-            if look % 16 == 0 && done(self) {
+            if self.events.is_multiple_of(16) && done(self) {
                 return Some(self.now as f64 / 1000.0);
             }
         }
@@ -372,6 +372,7 @@ impl Host {
             planner: Planner::new(Config::default(), node(i), seed),
             kind: Kind::Honest,
             alive: true,
+            site: 0,
             up: GBIT,
             down: GBIT,
             down_free: 0,
