@@ -15,6 +15,7 @@ use super::ledger::Way;
 use super::message::Action;
 use super::pieces::PieceSet;
 use super::swarm::{Ctx, Swarm};
+use super::window::Ahead;
 
 /// Stripes that are pushed, over all hosts: each costs a map of the pieces. And to one host: it may
 /// be alone in its site, and then needs all of them.
@@ -22,7 +23,7 @@ const CHILDREN_MAX: usize = 256;
 const PER_HOST_MAX: usize = 16;
 /// Stripes into which a host may cut the content.
 const OF_MAX: u32 = 64;
-/// Pieces under way to one of them; small ones up to so many bytes.
+/// Pieces of a stripe under way to one of them, at the most; small ones up to so many bytes.
 const PUSHED_AT_ONCE: u64 = 2;
 const PUSHED_BYTES: u64 = 1024 * 1024;
 /// How many times over the content goes to one host, however often it begins anew: what an honest
@@ -45,8 +46,8 @@ pub(super) struct Child {
 #[derive(Debug, Default)]
 pub(super) struct Children {
     pub(super) map: BTreeMap<(NodeId, u32), Child>,
-    /// Pieces that were pushed to each host.
-    drawn: BTreeMap<NodeId, u32>,
+    /// Pieces that were pushed to each host, and how many may be under way to it.
+    drawn: BTreeMap<NodeId, (u32, Ahead)>,
     /// Something changed: there may be something to push.
     dirty: bool,
     /// Who got something last: where it is limited, those after it come first.
@@ -62,6 +63,14 @@ impl Children {
     /// Is anything pushed to this host?
     pub(super) fn has(&self, node: NodeId) -> bool {
         self.map.range((node, 0)..=(node, u32::MAX)).next().is_some()
+    }
+
+    /// Stripes that are pushed to a host, and pieces under way to it.
+    fn load(&self, node: NodeId) -> (u32, u32) {
+        let all = self.map.range((node, 0)..=(node, u32::MAX));
+        all.fold((0, 0), |(stripes, pieces), (_, c)| {
+            (stripes + 1, pieces + u32::try_from(c.sending.len()).unwrap_or(u32::MAX))
+        })
     }
 
     /// Whose push of this piece is under way.
@@ -136,10 +145,13 @@ impl Swarm {
     /// A push ended, well or not. True if it was one.
     pub(super) fn pushed(&mut self, to: NodeId, piece: u32, whole: bool, now: Tick) -> bool {
         let Some(child) = self.children.pushing(to, piece) else { return false };
-        child.sending.remove(&piece);
+        let since = child.sending.remove(&piece);
         // One that failed is not tried again until it is asked for: its receiver did not want it.
         child.have.insert(piece);
         if whole {
+            if let (Some((_, ahead)), Some(since)) = (self.children.drawn.get_mut(&to), since) {
+                ahead.took(now.since(since));
+            }
             let bytes = self.len_of(piece);
             self.sinks.add(to, bytes, Way::Stripe, now);
         }
@@ -177,12 +189,15 @@ impl Swarm {
     fn feed_child(&mut self, (to, stripe): (NodeId, u32), ctx: &mut Ctx<'_>) {
         let limit = PUSHED_TIMES_MAX.saturating_mul(self.pieces());
         let most = (PUSHED_BYTES / self.len_max.max(1)).max(PUSHED_AT_ONCE);
-        let (swarm, most) = (self.id, usize::try_from(most).unwrap_or(2));
+        let (swarm, most) = (self.id, u32::try_from(most).unwrap_or(2));
+        let (stripes, mut under_way) = self.children.load(to);
         let lane = Lane { dir: Dir::Up, far: true };
         let Some(child) = self.children.map.get_mut(&(to, stripe)) else { return };
-        let drawn = self.children.drawn.entry(to).or_default();
+        let (drawn, ahead) = self.children.drawn.entry(to).or_default();
+        // All its stripes go over one way.
+        let ahead = ahead.pieces(most.saturating_mul(stripes));
         for piece in (stripe..child.have.len()).step_by(child.of.max(1) as usize) {
-            if child.sending.len() >= most || *drawn >= limit {
+            if child.sending.len() >= most as usize || under_way >= ahead || *drawn >= limit {
                 return;
             }
             let new = self.have.contains(piece) && !child.have.contains(piece);
@@ -198,6 +213,7 @@ impl Swarm {
             ctx.bandwidth.pushed_last = true;
             child.sending.insert(piece, ctx.now);
             *drawn += 1;
+            under_way += 1;
             self.children.last = Some((to, stripe));
             ctx.counters.pushes += 1;
             ctx.actions.push(Action::SendPiece { to, swarm, piece });

@@ -11,8 +11,8 @@ use super::sites::Members;
 /// What an operator may set.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Bytes that may be promised or under way to others at once. Two pieces are always
-    /// allowed. Should cover the uplink's rate times its round trip.
+    /// Bytes that may be promised or under way to others at once, at the most: a quarter of a
+    /// second of what the uplink carries is enough. Two pieces are always allowed.
     pub upload_window: u64,
     /// Bytes that may be asked for at once. Eight pieces are always allowed.
     pub download_window: u64,

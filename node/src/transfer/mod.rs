@@ -8,7 +8,7 @@
 //!
 //! Reading order: `message` (what goes in and out), `planner` (the dispatch), `swarm` and
 //! `neighbour` (the state), `receive` (what I ask for), `upload` and `inject` (whom I serve),
-//! `sites`, `subscribe`, `standby`, `lag` and `children` (what goes from site to site), `ladder`
+//! `sites`, `subscribe`, `standby`, `lag`, `pace` and `children` (what goes from site to site), `ladder`
 //! (whom I open to, and hunger), `store` (the origin store, where hunger ends), `manifests` (the
 //! phase before the pieces), `ledger`, `tree` and `view` (what people and metrics are told). How
 //! much of all that may go: `windows` (what holds when), `bandwidth` (what is left of it) and
@@ -30,6 +30,7 @@ mod ledger;
 mod manifests;
 mod message;
 mod neighbour;
+mod pace;
 mod pieces;
 mod planner;
 mod receive;
@@ -44,6 +45,7 @@ mod swarm;
 mod tree;
 mod upload;
 mod view;
+mod window;
 mod windows;
 
 #[cfg(test)]

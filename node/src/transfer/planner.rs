@@ -289,6 +289,7 @@ impl Planner {
                     if s.pushed(to, piece, true, now) {
                         ctx.counters.pushed += 1;
                         ctx.counters.pushed_bytes += s.len_of(piece);
+                        self.uploader.uplink.sent(s.len_of(piece), now);
                     } else {
                         self.uploader.sent(s, to, piece, now);
                     }

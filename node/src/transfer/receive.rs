@@ -60,7 +60,8 @@ impl Swarm {
     /// The same before it was doubled for those who failed.
     pub(super) fn steal_base_ms(&self) -> u64 {
         match self.piece_ms.value() {
-            Some(median) => median.saturating_mul(4).max(STEAL_MS_MIN),
+            // While queues fill, each piece is later than the one before.
+            Some(median) => (4 * median).max(2 * self.piece_ms.most()).max(STEAL_MS_MIN),
             None => STEAL_MS_FIRST + self.len_max / FIRST_BYTES_PER_MS,
         }
     }

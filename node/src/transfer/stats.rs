@@ -35,6 +35,11 @@ impl Median {
     pub(super) fn value(&self) -> Option<u64> {
         (!self.samples.is_empty()).then_some(self.value)
     }
+
+    /// The largest of the last few.
+    pub(super) fn most(&self) -> u64 {
+        self.samples.iter().copied().max().unwrap_or(0)
+    }
 }
 
 /// Whole tokens that come back at a steady pace: `size` of them per second.
@@ -143,7 +148,7 @@ mod tests {
         for x in [5, 900, 6] {
             m.add(x);
         }
-        assert_eq!(m.value(), Some(6));
+        assert_eq!((m.value(), m.most()), (Some(6), 900));
         (0..20).for_each(|_| m.add(40));
         assert_eq!((m.value(), m.samples.len()), (Some(40), SAMPLES));
     }

@@ -6,7 +6,7 @@
 //! more than it does itself (protocol.md §3e). A host that is asked and does not deliver is left
 //! for the next one above.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use stork_wire::frame::{Bits, TransferFrame};
 use stork_wire::ids::NodeId;
@@ -14,21 +14,12 @@ use stork_wire::tick::Tick;
 
 use super::lag::{Lag, Passed};
 use super::message::{Action, Why};
+use super::pace::Pace;
 use super::pieces::PieceSet;
 use super::sites::Plan;
 use super::standby::{Gone, Turn};
 use super::swarm::{Ctx, Swarm};
 
-/// A stripe of which nothing new came for so many usual gaps has stalled.
-const STALL_GAPS: u64 = 4;
-/// New pieces over which the usual gap is taken.
-const TIMES: usize = 65;
-const USUAL_FADES: u64 = 256;
-/// But not before this time (protocol.md §3e: 250 ms).
-const STALL_MS_MIN: u64 = 250;
-/// The same while nothing has come yet.
-const STALL_MS_FIRST: u64 = 2_000;
-const STALL_MS_MAX: u64 = 60_000;
 /// A stripe that is not behind the others has stalled after so many times as long.
 const QUIET_TIMES: u64 = 2;
 /// How long a dial or an answer may take.
@@ -74,12 +65,9 @@ pub(super) struct Stripes {
     pub(super) by_others: Vec<bool>,
     /// Hosts of this site that may have fetched some and are gone.
     pub(super) gone: Gone,
-    /// When the last new pieces of the whole content were seen. They come in batches.
-    times: VecDeque<Tick>,
     /// How often each stripe was fetched another way since it was level with the others.
     tries: Vec<u8>,
-    /// The shortest time that so many took; it fades.
-    usual: Option<u64>,
+    pace: Pace,
     passed: Passed,
     look_at: Tick,
 }
@@ -96,7 +84,7 @@ impl Stripes {
         let news = vec![now; plan.stripes as usize];
         let by_others = vec![false; plan.stripes as usize];
         let tries = vec![0; plan.stripes as usize];
-        Self { plan, news, by_others, tries, look_at: now, ..Self::default() }
+        Self { plan, news, by_others, tries, pace: Pace::new(now), look_at: now, ..Self::default() }
     }
 
     /// The members changed. What is being fetched goes on.
@@ -119,15 +107,7 @@ impl Stripes {
         if let Some(at) = self.news.get_mut(stripe as usize) {
             *at = now;
         }
-        self.times.push_back(now);
-        if self.times.len() > TIMES {
-            self.times.pop_front();
-        }
-        if let (TIMES.., Some(first)) = (self.times.len(), self.times.front()) {
-            // The last pieces may drip: they say nothing about what is usual.
-            let span = now.since(*first);
-            self.usual = Some(self.usual.map_or(span, |u| (u + u / USUAL_FADES).min(span)));
-        }
+        self.pace.seen(now);
         if let Some(others) = self.by_others.get_mut(stripe as usize).filter(|_| !by_us) {
             *others = true;
         }
@@ -135,13 +115,6 @@ impl Stripes {
             let (ours, theirs) = &mut sub.brought;
             *if by_us { ours } else { theirs } += 1;
         }
-    }
-
-    /// After how long without a new piece a stripe has stalled.
-    fn stall_ms(&self) -> u64 {
-        let Some(span) = self.usual else { return STALL_MS_FIRST };
-        let gaps = STALL_GAPS * u64::from(self.plan.stripes);
-        (span * gaps / (TIMES as u64 - 1)).clamp(STALL_MS_MIN, STALL_MS_MAX)
     }
 
     pub(super) fn expects(&self, from: NodeId, piece: u32) -> bool {
@@ -176,7 +149,7 @@ impl Swarm {
         s.look_at = now.after_ms(LOOK_MS);
         self.watch_gateways(ctx);
         let Some(s) = &self.stripes else { return };
-        let (stall, plan) = (s.stall_ms(), &s.plan);
+        let (stall, plan) = (s.pace.stall_ms(s.plan.stripes), &s.plan);
         let lag = self.lag(plan.stripes, &plan.gateways);
         let turns = s.turns(&lag, now);
         if let Some(s) = &mut self.stripes {

@@ -17,6 +17,7 @@ use super::message::{Action, Why};
 use super::neighbour::{Grant, Neighbour, Sending};
 use super::stats::Median;
 use super::swarm::{Ctx, Swarm};
+use super::window::Uplink;
 
 /// Pieces that may always be promised: one that is being sent and one grant ahead of it.
 const WINDOW_PIECES: u64 = 2;
@@ -54,6 +55,7 @@ pub(super) struct Uploader {
     granted: u64,
     /// From the order to send a piece to the end of it.
     sent_ms: Median,
+    pub(super) uplink: Uplink,
     /// When somebody may be granted again who passed.
     pub(super) wake: Option<Tick>,
 }
@@ -81,7 +83,8 @@ impl Uploader {
         loop {
             let found = self.survey(swarms, ctx);
             self.wake = found.wake;
-            let window = ctx.config.upload_window.max(WINDOW_PIECES * found.piece_max);
+            let window = self.uplink.window(ctx.config.upload_window);
+            let window = window.max(WINDOW_PIECES * found.piece_max);
             let Some((_, swarm, node)) = found.best else { return };
             let Some(swarm) = swarms.get_mut(&swarm).filter(|_| found.committed < window) else {
                 return;
@@ -133,6 +136,7 @@ impl Uploader {
         let Some(s) = n.sending.remove(&piece) else { return };
         n.sent = n.sent.saturating_add(1);
         self.sent_ms.add(now.since(s.since));
+        self.uplink.sent(s.bytes, now);
         swarm.sinks.add(to, s.bytes, Way::Asked, now);
         if let Some(injector) = &mut swarm.injector {
             injector.sent(piece, to, now);
