@@ -13,8 +13,13 @@ use stork_wire::ids::{NodeId, SwarmId};
 
 use super::rng::{mix, rendezvous};
 
-/// Stripes of a content of as many pieces or more (protocol.md §3e).
+/// Stripes of a large content (protocol.md §3e), and of a small one.
 pub(super) const STRIPES_MAX: u32 = 16;
+const STRIPES_MIN: u32 = 4;
+/// A stripe has so many pieces at the least, if that leaves enough stripes. All of them share the
+/// link of a site: with few pieces in each, a step from site to site takes a large part of the
+/// whole, and many flows push each other out of the queue of a slow link.
+const PIECES_MIN: u32 = 64;
 /// Hosts of one site that are known elsewhere and looked at, by rendezvous.
 const HOSTS_MAX: usize = 256;
 /// Sites that are looked at.
@@ -103,6 +108,11 @@ impl<'a> Ring<'a> {
     }
 }
 
+/// How many stripes a content of so many pieces is cut into.
+fn stripes_of(pieces: u32) -> u32 {
+    (pieces / PIECES_MIN).clamp(STRIPES_MIN, STRIPES_MAX).min(pieces)
+}
+
 fn key(bytes: &[u8]) -> u64 {
     bytes.iter().take(8).fold(0, |acc, b| (acc << 8) | u64::from(*b))
 }
@@ -139,7 +149,7 @@ fn gateways(swarm: SwarmId, hosts: &[NodeId], stripes: u32) -> Vec<Vec<NodeId>> 
 
 /// The gateways of the origin's site, if this is it and there are others: of each stripe the first.
 pub(super) fn root_gateways(swarm: SwarmId, members: &Members, pieces: u32) -> Vec<NodeId> {
-    let stripes = STRIPES_MAX.min(pieces);
+    let stripes = stripes_of(pieces);
     let ring = Ring::of(swarm, &members.sites, stripes);
     let Some(ring) = ring.filter(|r| r.root.site == members.site && !r.others.is_empty()) else {
         return Vec::new();
@@ -154,7 +164,7 @@ impl Plan {
         if members.sites.len() < 2 {
             return None;
         }
-        let stripes = STRIPES_MAX.min(pieces);
+        let stripes = stripes_of(pieces);
         let ring = Ring::of(swarm, &members.sites, stripes)?;
         let own = members.sites.iter().find(|s| s.site == members.site);
         let mut hosts = own.map(|s| s.hosts.clone()).unwrap_or_default();
@@ -217,7 +227,7 @@ mod tests {
     fn plan(sites: &[SiteHosts], at: usize, me: NodeId) -> Option<Plan> {
         let site = sites.get(at).map_or(0, |s| s.site);
         let members = Members { site, sites: sites.to_vec(), ..Members::default() };
-        Plan::new(SWARM, me, &members, 1_000)
+        Plan::new(SWARM, me, &members, 1_024)
     }
 
     /// The origin's site fetches nothing from others, and neither does a fleet of one site.
@@ -268,6 +278,13 @@ mod tests {
         let asked = below.parents[stripe][0];
         let gateway = (0u64..).zip(&all).find(|(_, p)| p.ahead[stripe].is_empty()).unwrap().0;
         assert_eq!(asked, node(2_000 + gateway));
+    }
+
+    /// Large contents have sixteen stripes, small ones four, and no stripe is without a piece.
+    #[test]
+    fn stripes_by_size() {
+        let all = [1, 3, 4, 256, 512, 1_024, 65_536].map(stripes_of);
+        assert_eq!(all, [1, 3, 4, 4, 8, 16, 16]);
     }
 
     /// A host that joins takes over few stripes.
