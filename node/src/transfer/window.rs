@@ -16,8 +16,9 @@ const PERIODS: usize = 10;
 /// So much of what the uplink carries may be promised or under way: the queues of two slow links
 /// (50 ms each, there and back) and a little.
 const WINDOW_MS: u64 = 250;
-/// But always so many bytes: what the uplink carries is not known before it was filled.
-const WINDOW_MIN: u64 = 256 * 1024;
+/// But always so many bytes: what the uplink carries is not known before it was filled, and eight
+/// small pieces keep one of 10 Mbit/s busy through the round trips.
+const WINDOW_MIN: u64 = 512 * 1024;
 
 /// What the uplink has carried lately.
 #[derive(Debug, Clone, Default)]
@@ -108,19 +109,21 @@ mod tests {
     #[test]
     fn a_window_by_time() {
         let mut up = Uplink::default();
-        assert_eq!(up.window(MOST), 256 * KIB);
+        assert_eq!(up.window(MOST), WINDOW_MIN);
         // 10 Mbit/s in pieces of 64 KiB: 19 a second.
         (0..100).for_each(|i| up.sent(64 * KIB, Tick(i * 52)));
-        let slow = up.window(MOST);
-        assert!((256 * KIB..400 * KIB).contains(&slow), "{slow}");
+        assert_eq!(up.window(MOST), WINDOW_MIN);
+        // 25 Mbit/s.
+        (0..200).for_each(|i| up.sent(64 * KIB, Tick(10_000 + i * 21)));
+        let faster = up.window(MOST) / KIB;
+        assert!((700..900).contains(&faster), "{faster}");
         // 1 Gbit/s.
-        (0..2_000).for_each(|i| up.sent(64 * KIB, Tick(10_000 + i / 2)));
-        assert_eq!(up.window(MOST), MOST);
+        (0..2_000).for_each(|i| up.sent(64 * KIB, Tick(20_000 + i / 2)));
+        assert_eq!((up.window(MOST), up.window(64 * KIB)), (MOST, 64 * KIB));
         up.sent(64 * KIB, Tick(60_000));
         assert_eq!(up.window(MOST), MOST);
-        (0..200).for_each(|i| up.sent(64 * KIB, Tick(60_052 + i * 52)));
-        assert_eq!(up.window(MOST), slow);
-        assert_eq!(up.window(64 * KIB), 64 * KIB);
+        (0..400).for_each(|i| up.sent(64 * KIB, Tick(60_021 + i * 21)));
+        assert_eq!(up.window(MOST) / KIB, faster);
     }
 
     /// A link that carries 20 pieces a second after a round trip of 100 ms gets a few pieces ahead,
