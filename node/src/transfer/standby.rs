@@ -1,8 +1,8 @@
 //! Who would take a stripe over, and when: the hosts of a site that come before this one.
 //!
 //! The first of them fetches. The next ones watch it as neighbours: its end is an ended
-//! connection, which they notice at once, and a broken uplink shows as pieces that only it has. What
-//! they cannot see (it waits for the site above, as everybody does) gets twice the time.
+//! connection, which they notice at once, and a broken uplink shows as pieces that only it has.
+//! What they cannot see (it waits for the site above, as everybody does) gets twice the time.
 
 use std::collections::BTreeMap;
 
