@@ -205,7 +205,7 @@ fn stork_says_by_its_exit_code_what_went_wrong() {
     let nobody = fleet.stranger("nobody");
     fails(&nobody.stork(&["status"]), 75, "no stork-node answers");
     fails(&host.stork(&["vm", "nobody"]), 5, "there is no VM `nobody`");
-    fails(&host.stork(&["release", "nothing"]), 5, "no release of `nothing`");
+    fails(&host.stork(&["release", "nothing"]), 5, "no release `nothing` is known here");
     fails(&host.stork(&["why", "nobody", "nothing"]), 5, "there is no VM `nobody`");
     fails(&host.stork(&["rollback", "nobody"]), 5, "there is no VM `nobody`");
     fails(&other.stork(&["token", "create"]), 7, "does not admit others");

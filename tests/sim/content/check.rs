@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use stork_node::transfer::Action;
+use stork_node::transfer::{Action, PieceSet};
 use stork_wire::tick::Tick;
 
+use super::items::Item;
 use super::world::Host;
 
 /// The whole map is compared once in so many events.
@@ -14,19 +15,41 @@ const UNDER_WAY_MAX: usize = 3 + 2 * 16;
 const UNDER_WAY_BYTES: u64 = 2 * 1024 * 1024;
 
 /// Says what is wrong with a host after an event, if anything is.
-pub(super) fn host(host: &Host, actions: &[Action], events: u64, now: Tick) -> Option<String> {
+pub(super) fn host(
+    host: &Host,
+    contents: &[Item],
+    actions: &[Action],
+    events: u64,
+    now: Tick,
+) -> Option<String> {
+    contents
+        .iter()
+        .zip(&host.truth)
+        .find_map(|(item, truth)| one(host, item, truth, actions, events, now))
+        .or_else(|| under_way(host, events))
+}
+
+/// The same of one content.
+fn one(
+    host: &Host,
+    item: &Item,
+    truth: &PieceSet,
+    actions: &[Action],
+    events: u64,
+    now: Tick,
+) -> Option<String> {
     let planner = &host.planner;
     for action in actions {
-        if let Action::SendPiece { piece, .. } = action
-            && !host.truth.contains(*piece)
+        if let Action::SendPiece { swarm, piece, .. } = action
+            && *swarm == item.swarm
+            && !truth.contains(*piece)
         {
             return Some(format!("I12: serves piece {piece}, which is not here"));
         }
     }
-    let id = host.swarm;
-    let have = planner.pieces(id)?;
-    if have.count() != host.truth.count() {
-        return Some(format!("I12: {} pieces count, {} came", have.count(), host.truth.count()));
+    let have = planner.pieces(item.swarm)?;
+    if have.count() != truth.count() {
+        return Some(format!("I12: {} pieces count, {} came", have.count(), truth.count()));
     }
     if !have.is_full() && !host.is_origin && planner.deadline().is_none() {
         return Some("I16: lacks something and waits for nothing".to_owned());
@@ -34,8 +57,18 @@ pub(super) fn host(host: &Host, actions: &[Action], events: u64, now: Tick) -> O
     if !events.is_multiple_of(COMPARED_EVERY) {
         return None;
     }
-    if *have != host.truth {
+    if have != truth {
         return Some("I12: other pieces count than came".to_owned());
+    }
+    let view = planner.view(item.swarm, now)?;
+    (view.inflight as u64 > 64 + u64::from(view.total))
+        .then(|| "I12: too much asked for".to_owned())
+}
+
+/// What is under way to others.
+fn under_way(host: &Host, events: u64) -> Option<String> {
+    if !events.is_multiple_of(COMPARED_EVERY) {
+        return None;
     }
     let mut under_way: BTreeMap<u32, (usize, u64)> = BTreeMap::new();
     for job in &host.queue {
@@ -43,10 +76,5 @@ pub(super) fn host(host: &Host, actions: &[Action], events: u64, now: Tick) -> O
         (*n, *bytes) = (*n + 1, *bytes + job.bytes);
     }
     let over = under_way.values().any(|(n, b)| *n > UNDER_WAY_MAX && *b > UNDER_WAY_BYTES);
-    if over {
-        return Some("I13: more is under way to one host than was promised".to_owned());
-    }
-    let view = planner.view(id, now)?;
-    (view.inflight as u64 > 64 + u64::from(view.total))
-        .then(|| "I12: too much asked for".to_owned())
+    over.then(|| "I13: more is under way to one host than was promised".to_owned())
 }

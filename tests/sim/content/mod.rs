@@ -1,9 +1,12 @@
 //! `stork-sim content`: how a content spreads, with the planners that ship.
 //!
 //! `world` moves frames and pieces over simulated links, `links` says how fast they are, `check`
-//! holds what must be true after every event, and `report` compares with the lower bound.
+//! holds what must be true after every event, and `report` compares with the lower bound. `items`
+//! are the contents of a run, `agenda` is the order of events.
 
+mod agenda;
 mod check;
+mod items;
 mod links;
 mod report;
 #[cfg(test)]
@@ -54,6 +57,18 @@ pub(crate) struct Content {
     /// Share of the hosts that come late.
     #[arg(long, default_value_t = 0.0)]
     pub(crate) late: f64,
+    /// A content of the background goes beside it from the start; size in MiB.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) background_mib: u64,
+    /// A content that closes a hole comes in the middle; size in MiB.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) security_mib: u64,
+    /// Share of the grants that are lost.
+    #[arg(long, default_value_t = 0.0)]
+    pub(crate) lost: f64,
+    /// Share of the other hosts of which each host has not heard.
+    #[arg(long, default_value_t = 0.0)]
+    pub(crate) disagree: f64,
     /// Of each site so many hosts are known in other sites; 0: all.
     #[arg(long, default_value_t = 0)]
     pub(crate) contacts: u32,
@@ -72,10 +87,20 @@ pub(crate) struct Content {
 pub(crate) fn run(options: &Content) -> anyhow::Result<(Value, u64)> {
     anyhow::ensure!((1..=200_000).contains(&options.nodes), "--nodes is from 1 to 200000");
     anyhow::ensure!((1..=options.nodes).contains(&options.sites), "--sites is from 1 to --nodes");
-    anyhow::ensure!((1..=65_536).contains(&options.mib), "--mib is from 1 to 65536");
-    for (name, share) in
-        [("deaths", options.deaths), ("stalls", options.stalls), ("late", options.late)]
-    {
+    for (name, mib, least) in [
+        ("mib", options.mib, 1),
+        ("background-mib", options.background_mib, 0),
+        ("security-mib", options.security_mib, 0),
+    ] {
+        anyhow::ensure!((least..=65_536).contains(&mib), "--{name} is from {least} to 65536");
+    }
+    for (name, share) in [
+        ("deaths", options.deaths),
+        ("stalls", options.stalls),
+        ("late", options.late),
+        ("lost", options.lost),
+        ("disagree", options.disagree),
+    ] {
         anyhow::ensure!((0.0..=0.9).contains(&share), "--{name} is from 0 to 0.9");
     }
     let mut world = World::new(options)?;

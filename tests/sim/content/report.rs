@@ -2,11 +2,15 @@
 
 use serde_json::{Value, json};
 
-use super::world::World;
+use super::world::{Host, World};
 use crate::meter::share;
 
 fn ratio(us: u64, bound: u64) -> f64 {
     share(us, bound)
+}
+
+fn done(host: &Host, content: usize) -> Option<u64> {
+    host.done.get(content).copied().flatten()
 }
 
 /// The figures, and how many hosts that live lack something.
@@ -14,9 +18,10 @@ pub(super) fn report(world: &World) -> (Value, u64) {
     let o = &world.options;
     let lasting = world.hosts.iter().skip(1).filter(|h| h.alive);
     let mut took: Vec<u64> =
-        lasting.clone().filter_map(|h| Some(h.done?.saturating_sub(h.fate.joins))).collect();
+        lasting.clone().filter_map(|h| Some(done(h, 0)?.saturating_sub(h.fate.joins))).collect();
     took.sort_unstable();
-    let undone = lasting.clone().filter(|h| h.done.is_none()).count() as u64;
+    let undone: usize = lasting.clone().flat_map(|h| &h.done).filter(|d| d.is_none()).count();
+    let undone = undone as u64;
     let at = |part: usize| took.get((took.len().saturating_sub(1)) * part / 100).copied();
     let (got, wasted): (u64, u64) =
         world.hosts.iter().fold((0, 0), |(g, w), h| (g + h.got, w + h.wasted));
@@ -31,7 +36,7 @@ pub(super) fn report(world: &World) -> (Value, u64) {
     let wan_mean = wan.iter().sum::<f64>() / f64::from(o.sites.saturating_sub(1).max(1));
     let value = json!({
         "schema": "stork.sim.content/v1", "nodes": o.nodes, "sites": o.sites, "mib": o.mib,
-        "pieces": world.pieces, "links": format!("{:?}", o.links).to_lowercase(), "seed": o.seed,
+        "pieces": world.contents.first().map(super::items::Item::pieces), "links": format!("{:?}", o.links).to_lowercase(), "seed": o.seed,
         "bound_ms": world.bound / 1_000,
         "makespan": at(100).map(|us| ratio(us, world.bound)),
         "median": at(50).map(|us| ratio(us, world.bound)), "mean": ratio(mean, world.bound),
@@ -45,7 +50,7 @@ pub(super) fn report(world: &World) -> (Value, u64) {
         "pushes": sum(|c| c.pushes), "subscriptions": sum(|c| c.subscriptions),
         "takeovers": sum(|c| c.takeovers), "frames": world.frames, "events": world.events,
         "trace": format!("{:016x}", world.trace), "violations": world.violations,
-        "violated": world.violated, "by_site": by_site(world),
+        "violated": world.violated, "by_site": by_site(world), "beside": beside(world),
     });
     (value, undone + world.violations)
 }
@@ -56,7 +61,7 @@ fn by_site(world: &World) -> Vec<Value> {
         .zip(&world.wan_in)
         .map(|(site, wan)| {
             let hosts = || world.hosts.iter().skip(1).filter(move |h| h.site == site);
-            let took = |h: &super::world::Host| Some(h.done?.saturating_sub(h.fate.joins));
+            let took = |h: &Host| Some(done(h, 0)?.saturating_sub(h.fate.joins));
             let last = hosts().filter(|h| h.alive).filter_map(took).max();
             json!({
                 "last": last.map(|us| ratio(us, world.bound)),
@@ -67,4 +72,21 @@ fn by_site(world: &World) -> Vec<Value> {
             })
         })
         .collect()
+}
+
+/// What went beside the content that is measured: its class, and when its last host had it, from
+/// its beginning or that of the host, divided by what one link of a host takes for it.
+fn beside(world: &World) -> Vec<Value> {
+    let all = world.contents.iter().enumerate().skip(1);
+    all.map(|(n, item)| {
+        let lasting = world.hosts.iter().skip(1).filter(|h| h.alive);
+        let took = |h: &Host| Some(done(h, n)?.saturating_sub(item.starts.max(h.fate.joins)));
+        let last = lasting.filter_map(took).max();
+        let alone = item.bytes.saturating_mul(world.bound) / world.bytes.max(1);
+        json!({
+            "class": format!("{:?}", item.class).to_lowercase(), "mib": item.bytes >> 20,
+            "makespan": last.map(|us| ratio(us, alone)),
+        })
+    })
+    .collect()
 }

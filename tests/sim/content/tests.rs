@@ -22,6 +22,10 @@ fn content(nodes: u32, sites: u32) -> Content {
         deaths: 0.0,
         stalls: 0.0,
         late: 0.0,
+        background_mib: 0,
+        security_mib: 0,
+        lost: 0.0,
+        disagree: 0.0,
         contacts: 0,
         seed: 1,
         seeds: 1,
@@ -70,4 +74,29 @@ fn nobody_is_left_behind() {
     at_most(&value, "/origin_egress", 1.3);
     assert_eq!(value["trace"], run(&options)["trace"]);
     assert_ne!(value["trace"], run(&Content { seed: 2, ..options })["trace"]);
+}
+
+/// Several contents at once: what closes a hole hardly waits for the others, and the background
+/// waits for them.
+#[test]
+fn classes_go_in_their_order() {
+    let options = Content { background_mib: 64, security_mib: 16, ..content(30, 1) };
+    let value = run(&options);
+    at_most(&value, "/makespan", 1.9);
+    let beside = |class: &str| {
+        let all = value["beside"].as_array().unwrap();
+        let it = all.iter().find(|b| b["class"] == class).unwrap();
+        it["makespan"].as_f64().unwrap()
+    };
+    assert!(beside("security") < 2.5, "{value}");
+    assert!(beside("background") > 1.8, "{value}");
+}
+
+/// Grants that are lost, and hosts that have not heard of each other, cost time and nothing else.
+#[test]
+fn lost_grants_and_other_rosters() {
+    let value = run(&Content { lost: 0.05, disagree: 0.1, ..content(30, 3) });
+    at_most(&value, "/makespan", 2.5);
+    at_most(&value, "/wan_copies/most", 1.5);
+    at_most(&value, "/duplicates", 0.05);
 }

@@ -2,12 +2,28 @@
 //! and of the other where it crosses, and the downlink of its receiver.
 
 use stork_node::transfer::{Action, Input};
-use stork_wire::ids::SwarmId;
+use stork_wire::ids::{NodeId, SwarmId};
 use stork_wire::tick::Tick;
 
-use super::world::{BETWEEN_US, Ev, IN_SITE_US, Job, TOLD_MAX, World, node, number};
+use super::world::{BETWEEN_US, Ev, IN_SITE_US, Job, TOLD_MAX, World};
 use super::{check, links};
 use crate::rng::mix2;
+
+pub(super) fn node(i: u32) -> NodeId {
+    let mut id = [0; 32];
+    for (n, chunk) in (0u64..).zip(id.chunks_mut(8)) {
+        let word = mix2(0x00c0_ffee, u64::from(i) << 3 | n);
+        chunk.copy_from_slice(&word.to_be_bytes());
+    }
+    id[24..28].copy_from_slice(&i.to_be_bytes());
+    NodeId(id)
+}
+
+pub(super) fn number(id: NodeId) -> u32 {
+    let mut bytes = [0; 4];
+    bytes.copy_from_slice(&id.0[24..28]);
+    u32::from_be_bytes(bytes)
+}
 
 impl World {
     /// Gives a planner an input, and does what it says.
@@ -16,13 +32,16 @@ impl World {
         let Some(host) = self.hosts.get_mut(i as usize).filter(|h| h.alive && h.joined) else {
             return;
         };
-        if let Input::PieceArrived { piece, .. } = &input {
-            host.truth.insert(*piece);
+        if let Input::PieceArrived { swarm, piece, .. } = &input {
+            let content = self.contents.iter().position(|c| c.swarm == *swarm).unwrap_or(0);
+            if let Some(truth) = host.truth.get_mut(content) {
+                truth.insert(*piece);
+            }
         }
         let mut actions = Vec::new();
         let tick = Tick(now / 1_000);
         host.planner.handle(tick, input, &mut actions);
-        if let Some(why) = check::host(host, &actions, self.events, tick) {
+        if let Some(why) = check::host(host, &self.contents, &actions, self.events, tick) {
             self.violations += 1;
             if self.violated.len() < TOLD_MAX {
                 self.violated.push(format!("host {i} at {now} us: {why}"));
@@ -53,17 +72,21 @@ impl World {
                 let to = number(node);
                 self.at(now + 3 * self.latency(i, to), Ev::Connect(i, to));
             }
-            Action::SendPiece { to, piece, .. } => {
-                let bytes = self.lens.get(piece as usize).map_or(0, |l| u64::from(*l));
+            Action::SendPiece { to, swarm, piece } => {
+                let content = self.content(swarm);
+                let lens = self.contents.get(content).map(|c| &c.lens);
+                let bytes = lens.and_then(|l| l.get(piece as usize)).map_or(0, |l| u64::from(*l));
                 let Some(host) = self.hosts.get_mut(i as usize) else { return };
-                host.queue.push_back(Job { to: number(to), piece, bytes });
+                host.queue.push_back(Job { to: number(to), content, piece, bytes });
                 if host.queue.len() == 1 {
                     self.next_turn(i);
                 }
             }
             Action::StopPiece { to, swarm, piece } => {
+                let content = self.content(swarm);
                 let Some(host) = self.hosts.get_mut(i as usize) else { return };
-                let is_it = |j: &Job| j.to == number(to) && j.piece == piece;
+                let is_it =
+                    |j: &Job| j.to == number(to) && j.piece == piece && j.content == content;
                 let Some(at) = host.queue.iter().position(is_it) else { return };
                 host.queue.remove(at);
                 if at == 0 {
@@ -72,9 +95,11 @@ impl World {
                 let failed = Input::PieceSendFailed { swarm, piece, to };
                 self.at(now, Ev::Call(i, Box::new(failed)));
             }
-            Action::Complete { .. } => {
-                if let Some(host) = self.hosts.get_mut(i as usize).filter(|h| h.done.is_none()) {
-                    host.done = Some(now);
+            Action::Complete { swarm } => {
+                let content = self.content(swarm);
+                let Some(host) = self.hosts.get_mut(i as usize) else { return };
+                if let Some(done @ None) = host.done.get_mut(content) {
+                    *done = Some(now);
                     self.open -= 1;
                 }
             }
@@ -132,24 +157,29 @@ impl World {
         let Some(to) = self.hosts.get_mut(job.to as usize) else { return };
         to.down_free = (to.down_free + job.bytes * 1_000 / to.fate.down).max(self.now);
         let at = to.down_free;
-        self.at(at, Ev::Arrive { from, to: job.to, piece: job.piece });
+        self.at(at, Ev::Arrive { from, job });
     }
 
     pub(super) fn sent(&mut self, from: u32, job: Job) {
-        let swarm = SwarmId([7; 32]);
+        let swarm = self.swarm_of(job);
         let bytes = u32::try_from(job.bytes).unwrap_or(u32::MAX);
         self.call(from, Input::PieceSent { swarm, piece: job.piece, to: node(job.to), bytes });
     }
 
-    pub(super) fn arrive(&mut self, from: u32, to: u32, piece: u32) {
-        let swarm = SwarmId([7; 32]);
-        let Some(host) = self.hosts.get_mut(to as usize).filter(|h| h.alive) else { return };
+    fn swarm_of(&self, job: Job) -> SwarmId {
+        self.contents.get(job.content).map_or(SwarmId([0; 32]), |c| c.swarm)
+    }
+
+    pub(super) fn arrive(&mut self, from: u32, job: Job) {
+        let (swarm, piece) = (self.swarm_of(job), job.piece);
+        let Some(host) = self.hosts.get_mut(job.to as usize).filter(|h| h.alive) else { return };
         host.got += 1;
-        if host.truth.contains(piece) || !host.planner.expects(node(from), swarm, piece) {
+        let here = host.truth.get(job.content).is_some_and(|t| t.contains(piece));
+        if here || !host.planner.expects(node(from), swarm, piece) {
             // The shell refuses the stream; what it cost is counted.
             host.wasted += 1;
             return;
         }
-        self.call(to, Input::PieceArrived { swarm, piece, from: node(from) });
+        self.call(job.to, Input::PieceArrived { swarm, piece, from: node(from) });
     }
 }

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use stork_node::transfer::{
     Config, Input, Join, Members, PieceSet, Planner, Role, SiteHosts, Topic,
 };
-use stork_wire::feed::Urgency;
 use stork_wire::frame::TransferFrame;
 use stork_wire::ids::{ManifestId, NodeId, SwarmId};
-use stork_wire::manifest::piece_len_for;
 
 use super::Content;
+use super::agenda::Due;
+use super::items::{Item, items};
 use super::links::{self, Fate};
+use super::wires::{node, number};
 use crate::rng::{Rng, mix2};
 
 /// One way inside a site, and between two (protocol.md §3e).
@@ -36,6 +37,7 @@ pub(super) const TOLD_MAX: usize = 5;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Job {
     pub(super) to: u32,
+    pub(super) content: usize,
     pub(super) piece: u32,
     pub(super) bytes: u64,
 }
@@ -45,7 +47,6 @@ pub(super) struct Job {
 pub(super) struct Host {
     pub(super) planner: Planner,
     pub(super) fate: Fate,
-    pub(super) swarm: SwarmId,
     pub(super) is_origin: bool,
     pub(super) alive: bool,
     pub(super) site: u32,
@@ -55,9 +56,9 @@ pub(super) struct Host {
     pub(super) turn: u64,
     pub(super) down_free: u64,
     pub(super) wake: u64,
-    /// What really came or was there.
-    pub(super) truth: PieceSet,
-    pub(super) done: Option<u64>,
+    /// Of each content: what really came or was there, and when it was whole.
+    pub(super) truth: Vec<PieceSet>,
+    pub(super) done: Vec<Option<u64>>,
     pub(super) got: u64,
     pub(super) wasted: u64,
     pub(super) sent_bytes: u64,
@@ -69,43 +70,24 @@ pub(super) enum Ev {
     Frame(u32, u32, Box<TransferFrame>),
     Wake(u32),
     Turn(u32, u64),
-    Arrive { from: u32, to: u32, piece: u32 },
+    Arrive { from: u32, job: Job },
     Sent { from: u32, job: Job },
     Into { from: u32, job: Job },
     Down { from: u32, job: Job },
     Connect(u32, u32),
     Join(u32),
+    Begin(usize),
     Kill(u32),
     Stall(u32),
     Notice(u32, u32),
 }
 
-/// An event with its time and number.
-struct Due(u64, u64, Ev);
-
-impl PartialEq for Due {
-    fn eq(&self, other: &Self) -> bool {
-        (self.0, self.1) == (other.0, other.1)
-    }
-}
-impl Eq for Due {}
-impl PartialOrd for Due {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Due {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.0, self.1).cmp(&(other.0, other.1))
-    }
-}
-
-/// A fleet and one content.
+/// A fleet and its contents.
 pub(super) struct World {
     pub(super) options: Content,
     pub(super) hosts: Vec<Host>,
     pub(super) bytes: u64,
-    pub(super) pieces: u32,
+    pub(super) contents: Vec<Item>,
     pub(super) bound: u64,
     pub(super) frames: u64,
     pub(super) events: u64,
@@ -116,7 +98,6 @@ pub(super) struct World {
     pub(super) wan_in: Vec<u64>,
     pub(super) wan_up_free: Vec<u64>,
     pub(super) wan_down_free: Vec<u64>,
-    pub(super) lens: Vec<u32>,
     lists: Vec<Vec<NodeId>>,
     known: Arc<Vec<SiteHosts>>,
     agenda: BinaryHeap<Reverse<Due>>,
@@ -126,62 +107,52 @@ pub(super) struct World {
     rng: Rng,
 }
 
-pub(super) fn node(i: u32) -> NodeId {
-    let mut id = [0; 32];
-    for (n, chunk) in (0u64..).zip(id.chunks_mut(8)) {
-        let word = mix2(0x00c0_ffee, u64::from(i) << 3 | n);
-        chunk.copy_from_slice(&word.to_be_bytes());
-    }
-    id[24..28].copy_from_slice(&i.to_be_bytes());
-    NodeId(id)
-}
-
-pub(super) fn number(id: NodeId) -> u32 {
-    let mut bytes = [0; 4];
-    bytes.copy_from_slice(&id.0[24..28]);
-    u32::from_be_bytes(bytes)
+fn ppm(share: f64) -> u64 {
+    crate::faults::portion(1_000_000, share) as u64
 }
 
 impl World {
     pub(super) fn new(options: &Content) -> anyhow::Result<Self> {
         let bytes = options.mib << 20;
-        let piece = options.piece_kib.map_or_else(|| piece_len_for(bytes), |k| k << 10);
-        anyhow::ensure!(piece > 0, "--piece-kib is at least 1");
-        let pieces = u32::try_from(bytes.div_ceil(u64::from(piece)))?;
-        let mut lens = vec![piece; pieces as usize];
-        if let (Some(last), true) = (lens.last_mut(), !bytes.is_multiple_of(u64::from(piece))) {
-            *last = u32::try_from(bytes % u64::from(piece))?;
-        }
         let mut rng = Rng::new(options.seed);
         let (fates, bound) = links::fates(options, bytes, &mut rng);
-        let swarm = SwarmId([7; 32]);
+        let contents = items(options, bound)?;
         let sites = options.sites as usize;
-        let host = |(i, fate): (u32, Fate)| Host {
-            planner: Planner::new(Config::default(), node(i), mix2(options.seed, u64::from(i))),
-            fate,
-            swarm,
-            is_origin: i == 0,
-            alive: true,
-            site: i % options.sites,
-            joined: false,
-            conns: BTreeSet::new(),
-            queue: VecDeque::new(),
-            turn: 0,
-            down_free: 0,
-            wake: u64::MAX,
-            truth: if i == 0 { PieceSet::full(pieces) } else { PieceSet::empty(pieces) },
-            done: (i == 0).then_some(0),
-            got: 0,
-            wasted: 0,
-            sent_bytes: 0,
-        };
+        let host =
+            |(i, fate): (u32, Fate)| Host {
+                planner: Planner::new(Config::default(), node(i), mix2(options.seed, u64::from(i))),
+                fate,
+                is_origin: i == 0,
+                alive: true,
+                site: i % options.sites,
+                joined: false,
+                conns: BTreeSet::new(),
+                queue: VecDeque::new(),
+                turn: 0,
+                down_free: 0,
+                wake: u64::MAX,
+                truth: contents
+                    .iter()
+                    .map(|c| {
+                        if i == 0 {
+                            PieceSet::full(c.pieces())
+                        } else {
+                            PieceSet::empty(c.pieces())
+                        }
+                    })
+                    .collect(),
+                done: vec![(i == 0).then_some(0); contents.len()],
+                got: 0,
+                wasted: 0,
+                sent_bytes: 0,
+            };
         let hosts: Vec<Host> = (0u32..).zip(fates).map(host).collect();
-        let open = hosts.len() - 1;
+        let open = (hosts.len() - 1) * contents.len();
         let mut world = Self {
             options: options.clone(),
             hosts,
             bytes,
-            pieces,
+            contents,
             bound,
             frames: 0,
             events: 0,
@@ -191,7 +162,6 @@ impl World {
             wan_in: vec![0; sites],
             wan_up_free: vec![0; sites],
             wan_down_free: vec![0; sites],
-            lens,
             lists: vec![Vec::new(); sites],
             known: Arc::new(Vec::new()),
             agenda: BinaryHeap::new(),
@@ -213,6 +183,11 @@ impl World {
             }
         }
         self.publish_lists();
+        for (n, starts) in self.contents.iter().map(|c| c.starts).enumerate().collect::<Vec<_>>() {
+            if starts > 0 {
+                self.at(starts, Ev::Begin(n));
+            }
+        }
         for i in 0..self.count() {
             let Some(fate) = self.hosts.get(i as usize).map(|h| h.fate) else { continue };
             self.at(fate.joins, Ev::Join(i));
@@ -234,6 +209,11 @@ impl World {
             origins: if s == 0 { vec![node(0)] } else { Vec::new() },
         };
         self.known = Arc::new((0u64..).zip(&self.lists).map(site).collect());
+    }
+
+    /// The number of a content.
+    pub(super) fn content(&self, swarm: SwarmId) -> usize {
+        self.contents.iter().position(|c| c.swarm == swarm).unwrap_or(0)
     }
 
     fn count(&self) -> u32 {
@@ -265,7 +245,9 @@ impl World {
             Ev::Call(i, input) => self.call(i, *input),
             Ev::Frame(from, to, frame) => {
                 let linked = |h: &Host| h.alive && h.conns.contains(&to);
-                if self.hosts.get(from as usize).is_some_and(linked) {
+                let lost = matches!(*frame, TransferFrame::Grant { .. })
+                    && self.rng.below(1_000_000) < ppm(self.options.lost);
+                if self.hosts.get(from as usize).is_some_and(linked) && !lost {
                     self.frames += 1;
                     self.call(to, Input::Frame { from: node(from), frame: *frame });
                 }
@@ -282,9 +264,10 @@ impl World {
             Ev::Into { from, job } => self.enter_site(from, job),
             Ev::Down { from, job } => self.down(from, job),
             Ev::Sent { from, job } => self.sent(from, job),
-            Ev::Arrive { from, to, piece } => self.arrive(from, to, piece),
+            Ev::Arrive { from, job } => self.arrive(from, job),
             Ev::Connect(a, b) => self.connect(a, b),
             Ev::Join(i) => self.join(i),
+            Ev::Begin(n) => (0..self.count()).for_each(|i| self.take_part(i, n)),
             Ev::Kill(i) => self.kill(i),
             Ev::Stall(i) => {
                 if let Some(host) = self.hosts.get_mut(i as usize) {
@@ -303,35 +286,60 @@ impl World {
     fn members(&self, i: u32) -> Members {
         let site = self.hosts.get(i as usize).map_or(0, |h| h.site);
         let here = self.lists.get(site as usize).cloned().unwrap_or_default();
-        Members {
+        let mut members = Members {
             interested: here,
             origins: vec![node(0)],
             site: u64::from(site) + 1,
             sites: if self.options.sites > 1 { self.known.to_vec() } else { Vec::new() },
+        };
+        // Each host has not heard of other ones.
+        let unknown = |n: &NodeId| {
+            mix2(u64::from(i) << 32 ^ u64::from(number(*n)), self.options.seed) % 1_000_000
+                < ppm(self.options.disagree)
+        };
+        members.interested.retain(|n| number(*n) == i || !unknown(n));
+        for site in &mut members.sites {
+            site.hosts.retain(|n| number(*n) == i || !unknown(n));
         }
+        members
+    }
+
+    /// A host begins with a content, if both are there.
+    fn take_part(&mut self, i: u32, content: usize) {
+        let (Some(host), Some(item)) = (
+            self.hosts.get(i as usize).filter(|h| h.alive && h.joined),
+            self.contents.get(content),
+        ) else {
+            return;
+        };
+        let join = Join {
+            swarm: item.swarm,
+            manifest: ManifestId([9; 32]),
+            lens: item.lens.clone(),
+            have: host.truth.get(content).cloned().unwrap_or_default(),
+            urgency: item.class,
+            role: if host.is_origin { Role::Origin } else { Role::Leech },
+            members: self.members(i),
+        };
+        self.call(i, Input::Join(Box::new(join)));
     }
 
     fn join(&mut self, i: u32) {
         let Some(host) = self.hosts.get_mut(i as usize) else { return };
         host.joined = true;
-        let (late, site, have) = (host.fate.joins > 0, host.site, host.truth.clone());
-        let role = if host.is_origin { Role::Origin } else { Role::Leech };
-        let join = Join {
-            swarm: host.swarm,
-            manifest: ManifestId([9; 32]),
-            lens: self.lens.clone(),
-            have,
-            urgency: Urgency::Normal,
-            role,
-            members: self.members(i),
-        };
+        let (late, site) = (host.fate.joins > 0, host.site);
         let (sites, n) = (self.options.sites, self.count());
         let here = n.saturating_sub(site).div_ceil(sites);
         for _ in 0..LINKS.div_ceil(2) {
             let other = u32::try_from(self.rng.below(u64::from(here.max(1)))).unwrap_or(0);
             self.connect(i, site + other * sites);
         }
-        self.call(i, Input::Join(Box::new(join)));
+        let begun = |c: &Item| c.starts == 0 || c.starts < self.now;
+        let begun: Vec<SwarmId> =
+            self.contents.iter().filter(|c| begun(c)).map(|c| c.swarm).collect();
+        for swarm in &begun {
+            self.take_part(i, self.content(*swarm));
+        }
         if late {
             if let Some(list) = self.lists.get_mut(site as usize) {
                 list.push(node(i));
@@ -339,10 +347,11 @@ impl World {
             self.publish_lists();
             // The others hear of it; it has heard of all.
             for other in (0..n).filter(|o| o % sites == site && *o != i) {
-                let members = self.members(other);
-                let topic = Topic::Swarm(SwarmId([7; 32]));
-                let input = Box::new(Input::Roster { topic, members });
-                self.at(self.now + KNOWN_US, Ev::Call(other, input));
+                for swarm in &begun {
+                    let (topic, members) = (Topic::Swarm(*swarm), self.members(other));
+                    let input = Box::new(Input::Roster { topic, members });
+                    self.at(self.now + KNOWN_US, Ev::Call(other, input));
+                }
             }
         }
     }
@@ -350,9 +359,7 @@ impl World {
     fn kill(&mut self, i: u32) {
         let Some(host) = self.hosts.get_mut(i as usize).filter(|h| h.alive) else { return };
         host.alive = false;
-        if host.done.is_none() {
-            self.open -= 1;
-        }
+        self.open -= host.done.iter().filter(|d| d.is_none()).count();
         let Some(host) = self.hosts.get(i as usize) else { return };
         for other in host.conns.clone() {
             self.at(self.now + NOTICED_US, Ev::Notice(other, i));
