@@ -36,7 +36,8 @@ pub(super) fn report(world: &World) -> (Value, u64) {
     let wan_mean = wan.iter().sum::<f64>() / f64::from(o.sites.saturating_sub(1).max(1));
     let value = json!({
         "schema": "stork.sim.content/v1", "nodes": o.nodes, "sites": o.sites, "mib": o.mib,
-        "pieces": world.contents.first().map(super::items::Item::pieces), "links": format!("{:?}", o.links).to_lowercase(), "seed": o.seed,
+        "pieces": world.contents.first().map(super::items::Item::pieces),
+        "links": format!("{:?}", o.links).to_lowercase(), "seed": o.seed,
         "bound_ms": world.bound / 1_000,
         "makespan": at(100).map(|us| ratio(us, world.bound)),
         "median": at(50).map(|us| ratio(us, world.bound)), "mean": ratio(mean, world.bound),

@@ -88,7 +88,8 @@ fn classes_go_in_their_order() {
         let it = all.iter().find(|b| b["class"] == class).unwrap();
         it["makespan"].as_f64().unwrap()
     };
-    assert!(beside("security") < 2.5, "{value}");
+    // A few pieces of others are before each of its own: 0.4 s, for 0.13 at the least.
+    assert!(beside("security") < 3.5, "{value}");
     assert!(beside("background") > 1.8, "{value}");
 }
 
