@@ -165,22 +165,14 @@ impl Feed {
     }
 }
 
-/// How often a publisher says hello before a test fails.
-const HELLOS_MAX: u32 = 5;
-
 /// Any request of a publisher to the first host of a fleet.
 #[must_use]
 pub fn ask(by: &Publisher, fleet: &Fleet, request: &PushRequest, bytes: &[u8]) -> PushReply {
     let (node, addr) = place(fleet.hosts.first().unwrap());
     runtime().block_on(async {
-        // A node gives a hello three seconds, which may pass on a busy machine.
-        let mut session = by.connect(node, addr).await;
-        for _ in 1..HELLOS_MAX {
-            if session.is_err() {
-                session = by.connect(node, addr).await;
-            }
-        }
-        let session = session.unwrap();
-        session.ask(request, bytes).await.unwrap().0
+        let session = by.connect(node, addr).await.unwrap();
+        let reply = session.ask(request, bytes).await.unwrap().0;
+        session.close().await;
+        reply
     })
 }

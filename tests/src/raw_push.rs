@@ -97,7 +97,7 @@ impl Publisher {
 /// A connection to a node's push service.
 #[derive(Debug)]
 pub struct Session {
-    _endpoint: Endpoint,
+    endpoint: Endpoint,
     connection: Connection,
     /// The TLS key of this connection.
     pub tls_key: PublicKey,
@@ -113,7 +113,14 @@ impl Session {
         let tls = SecretKey::from_seed(&seed);
         let (endpoint, connection) =
             dial_once(&tls, node, &[addr], ALPN_PUSH).await.map_err(|e| anyhow!(e))?;
-        Ok(Self { _endpoint: endpoint, connection, tls_key: tls.public() })
+        Ok(Self { endpoint, connection, tls_key: tls.public() })
+    }
+
+    /// Ends it, and waits until the node was told: it takes few publishers at once, and one that just
+    /// goes away counts for twenty seconds.
+    pub async fn close(self) {
+        self.connection.close(0u32.into(), b"");
+        self.endpoint.wait_idle().await;
     }
 
     /// One request with raw bytes after it; the reply with the raw bytes after that.
