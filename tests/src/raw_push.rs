@@ -116,8 +116,8 @@ impl Session {
         Ok(Self { endpoint, connection, tls_key: tls.public() })
     }
 
-    /// Ends it, and waits until the node was told: it takes few publishers at once, and one that just
-    /// goes away counts for twenty seconds.
+    /// Ends it, and waits until the node was told: it takes few publishers at once, and one that
+    /// just goes away counts for twenty seconds.
     pub async fn close(self) {
         self.connection.close(0u32.into(), b"");
         self.endpoint.wait_idle().await;
