@@ -5,16 +5,16 @@ use stork_wire::ids::NodeId;
 
 use super::message::{Action, Why};
 use super::neighbour::Neighbour;
-use super::receive::Room;
+use super::room::Room;
 use super::swarm::{Ctx, Swarm};
 
 impl Swarm {
-    /// A frame about a swarm that we take part in.
+    /// A frame about a swarm that we take part in; the room is known for a grant.
     pub(super) fn frame(
         &mut self,
         from: NodeId,
         frame: TransferFrame,
-        room: Room,
+        room: Option<Room>,
         ctx: &mut Ctx<'_>,
     ) {
         use TransferFrame as F;
@@ -50,7 +50,11 @@ impl Swarm {
                     self.learn(from, piece, ctx.now);
                 }
             }
-            F::Grant { .. } => self.granted(from, room, ctx),
+            F::Grant { .. } => {
+                if let Some(room) = room {
+                    self.granted(from, room, ctx);
+                }
+            }
             F::Request { piece, .. } => self.requested(from, piece, ctx),
             F::Pass(_) => self.passed(from, ctx),
             F::Cancel { piece, .. } if self.have.contains(piece) => {

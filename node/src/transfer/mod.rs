@@ -7,8 +7,8 @@
 //! connection. A piece counts as *had* only after the shell has verified and stored it.
 //!
 //! Reading order: `message` (what goes in and out), `planner` (the dispatch), `swarm` and
-//! `neighbour` (the state), `receive` (what I ask for), `upload`, `window`, `inject` and `fresh`
-//! (whom I serve, and how much at once), `sites`, `subscribe`, `standby`, `lag`, `pace` and
+//! `neighbour` (the state), `receive` and `room` (what I ask for), `upload`, `window`, `inject` and
+//! `fresh` (whom I serve, and how much at once), `sites`, `subscribe`, `standby`, `lag`, `pace` and
 //! `children` (what goes from site to site), `ladder` (whom I open to, and hunger), `store` (the
 //! origin store, where hunger ends), `manifests` (the phase before the pieces), `ledger`, `tree`
 //! and `view` (what people and metrics are told). How much of all that may go: `windows` (what
@@ -35,6 +35,7 @@ mod pieces;
 mod planner;
 mod receive;
 mod rng;
+mod room;
 mod roster;
 mod sites;
 mod standby;

@@ -11,8 +11,8 @@ use super::children;
 use super::ladder::Dials;
 use super::manifests::{self, Manifests};
 use super::message::{Action, Config, Event, Input, Join, Role, Topic};
-use super::receive::Room;
 use super::rng::Rng;
+use super::room::Room;
 use super::stats::{Counters, Downlink};
 use super::store::{self, Allowance, ORIGIN_STORE};
 use super::swarm::{Ctx, Swarm};
@@ -324,7 +324,8 @@ impl Planner {
             | F::Pass(swarm)
             | F::Close(swarm) => (swarm, frame),
         };
-        let room = self.room(swarm, now);
+        let room = matches!(frame, F::Grant { .. })
+            .then(|| Room::of(&self.swarms, (swarm, from), self.downlink.peak(), now));
         let mut ctx = ctx!(self, now, actions);
         if let Some(s) = self.swarms.get_mut(&swarm) {
             return s.frame(from, frame, room, &mut ctx);
@@ -359,22 +360,6 @@ impl Planner {
                 all.busy(manifest, from, retry_ms, &mut ctx);
             }
             _ => {}
-        }
-    }
-
-    /// How much of the downlink is left for a swarm.
-    fn room(&self, swarm: SwarmId, now: Tick) -> Room {
-        let urgency = self.swarms.get(&swarm).map(|s| s.urgency);
-        let slots = self.swarms.values().flat_map(|s| s.inflight.values().flatten());
-        let slots = slots.filter(|r| !r.is_late(now));
-        let (pieces, rate) = slots.fold((0, 0), |(n, sum), r| (n + 1, sum + r.rate));
-        let ahead = self.swarms.values().filter(|s| Some(s.urgency) < urgency);
-        Room {
-            inflight: self.swarms.values().map(|s| s.inflight_bytes).sum(),
-            rate,
-            pieces,
-            peak: self.downlink.peak(),
-            behind: ahead.into_iter().any(|s| !s.inflight.is_empty()),
         }
     }
 }

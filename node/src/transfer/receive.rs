@@ -9,20 +9,12 @@ use super::credit::PUSHED;
 use super::faults::Verdict;
 use super::message::{Action, Event, Fault, Why};
 use super::neighbour::Neighbour;
+use super::room::Room;
 use super::store::ORIGIN_STORE;
 use super::swarm::{Ctx, Reserved, Swarm};
 
 /// Pieces among which the rarest is taken (protocol.md §3e).
 const RAREST_OF: usize = 12;
-/// Pieces whose bytes may be on their way at once, whatever the configured window is
-/// (protocol.md §3e).
-const INFLIGHT_PIECES: u64 = 8;
-/// Uploaders are accepted until together they can fill the downlink so many times. One is not
-/// enough, since each sends one piece after the other and ours waits behind another. Measured
-/// in `sim_tests`: 8 pieces at any rate cost 4 % of the makespan at 64 hosts.
-const OVERBOOK: u64 = 3;
-/// The same for a swarm while a more urgent one still has something to get.
-const INFLIGHT_PIECES_BEHIND: u64 = 2;
 /// Shortest time before a piece is given up (protocol.md §3e).
 const STEAL_MS_MIN: u64 = 250;
 /// The same while nothing has arrived yet, so that the pace is unknown.
@@ -35,21 +27,6 @@ const FAIR_TIMES: u64 = 16;
 const STEAL_MS_MAX: u64 = 120_000;
 /// So many missing pieces may be asked for twice (protocol.md §3e).
 const ENDGAME: u32 = 3;
-
-/// How much room the downlink has for one swarm.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Room {
-    /// Bytes on their way to us in all swarms.
-    pub(super) inflight: u64,
-    /// The rates that they can come with, together, in bytes per millisecond.
-    pub(super) rate: u64,
-    /// How many pieces that is.
-    pub(super) pieces: u64,
-    /// What the downlink has carried; 0 if unknown.
-    pub(super) peak: u64,
-    /// Whether a more urgent swarm can still use the downlink.
-    pub(super) behind: bool,
-}
 
 impl Swarm {
     /// How long a request may take (T_steal).
@@ -70,7 +47,11 @@ impl Swarm {
     pub(super) fn granted(&mut self, from: NodeId, room: Room, ctx: &mut Ctx<'_>) {
         let known = self.neighbours.get(&from).and_then(|n| n.rate(self.len_max));
         let rate = known.unwrap_or(room.peak);
-        let picked = if self.has_room(room, rate, ctx) { self.pick(from, ctx) } else { None };
+        let picked = if room.fits(self, rate, ctx.config.download_window) {
+            self.pick(from, ctx)
+        } else {
+            None
+        };
         let (swarm, lane) = (self.id, ctx.lane(Dir::Down, from));
         match picked {
             Some(_) if !ctx.bandwidth.admits(lane, self.urgency, ctx.now) => {
@@ -87,14 +68,6 @@ impl Swarm {
             }
             None => ctx.send(from, TransferFrame::Pass(swarm)),
         }
-    }
-
-    fn has_room(&self, room: Room, rate: u64, ctx: &Ctx<'_>) -> bool {
-        if room.behind {
-            return self.inflight_bytes < INFLIGHT_PIECES_BEHIND * self.len_max;
-        }
-        let fills = room.pieces >= OVERBOOK && room.rate + rate > OVERBOOK * room.peak;
-        !fills && room.inflight < ctx.config.download_window.max(INFLIGHT_PIECES * self.len_max)
     }
 
     fn pick(&self, from: NodeId, ctx: &mut Ctx<'_>) -> Option<u32> {
