@@ -124,6 +124,6 @@ mod tests {
         };
         assert_eq!((units(0, 64, 0), units(1, 64, 6_000), units(4, 64, 6_000)), (0, 1, 1));
         assert_eq!((units(5, 64, 6_000), units(3, 256, 6_000), units(3, 1_024, 6_000)), (2, 3, 3));
-        assert_eq!(units(8, 256, 250_000), 1);
+        assert_eq!(units(8, 256, 250_000), 3);
     }
 }

@@ -82,7 +82,7 @@ fn the_urgent_one_is_first() {
     let second = world.finish(60_000, slow.swarm, &slow.hosts);
     let bound = fast.bound_ms();
     println!("urgent {:.3}, background {:.3} of the bound", first / bound, second / bound);
-    assert!(first <= 1.35 * bound, "the urgent one waits: {first} of {bound} ms");
+    assert!(first <= 1.4 * bound, "the urgent one waits: {first} of {bound} ms");
     let earliest = slow.hosts.iter().map(|h| world.hosts[*h].done_us[&slow.swarm]).min();
     assert!(earliest.unwrap() as f64 / 1000.0 > first, "a background host was done before");
     assert!(second <= 2.4 * bound);
