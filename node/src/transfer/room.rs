@@ -20,10 +20,12 @@ const INFLIGHT_PIECES: u64 = 8;
 const OVERBOOK: u64 = 3;
 /// The same for a swarm while a more urgent one still has something to get.
 const INFLIGHT_PIECES_BEHIND: u64 = 2;
-/// What one sender has on its way counts as often as it fills this, or what it sends in these
-/// milliseconds: small pieces share its way, and each of them need not fill ours.
+/// What one sender has on its way counts as often as it fills so many bytes, which take it at the
+/// least and at the most so long: small pieces share its way, and each of them need not fill ours.
+/// On slow ways a piece counts alone, or else queues fill; on fast ones several must be under way.
 const UNIT_BYTES: u64 = 256 * 1024;
-const UNIT_MS: u64 = 4;
+const UNIT_MS_MIN: u64 = 4;
+const UNIT_MS_MAX: u64 = 20;
 
 /// What comes from one host.
 #[derive(Debug, Clone, Copy, Default)]
@@ -43,8 +45,9 @@ impl Load {
     }
 
     fn units(&self) -> u64 {
-        let unit = UNIT_BYTES.max(self.longest).max(UNIT_MS.saturating_mul(self.rate));
-        self.bytes.div_ceil(unit)
+        let ms = |ms: u64| self.rate.saturating_mul(ms);
+        let unit = UNIT_BYTES.clamp(ms(UNIT_MS_MIN), ms(UNIT_MS_MAX)).max(self.longest);
+        self.bytes.div_ceil(unit.max(1))
     }
 }
 
@@ -122,8 +125,9 @@ mod tests {
             (0..pieces).for_each(|_| load.add(kib * KIB, rate));
             load.units()
         };
-        assert_eq!((units(0, 64, 0), units(1, 64, 6_000), units(4, 64, 6_000)), (0, 1, 1));
-        assert_eq!((units(5, 64, 6_000), units(3, 256, 6_000), units(3, 1_024, 6_000)), (2, 3, 3));
+        assert_eq!((units(0, 64, 0), units(3, 64, 1_250), units(4, 64, 6_500)), (0, 3, 3));
+        assert_eq!((units(4, 64, 50_000), units(5, 64, 50_000)), (1, 2));
+        assert_eq!((units(3, 256, 50_000), units(3, 1_024, 50_000)), (3, 3));
         assert_eq!(units(8, 256, 250_000), 3);
     }
 }
