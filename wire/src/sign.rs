@@ -115,6 +115,7 @@ impl<T> Claimed<T> {
 pub struct Verified<T> {
     body: T,
     hash: ItemHash,
+    signers: Vec<PublicKey>,
 }
 
 impl<T> Verified<T> {
@@ -125,6 +126,11 @@ impl<T> Verified<T> {
     /// The hash of its bytes.
     pub const fn hash(&self) -> ItemHash {
         self.hash
+    }
+    /// The keys of the role whose signatures are good. An envelope may name others: whoever passes
+    /// it on can add signatures that are worth nothing (attack A19).
+    pub fn signers(&self) -> &[PublicKey] {
+        &self.signers
     }
     /// The body alone.
     pub fn into_body(self) -> T {
@@ -191,7 +197,7 @@ impl Envelope {
         }
         let needed = threshold.max(1);
         match () {
-            () if good.len() >= needed => Ok(Verified { body, hash }),
+            () if good.len() >= needed => Ok(Verified { body, hash, signers: good }),
             () if known == 0 => Err(VerifyError::UnknownKey),
             () if good.is_empty() => Err(VerifyError::BadSignature),
             () => Err(VerifyError::ThresholdNotMet { good: good.len(), needed }),

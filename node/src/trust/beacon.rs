@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 
 use stork_wire::beacon::{Beacon, BeaconHead};
 use stork_wire::charter::{PublisherDoc, UnixSeconds};
-use stork_wire::ids::{KeyId, LogId, Position, PublisherId};
+use stork_wire::ids::{KeyId, LogId, Position, PublicKey, PublisherId};
 use stork_wire::item::{Head, Item};
 use stork_wire::limits::CLOCK_SKEW_S;
+use stork_wire::sign::Verified;
 
 use super::{Fact, Refusal, Trust, Verdict};
 
@@ -122,10 +123,6 @@ impl State {
     }
 }
 
-fn signer(item: &Item) -> Option<KeyId> {
-    item.envelope.signatures.first().map(|s| s.key)
-}
-
 fn names(doc: &PublisherDoc, key: KeyId) -> bool {
     doc.beacon_keys.iter().any(|k| k.key_id() == key)
 }
@@ -210,7 +207,7 @@ impl Trust {
     ) -> Result<Verdict, Refusal> {
         let (id, verdict) = match self.check_beacon(item)? {
             Checked::Done(verdict) => return Ok(verdict),
-            Checked::Good(beacon) => (beacon.publisher, self.place_beacon(item, beacon, now)?),
+            Checked::Good(good) => (good.body().publisher, self.place_beacon(item, good, now)?),
         };
         if let Verdict::Behind { .. } = verdict {
             return Ok(verdict);
@@ -245,17 +242,18 @@ impl Trust {
         if beacon.counter < have {
             return Err(Refusal::CounterNotRising { got: beacon.counter, have });
         }
-        item.envelope.verify::<Beacon>(self.charter.fleet(), &doc.beacon_keys, 1)?;
-        Ok(Checked::Good(beacon))
+        let fleet = self.charter.fleet();
+        Ok(Checked::Good(item.envelope.verify(fleet, &doc.beacon_keys, 1)?))
     }
 
     /// Looks for the beacon's head in the feed.
     fn place_beacon(
         &mut self,
         item: &Item,
-        beacon: Beacon,
+        good: Verified<Beacon>,
         now: UnixSeconds,
     ) -> Result<Verdict, Refusal> {
+        let beacon = good.body();
         let id = beacon.publisher;
         let ahead = beacon.time.saturating_sub(now);
         if ahead > CLOCK_SKEW_S {
@@ -272,6 +270,7 @@ impl Trust {
             let log = LogId::feed_epoch(id, beacon.epoch);
             let older = self.beacons.waiting.get(&log).is_none_or(|w| w.item.seq < item.seq);
             if older {
+                let beacon = good.into_body();
                 self.beacons.waiting.insert(log, Waiting { item: item.clone(), beacon });
             }
             return Ok(Verdict::Behind { log, to: seq });
@@ -288,15 +287,17 @@ impl Trust {
         if !self.beacons.states.entry(id).or_default().take(now) {
             return Err(Refusal::TooOften);
         }
-        Ok(self.hold(item, beacon))
+        Ok(self.hold(item, good))
     }
 
-    fn hold(&mut self, item: &Item, beacon: Beacon) -> Verdict {
+    fn hold(&mut self, item: &Item, good: Verified<Beacon>) -> Verdict {
+        let key = good.signers().first().map(PublicKey::key_id);
+        let beacon = good.into_body();
         let (id, hash) = (beacon.publisher, item.hash());
         let state = self.beacons.states.entry(id).or_default();
         state.high = beacon.counter;
         let head = Head::of(item.log, item.seq, hash);
-        state.newest = signer(item).map(|key| Newest { beacon, key, head });
+        state.newest = key.map(|key| Newest { beacon, key, head });
         Verdict::Accepted { hash, fact: Fact::Beacon(id) }
     }
 
@@ -307,8 +308,8 @@ impl Trust {
         let Ok(beacon) = item.envelope.claimed::<Beacon>() else { return };
         let id = beacon.publisher;
         self.times.note(item, &Fact::Beacon(id));
-        if let Ok(Checked::Good(beacon)) = checked {
-            self.hold(item, beacon);
+        if let Ok(Checked::Good(good)) = checked {
+            self.hold(item, good);
             self.drop_void(id);
         } else {
             let state = self.beacons.states.entry(id).or_default();
@@ -353,5 +354,5 @@ impl Trust {
 
 enum Checked {
     Done(Verdict),
-    Good(Beacon),
+    Good(Verified<Beacon>),
 }

@@ -171,7 +171,7 @@ impl FeedState {
         let doc = publisher.doc();
         self.make_ready(&keys_for(doc, entry));
         let verified = item.envelope.verify_read(read, charter.fleet(), &self.ready, 1)?;
-        let entry = verified.body();
+        let (entry, signers) = (verified.body(), verified.signers());
         if seen_before {
             return match self.hashes.get(&entry.seq) {
                 // What an epoch that has ended is worth, its publisher's root has said.
@@ -180,7 +180,7 @@ impl FeedState {
                 None => Err(Refusal::Replay { seq: entry.seq, head }),
             };
         }
-        self.check_scope(charter, doc, item, entry)?;
+        check_scope(charter, doc, signers, entry)?;
         if entry.seq > head.saturating_add(1) {
             return Ok(Verdict::Pending { missing: Some(item.log) });
         }
@@ -222,34 +222,6 @@ impl FeedState {
 
     fn is_known(&self, seq: u64, hash: ItemHash) -> bool {
         self.hashes.get(&seq).is_some_and(|h| *h == hash)
-    }
-
-    /// Name patterns of the key that signed, and of every group that the release is for.
-    fn check_scope(
-        &self,
-        charter: &Charter,
-        doc: &PublisherDoc,
-        item: &Item,
-        entry: &Entry,
-    ) -> Result<(), Refusal> {
-        let package = match &entry.kind {
-            Kind::Release(r) => &r.package,
-            Kind::Recall(r) => &r.package,
-        };
-        let by_key = doc.release_keys.iter().any(|k| {
-            usable(k, entry)
-                && k.packages.iter().any(|p| p.matches(package.as_str()))
-                && item.envelope.signatures.iter().any(|s| s.key == k.key.key_id())
-        });
-        if !by_key {
-            return Err(Refusal::OutOfScope(format!(
-                "the signing key may not release `{package}`"
-            )));
-        }
-        match &entry.kind {
-            Kind::Release(r) => check_groups(charter, doc, entry, r),
-            Kind::Recall(_) => Ok(()),
-        }
     }
 
     fn check_rollback(&self, entry: &Entry) -> Result<(), Refusal> {
@@ -322,6 +294,31 @@ pub(super) fn usable(key: &ReleaseKey, entry: &Entry) -> bool {
 
 fn keys_for(doc: &PublisherDoc, entry: &Entry) -> Vec<PublicKey> {
     doc.release_keys.iter().filter(|k| usable(k, entry)).map(|k| k.key).collect()
+}
+
+/// Name patterns of the keys that signed, and of every group that the release is for.
+fn check_scope(
+    charter: &Charter,
+    doc: &PublisherDoc,
+    signers: &[PublicKey],
+    entry: &Entry,
+) -> Result<(), Refusal> {
+    let package = match &entry.kind {
+        Kind::Release(r) => &r.package,
+        Kind::Recall(r) => &r.package,
+    };
+    let by_key = doc.release_keys.iter().any(|k| {
+        usable(k, entry)
+            && k.packages.iter().any(|p| p.matches(package.as_str()))
+            && signers.contains(&k.key)
+    });
+    if !by_key {
+        return Err(Refusal::OutOfScope(format!("the signing key may not release `{package}`")));
+    }
+    match &entry.kind {
+        Kind::Release(r) => check_groups(charter, doc, entry, r),
+        Kind::Recall(_) => Ok(()),
+    }
 }
 
 fn check_groups(

@@ -24,6 +24,8 @@ mod fork;
 mod fork_tests;
 mod policy;
 mod refusal;
+#[cfg(test)]
+mod signer_tests;
 mod sorted;
 #[cfg(test)]
 pub(crate) mod tests;
