@@ -163,6 +163,10 @@ impl Release {
         if self.release == 0 {
             return Err("releases are counted from 1".into());
         }
+        if self.min_secure_release > self.release {
+            // It would shut out releases that are yet to come, for ever.
+            return Err("its floor lies above its own number".into());
+        }
         Ok(())
     }
 }

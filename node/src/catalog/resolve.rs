@@ -29,6 +29,8 @@ pub enum Outcome {
     OtherArch,
     /// For none of the groups through which the VM subscribes to it.
     NotForGroup,
+    /// The group does not let its publisher release it any more; the group's name.
+    NotGranted(String),
     /// The version is outside of the subscription's constraint.
     Constraint(String),
     /// The version is outside of the pin.
@@ -56,6 +58,9 @@ impl core::fmt::Display for Outcome {
             Self::Older => f.write_str("a newer or more trusted one was chosen"),
             Self::OtherArch => f.write_str("it is for another architecture"),
             Self::NotForGroup => f.write_str("it is for none of the groups of this VM"),
+            Self::NotGranted(g) => {
+                write!(f, "group `{g}` does not let its publisher release it any more")
+            }
             Self::Constraint(c) => write!(f, "the subscription asks for {c}"),
             Self::Pinned(c) => write!(f, "the package is pinned to {c}"),
             Self::Held(why) if why.is_empty() => f.write_str("the package is held"),
@@ -101,6 +106,15 @@ fn replaces(new: &KnownRelease, old: &KnownRelease) -> bool {
         && new.release.release > old.release.release
 }
 
+/// How the VM's rules may name a release's publisher: as the first of the VM's groups does that the
+/// release is for. Other groups may use the same name for somebody else.
+fn publisher_name(vm: &VmFile, known: &KnownRelease, charter: &Charter) -> String {
+    let groups = vm.groups.iter().filter_map(|g| charter.group_named(g.as_str()));
+    let mut own = groups.filter(|g| known.release.groups.contains(&g.id()));
+    let granted = own.find_map(|g| g.grant(known.publisher));
+    granted.map_or_else(|| known.publisher.short(), |g| g.name.to_string())
+}
+
 impl Catalog {
     /// What the VM should show.
     #[must_use]
@@ -137,7 +151,7 @@ impl Catalog {
             .of_package(package)
             .iter()
             .map(|known| {
-                let name = charter.publisher_name(known.publisher);
+                let name = publisher_name(vm, known, charter);
                 let tree = known.release.tree;
                 let decision = decide(&vm.rules, known.publisher, &name, package, tree);
                 let outcome = self
@@ -194,9 +208,16 @@ impl Catalog {
         if r.arch.as_str() != "all" && r.arch != vm.arch {
             return Some(Outcome::OtherArch);
         }
-        let in_group = |name: &str| {
-            vm.groups.iter().any(|g| g.as_str() == name)
-                && charter.group_named(name).is_some_and(|g| r.groups.contains(&g.id()))
+        // A release is for several groups, and each decides for itself.
+        let mut taken = None;
+        let mut in_group = |name: &str| {
+            let of_vm = vm.groups.iter().any(|g| g.as_str() == name);
+            let group = charter.group_named(name).filter(|g| of_vm && r.groups.contains(&g.id()));
+            let allowed = group.is_some_and(|g| g.allows(known.publisher, r));
+            if group.is_some() && !allowed {
+                taken = Some(name.to_owned());
+            }
+            allowed
         };
         let subscriptions: Vec<_> = vm
             .subscriptions
@@ -207,7 +228,9 @@ impl Catalog {
                 None => vm.groups.iter().any(|g| in_group(g.as_str())),
             })
             .collect();
-        let Some(first) = subscriptions.first() else { return Some(Outcome::NotForGroup) };
+        let Some(first) = subscriptions.first() else {
+            return Some(taken.map_or(Outcome::NotForGroup, Outcome::NotGranted));
+        };
         if !subscriptions.iter().any(|s| s.version.allows(&r.version)) {
             return Some(Outcome::Constraint(first.version.to_string()));
         }

@@ -227,3 +227,35 @@ fn t020_behind_a_fork_nothing_is_new() {
     c.rebuild(f.publisher, entries.iter().take(1), None);
     assert_eq!(c.wish(&vm, &Shown::default(), t.charter(), NOW).len(), 1);
 }
+
+/// A VM's rules name publishers as its own groups do: a group of somebody else may call another
+/// publisher by the same name, and wins nothing.
+#[test]
+fn names_are_those_of_the_groups_of_the_vm() {
+    use stork_wire::charter::GroupDoc;
+    use stork_wire::codec::List;
+    use stork_wire::ids::LogId;
+    use stork_wire::item::ItemKind;
+    use stork_wire::sign::SecretKey;
+
+    let (f, mut t, c) = world(2);
+    let vm = vm(&format!("{SUBSCRIBE}[[trust]]\nallow = \"trusted\"\n"));
+    let hello = "hello".parse().unwrap();
+    let outcome =
+        |t: &Trust| c.consider(&vm, &hello, &Shown::default(), t.charter(), NOW)[0].outcome.clone();
+    assert_eq!(outcome(&t), Outcome::Denied(None));
+    // Groups are looked at in the order of their ids; one of these comes first.
+    for n in 0..8 {
+        let mut doc: GroupDoc = f.documents[1].envelope.claimed().unwrap();
+        doc.name = format!("theirs-{n}").parse().unwrap();
+        let mut grant = doc.publishers[0].clone();
+        grant.name = "trusted".parse().unwrap();
+        doc.publishers = List::truncated([grant]);
+        let log = LogId::group(doc.group_id());
+        let by = SecretKey::from_seed(&[3; 32]);
+        let item = crate::trust_fixture::item(ItemKind::Group, log, 1, &doc, f.fleet, &by);
+        assert!(matches!(t.judge(&item, NOW), Verdict::Accepted { .. }));
+    }
+    assert_eq!(t.charter().publisher_name(f.publisher), "trusted");
+    assert_eq!(outcome(&t), Outcome::Denied(None));
+}

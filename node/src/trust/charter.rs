@@ -2,58 +2,24 @@
 
 use std::collections::BTreeMap;
 
-use stork_wire::charter::{GroupDoc, PublisherDoc, PublisherGrant, Role, RootDoc, UnixSeconds};
+use stork_wire::charter::{GroupDoc, PublisherDoc, Role, RootDoc, UnixSeconds};
 use stork_wire::ids::{FleetId, GroupId, ItemHash, LogId, PublicKey, PublisherId};
 use stork_wire::item::{Head, Item, ItemKind};
 use stork_wire::limits::{CLOCK_SKEW_S, LOGS_MAX};
 use stork_wire::sign::{Body, Verified};
-use stork_wire::text::PackageName;
 
-use super::epoch::{self, Epochs};
+use super::epoch::Epochs;
+use super::group::GroupState;
 use super::sorted::Sorted;
 use super::{Fact, Refusal, Verdict};
 
 /// A document with the hash that names it.
 #[derive(Debug, Clone)]
-struct Current<T> {
-    doc: T,
+pub(super) struct Current<T> {
+    pub(super) doc: T,
     hash: ItemHash,
     /// Hashes of all versions, for replay and fork checks; one per version.
     hashes: Sorted<u64, ItemHash>,
-}
-
-/// A group as it stands.
-#[derive(Debug, Clone)]
-pub struct GroupState {
-    id: GroupId,
-    current: Current<GroupDoc>,
-}
-
-impl GroupState {
-    /// Its id.
-    #[must_use]
-    pub const fn id(&self) -> GroupId {
-        self.id
-    }
-    /// Its newest document.
-    #[must_use]
-    pub const fn doc(&self) -> &GroupDoc {
-        &self.current.doc
-    }
-    /// What it lets a publisher do.
-    #[must_use]
-    pub fn grant(&self, publisher: PublisherId) -> Option<&PublisherGrant> {
-        // They are in the order of their ids, as the document was checked for.
-        let publishers = &self.doc().publishers;
-        let at = publishers.binary_search_by(|p| p.publisher.cmp(&publisher)).ok()?;
-        publishers.get(at)
-    }
-    /// May the publisher use this package name here?
-    #[must_use]
-    pub fn permits(&self, publisher: PublisherId, package: &PackageName) -> bool {
-        self.grant(publisher)
-            .is_some_and(|g| g.packages.iter().any(|p| p.matches(package.as_str())))
-    }
 }
 
 /// A publisher as it stands.
@@ -87,7 +53,7 @@ pub struct Charter {
 }
 
 /// Number, predecessor and the keys that decide about a chain of documents.
-trait Document: Body {
+pub(super) trait Document: Body {
     fn number(&self) -> u64;
     fn prev(&self) -> Option<ItemHash>;
     fn issued(&self) -> UnixSeconds;
@@ -168,20 +134,20 @@ fn judge_next<T: Document>(
 }
 
 impl<T: Document> Current<T> {
-    fn first(v: Verified<T>) -> Self {
+    pub(super) fn first(v: Verified<T>) -> Self {
         let hash = v.hash();
         let doc = v.into_body();
         let mut hashes = Sorted::default();
         hashes.insert(doc.number(), hash);
         Self { hashes, doc, hash }
     }
-    fn replace(&mut self, v: Verified<T>) -> ItemHash {
+    pub(super) fn replace(&mut self, v: Verified<T>) -> ItemHash {
         self.hash = v.hash();
         self.doc = v.into_body();
         self.hashes.insert(self.doc.number(), self.hash);
         self.hash
     }
-    fn head(&self, log: LogId) -> Head {
+    pub(super) fn head(&self, log: LogId) -> Head {
         Head::of(log, self.doc.number(), self.hash)
     }
 }
@@ -263,7 +229,7 @@ impl Charter {
 
     pub(super) fn heads(&self) -> Vec<Head> {
         let root = self.root.iter().map(|c| c.head(LogId::root(self.fleet)));
-        let groups = self.groups.values().map(|g| g.current.head(LogId::group(g.id)));
+        let groups = self.groups.values().map(GroupState::head);
         let publishers =
             self.publishers.iter().map(|(id, p)| p.current.head(LogId::publisher(*id)));
         root.chain(groups).chain(publishers).collect()
@@ -312,7 +278,7 @@ impl Charter {
                 Step::Next(v) if v.body().name != group.doc().name => {
                     Err(Refusal::NameTaken(v.body().name.to_string()))
                 }
-                Step::Next(v) => Ok(accepted(group.current.replace(v), ItemKind::Group)),
+                Step::Next(v) => Ok(accepted(group.replace(v)?, ItemKind::Group)),
             };
         }
         if doc.number != 1 {
@@ -339,7 +305,7 @@ impl Charter {
             return Err(Refusal::NameTaken(doc.name.to_string()));
         }
         let hash = v.hash();
-        self.groups.insert(id, GroupState { id, current: Current::first(v) });
+        self.groups.insert(id, GroupState::first(id, v));
         self.group_logs.insert(item.log, id);
         Ok(accepted(hash, ItemKind::Group))
     }
@@ -357,7 +323,7 @@ impl Charter {
             return match step {
                 Step::Done(v) => Ok(v),
                 Step::Next(v) => {
-                    epoch::check_next(publisher.doc(), v.body())?;
+                    publisher.check_next(v.body())?;
                     publisher.epochs.note(&publisher.current.doc, v.body());
                     Ok(accepted(publisher.current.replace(v), ItemKind::Publisher))
                 }
@@ -376,7 +342,7 @@ impl Charter {
         check_clock(doc.issued, now)?;
         let v =
             item.envelope.verify::<PublisherDoc>(self.fleet, &doc.root.keys, doc.root.needed())?;
-        if !self.groups.values().any(|g| g.grant(id).is_some()) {
+        if !self.groups.values().any(|g| g.ever_named(id)) {
             // A publisher that no group names is nobody, however well it signs itself.
             return Ok(Verdict::Pending { missing: None });
         }

@@ -43,22 +43,26 @@ pub struct Turn {
 pub(super) struct Epochs {
     /// After which entry each epoch but the first begins.
     starts: Vec<(u32, Survivor)>,
-    /// Release keys that earlier documents of the open epoch named, each as the document had it. A
-    /// proof needs keys that were good once, or a later document would undo it at some hosts.
-    keys: Vec<ReleaseKey>,
+    /// Release keys as earlier documents named them, with the epoch in which they did; what the
+    /// newest document says is not here. An entry is judged by the keys of its own epoch: whoever
+    /// comes later, and every host after a restart, must judge as those did who saw it new.
+    keys: Vec<(u32, ReleaseKey)>,
 }
+
+/// Keys of earlier documents that are kept for a publisher: a new key each week for ten years.
+const PAST_KEYS_MAX: usize = 512;
 
 impl Epochs {
     /// Takes over the document that follows another one.
     pub(super) fn note(&mut self, old: &PublisherDoc, new: &PublisherDoc) {
         if old.epoch != new.epoch {
             self.starts.extend(new.survivor.map(|s| (new.epoch, s)));
-            self.keys.clear();
-            return;
         }
         for key in &old.release_keys {
-            if !self.keys.contains(key) && !new.release_keys.contains(key) {
-                self.keys.push(key.clone());
+            let stays = old.epoch == new.epoch && new.release_keys.contains(key);
+            let known = self.keys.iter().any(|(epoch, k)| *epoch == old.epoch && k == key);
+            if !stays && !known {
+                self.keys.push((old.epoch, key.clone()));
             }
         }
     }
@@ -80,19 +84,64 @@ impl PublisherState {
         path
     }
 
-    /// Keys that could sign this entry of the open epoch under any of its documents.
-    pub(super) fn keys_of_epoch(&self, entry: &Entry) -> Vec<PublicKey> {
-        let keys = self.epochs().keys.iter().chain(self.doc().release_keys.iter());
-        keys.filter(|k| usable(k, entry)).map(|k| k.key).collect()
+    /// What keys may sign this entry, by any document of its epoch.
+    pub(super) fn rules_for<'a>(
+        &'a self,
+        entry: &'a Entry,
+    ) -> impl Iterator<Item = &'a ReleaseKey> + 'a {
+        let past = self.epochs().keys.iter().filter(|(epoch, _)| *epoch == entry.epoch);
+        let newest = (self.doc().epoch == entry.epoch).then_some(&self.doc().release_keys);
+        let all = past.map(|(_, k)| k).chain(newest.into_iter().flat_map(|keys| keys.iter()));
+        all.filter(|k| usable(k, entry))
+    }
+
+    /// The keys of these rules.
+    pub(super) fn keys_for(&self, entry: &Entry) -> Vec<PublicKey> {
+        let mut keys: Vec<PublicKey> = Vec::new();
+        for rule in self.rules_for(entry) {
+            if !keys.contains(&rule.key) {
+                keys.push(rule.key);
+            }
+        }
+        keys
+    }
+
+    /// May this document follow the newest one?
+    pub(super) fn check_next(&self, new: &PublisherDoc) -> Result<(), Refusal> {
+        if self.epochs().keys.len() > PAST_KEYS_MAX {
+            return Err(Refusal::TooMany);
+        }
+        check_next(self.doc(), new)
     }
 }
 
-/// May this document follow that one? Epochs rise by one; the start of an epoch never changes.
-pub(super) fn check_next(old: &PublisherDoc, new: &PublisherDoc) -> Result<(), Refusal> {
+/// Does the later document let the key do all that the earlier one did?
+fn keeps(old: &ReleaseKey, new: &ReleaseKey) -> bool {
+    let through = match (old.valid_through, new.valid_through) {
+        (_, None) => true,
+        (None, Some(_)) => false,
+        (Some(old), Some(new)) => new >= old,
+    };
+    let named = |p| new.packages.contains(p);
+    old.key == new.key
+        && through
+        && new.not_after >= old.not_after
+        && old.packages.iter().all(named)
+}
+
+/// May this document follow that one? Epochs rise by one; the start of an epoch never changes. And
+/// within one, keys may only be added or be allowed more: an entry that was good when it came must
+/// be good to whoever comes later. What takes something away says from which entry on: it begins an
+/// epoch.
+fn check_next(old: &PublisherDoc, new: &PublisherDoc) -> Result<(), Refusal> {
     if new.epoch < old.epoch {
         return Err(Refusal::Rollback { got: new.epoch, have: old.epoch });
     }
     let same = new.epoch == old.epoch && new.survivor == old.survivor;
+    let lost = |k: &&ReleaseKey| !new.release_keys.iter().any(|n| keeps(k, n));
+    if same && let Some(key) = old.release_keys.iter().find(lost) {
+        return Err(Refusal::Narrowed(key.key.short()));
+    }
     if same || new.epoch == old.epoch.saturating_add(1) {
         return Ok(());
     }

@@ -2,9 +2,9 @@
 
 use std::cmp::Ordering;
 
-use stork_wire::charter::{PublisherDoc, ReleaseKey, Survivor, UnixSeconds};
+use stork_wire::charter::{ReleaseKey, Survivor, UnixSeconds};
 use stork_wire::feed::{Entry, Kind, Recall, Release, view_root};
-use stork_wire::ids::{ItemHash, LogId, Position, PublicKey, ReleaseHash, TreeId};
+use stork_wire::ids::{ItemHash, LogId, Position, PublicKey, PublisherId, ReleaseHash, TreeId};
 use stork_wire::item::Item;
 use stork_wire::limits::{CLOCK_SKEW_S, LIVE_RELEASES_MAX};
 use stork_wire::sign::{Claimed, ReadyKey};
@@ -169,7 +169,7 @@ impl FeedState {
             return Err(Refusal::FutureDated(ahead));
         }
         let doc = publisher.doc();
-        self.make_ready(&keys_for(doc, entry));
+        self.make_ready(&publisher.keys_for(entry));
         let verified = item.envelope.verify_read(read, charter.fleet(), &self.ready, 1)?;
         let (entry, signers) = (verified.body(), verified.signers());
         if seen_before {
@@ -180,7 +180,7 @@ impl FeedState {
                 None => Err(Refusal::Replay { seq: entry.seq, head }),
             };
         }
-        check_scope(charter, doc, signers, entry)?;
+        check_scope(charter, publisher, signers, entry)?;
         if entry.seq > head.saturating_add(1) {
             return Ok(Verdict::Pending { missing: Some(item.log) });
         }
@@ -292,14 +292,10 @@ pub(super) fn usable(key: &ReleaseKey, entry: &Entry) -> bool {
     entry.signed_at < key.not_after && last.is_none_or(|last| entry.position() <= last)
 }
 
-fn keys_for(doc: &PublisherDoc, entry: &Entry) -> Vec<PublicKey> {
-    doc.release_keys.iter().filter(|k| usable(k, entry)).map(|k| k.key).collect()
-}
-
 /// Name patterns of the keys that signed, and of every group that the release is for.
 fn check_scope(
     charter: &Charter,
-    doc: &PublisherDoc,
+    publisher: &PublisherState,
     signers: &[PublicKey],
     entry: &Entry,
 ) -> Result<(), Refusal> {
@@ -307,51 +303,27 @@ fn check_scope(
         Kind::Release(r) => &r.package,
         Kind::Recall(r) => &r.package,
     };
-    let by_key = doc.release_keys.iter().any(|k| {
-        usable(k, entry)
-            && k.packages.iter().any(|p| p.matches(package.as_str()))
-            && signers.contains(&k.key)
+    let by_key = publisher.rules_for(entry).any(|k| {
+        k.packages.iter().any(|p| p.matches(package.as_str())) && signers.contains(&k.key)
     });
     if !by_key {
         return Err(Refusal::OutOfScope(format!("the signing key may not release `{package}`")));
     }
     match &entry.kind {
-        Kind::Release(r) => check_groups(charter, doc, entry, r),
+        Kind::Release(r) => check_groups(charter, entry.publisher, r),
         Kind::Recall(_) => Ok(()),
     }
 }
 
-fn check_groups(
-    charter: &Charter,
-    doc: &PublisherDoc,
-    entry: &Entry,
-    r: &Release,
-) -> Result<(), Refusal> {
+/// Each group has let the publisher release this at some time. Whether it does so still decides
+/// what a VM shows, and not what is in the feed: what is in a chain can not be taken out of it.
+fn check_groups(charter: &Charter, publisher: PublisherId, r: &Release) -> Result<(), Refusal> {
     for id in &r.groups {
-        let scope = |what: String| Refusal::OutOfScope(what);
         let Some(group) = charter.group(*id) else {
-            return Err(scope(format!("the group {} is not known", id.short())));
+            let what = format!("the group {} is not known", id.short());
+            return Err(Refusal::OutOfScope(what));
         };
-        let name = &group.doc().name;
-        let Some(grant) = group.grant(entry.publisher) else {
-            return Err(scope(format!("group `{name}` has no publisher `{}`", doc.name)));
-        };
-        if !group.permits(entry.publisher, &r.package) {
-            return Err(scope(format!(
-                "group `{name}` does not let `{}` publish `{}`",
-                doc.name, r.package
-            )));
-        }
-        let provided = |p: &PackageName| grant.provides.iter().any(|g| g.matches(p.as_str()));
-        if let Some(p) = r.provides.iter().find(|p| **p != r.package && !provided(p)) {
-            return Err(scope(format!("group `{name}` does not let `{}` provide `{p}`", doc.name)));
-        }
-        if grant.release_bytes_max != 0 && r.unpacked_bytes > grant.release_bytes_max {
-            return Err(Refusal::OverQuota {
-                got: r.unpacked_bytes,
-                limit: grant.release_bytes_max,
-            });
-        }
+        group.ever_allowed(publisher, r)?;
     }
     Ok(())
 }

@@ -90,7 +90,7 @@ impl Trust {
             return Ok(Verdict::Known);
         }
         for envelope in proof.both() {
-            let keys = publisher.keys_of_epoch(&envelope.claimed()?);
+            let keys = publisher.keys_for(&envelope.claimed()?);
             envelope.verify::<Entry>(self.charter.fleet(), &keys, 1)?;
         }
         let turn = self.freeze(item, proof);

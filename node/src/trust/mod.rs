@@ -22,6 +22,9 @@ mod floor;
 mod fork;
 #[cfg(test)]
 mod fork_tests;
+mod group;
+#[cfg(test)]
+mod history_tests;
 mod policy;
 mod refusal;
 #[cfg(test)]
@@ -32,11 +35,12 @@ pub(crate) mod tests;
 
 pub use admission::{AdmissionError, CheckedPeer};
 pub use beacon::Freshness;
-pub use charter::{Charter, GroupState, PublisherState};
+pub use charter::{Charter, PublisherState};
 pub use epoch::Turn;
 pub use feed::{FeedState, LiveRelease};
 pub use floor::Floor;
 pub use fork::Freeze;
+pub use group::GroupState;
 pub use policy::{Decision, Effect, Rule, RuleError, Subject, decide};
 pub use refusal::Refusal;
 

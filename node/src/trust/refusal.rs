@@ -62,6 +62,10 @@ pub enum Refusal {
         /// In force.
         want: u32,
     },
+    /// A publisher document takes from a release key what it might sign, without a new epoch: what
+    /// it signed until then would be good at some hosts and not at others.
+    #[error("release key {0} may do less than before, which needs a new epoch")]
+    Narrowed(String),
     /// Signed further in the future than clocks differ (attack A6).
     #[error("signed {0} s in the future")]
     FutureDated(u64),
@@ -130,6 +134,7 @@ impl Refusal {
         "closed_epoch",
         "rollback",
         "wrong_epoch",
+        "narrowed",
         "future_dated",
         "beacon_unknown_head",
         "beacon_not_rising",
@@ -160,6 +165,7 @@ impl Refusal {
             Self::Closed(_) => "closed_epoch",
             Self::Rollback { .. } => "rollback",
             Self::WrongEpoch { .. } => "wrong_epoch",
+            Self::Narrowed(_) => "narrowed",
             Self::FutureDated(_) => "future_dated",
             Self::UnknownHead(_) => "beacon_unknown_head",
             Self::CounterNotRising { .. } => "beacon_not_rising",

@@ -28,7 +28,7 @@ pub(crate) struct Fixture {
     pub(crate) release_key: SecretKey,
 }
 
-pub(super) fn item<T: Body>(
+pub(crate) fn item<T: Body>(
     kind: ItemKind,
     log: LogId,
     seq: u64,
