@@ -77,6 +77,9 @@ fn freshness(v: &Value) -> String {
     if more > 0 && fresh.is_empty() {
         out += &format!("\nFEEDS {more} more are not fresh");
     }
+    out.extend(
+        list(&v["documents_due"]).iter().map(|d| format!("\nDOCUMENT {}", text(&d["text"]))),
+    );
     out
 }
 

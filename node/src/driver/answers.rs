@@ -81,7 +81,7 @@ impl Driver {
             "bad_vm_files": bad,
             "frozen": self.frozen_json(), "freshness": self.freshness_json(),
             "feeds": Value::from_iter(self.feeds_by_state()),
-            "clock": self.clock_json(),
+            "clock": self.clock_json(), "documents_due": self.documents_json(),
             "releases": self.catalog.len(),
             "documents": self.trust.charter().document_count(),
             "pending_items": self.trust.pending_len(),

@@ -7,10 +7,14 @@ use stork_wire::charter::UnixSeconds;
 use stork_wire::ids::PublisherId;
 
 use super::Driver;
-use crate::trust::Freshness;
+use crate::trust::{Due, Expired, Freshness};
 
 /// Feeds that one status lists: those first of which an operator should know. All are counted.
 const LISTED_MAX: usize = 64;
+/// Documents that run out so soon are told of.
+const DUE_S: u64 = 30 * 86_400;
+/// Events of one day about them.
+const WARNED_MAX: usize = 8;
 
 impl Driver {
     /// Feeds with their freshness, for `stork status`.
@@ -27,7 +31,7 @@ impl Driver {
             let (until, since) = match state {
                 Freshness::Fresh { until } => (Some(until), None),
                 Freshness::Stale { since } => (None, since),
-                Freshness::Expired { since } => (None, Some(since)),
+                Freshness::Expired { since, .. } => (None, Some(since)),
                 Freshness::Unwatched => (None, None),
             };
             let behind = self.trust.behind(id);
@@ -52,6 +56,32 @@ impl Driver {
             }
         }
         counts
+    }
+
+    /// Documents of the charter that run out within a month or have done so, the first first; for
+    /// `stork status`.
+    pub(super) fn documents_due(&self) -> Vec<Due> {
+        let by = self.clock.unix().saturating_add(DUE_S);
+        let due: BTreeSet<Due> = self.trust.charter().due(by).collect();
+        due.into_iter().take(LISTED_MAX).collect()
+    }
+
+    /// The same as JSON.
+    pub(super) fn documents_json(&self) -> Value {
+        let now = self.clock.unix();
+        let one = |d: Due| {
+            let text = due_text(&d, now);
+            json!({ "kind": d.kind, "name": d.name, "expires": d.expires, "text": text })
+        };
+        self.documents_due().into_iter().map(one).collect()
+    }
+
+    /// Says once a day which documents must be renewed.
+    pub(super) fn warn_of_documents(&mut self) {
+        let now = self.clock.unix();
+        for due in self.documents_due().iter().take(WARNED_MAX) {
+            self.event("document_late", due_text(due, now));
+        }
     }
 
     /// The time that this host goes by, the system's, and what is known to be past.
@@ -93,10 +123,15 @@ impl Driver {
                 "{name} has no beacons: freshness rests on the expiry of its entries{}",
                 self.last_expiry(id, now)
             ),
-            Freshness::Expired { since } => format!(
-                "{name} is expired: its publisher document ran out {} ago",
-                span(now.saturating_sub(since))
-            ),
+            Freshness::Expired { document, since } => {
+                let what = match document {
+                    Expired::Root => "the fleet's root document",
+                    Expired::Groups => "the document of its group",
+                    Expired::Publisher => "its publisher document",
+                };
+                let ago = span(now.saturating_sub(since));
+                format!("{name} is expired: {what} ran out {ago} ago")
+            }
         };
         if let Some(head) = self.trust.behind(id) {
             text += &format!("; entries up to {head} have not come");
@@ -131,6 +166,21 @@ const fn state_word(state: Freshness) -> &'static str {
         Freshness::Stale { .. } => "stale",
         Freshness::Unwatched => "unwatched",
         Freshness::Expired { .. } => "expired",
+    }
+}
+
+fn due_text(due: &Due, now: UnixSeconds) -> String {
+    let Due { expires, kind, name } = due;
+    let whom = match *kind {
+        "root" => "the holders of the fleet's root keys must renew it",
+        "group" => "the group's authority must renew it",
+        _ => "the publisher must renew it",
+    };
+    match expires.checked_sub(now).filter(|left| *left > 0) {
+        Some(left) => format!("the {kind} document of {name} runs out in {}: {whom}", span(left)),
+        None => {
+            format!("the {kind} document of {name} ran out {} ago: {whom}", span(now - expires))
+        }
     }
 }
 

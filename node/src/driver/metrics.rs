@@ -131,6 +131,8 @@ impl Driver {
             "When this host's certificate runs out.",
         );
         page.sample("stork_certificate_expires_timestamp_seconds", None, expires);
+        let due = self.documents_due().len();
+        page.gauge("stork_documents_due", "Charter documents that run out within a month.", due);
         page.gauge("stork_store_writable", "1: the store takes writes.", usize::from(good));
         let known = self.overlay.hosts().count() + 1;
         page.gauge("stork_peers", "Hosts with a control connection.", self.connections.len());

@@ -37,6 +37,7 @@ impl Driver {
         if let Some(today) = day.filter(|_| day != self.record.day) {
             self.record.day = day;
             self.overlay_input(Input::Day(today));
+            self.warn_of_documents();
         }
     }
 

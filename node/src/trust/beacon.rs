@@ -14,7 +14,7 @@ use stork_wire::item::{Head, Item};
 use stork_wire::limits::CLOCK_SKEW_S;
 use stork_wire::sign::Verified;
 
-use super::{Fact, Refusal, Trust, Verdict};
+use super::{Expired, Fact, Refusal, Trust, Verdict};
 
 /// In the long run one beacon of a publisher is taken in so many seconds: half of the shortest
 /// interval that a node may be told to keep.
@@ -37,8 +37,10 @@ pub enum Freshness {
     },
     /// The publisher has no beacon keys: its entries' own expiry must do.
     Unwatched,
-    /// The publisher's document has run out: nothing that it permits can be fresh.
+    /// A document on which the feed rests has run out: nothing that it permits can be fresh.
     Expired {
+        /// Which.
+        document: Expired,
         /// When.
         since: UnixSeconds,
     },
@@ -134,8 +136,8 @@ impl Trust {
         let Some(doc) = self.charter.publisher(publisher).map(super::PublisherState::doc) else {
             return Freshness::Stale { since: None };
         };
-        if doc.expires <= now {
-            return Freshness::Expired { since: doc.expires };
+        if let Some((document, since)) = self.charter.expired(publisher, now) {
+            return Freshness::Expired { document, since };
         }
         if doc.beacon_keys.is_empty() {
             return Freshness::Unwatched;

@@ -10,7 +10,7 @@ use stork_wire::sign::{Envelope, SecretKey};
 use super::epoch_tests::document;
 use super::fork_tests::{Host, at, proof, twin};
 use super::tests::{Fixture, NOW, key, refused};
-use super::{Fact, Floor, Freshness, Refusal, Verdict};
+use super::{Expired, Fact, Floor, Freshness, Refusal, Verdict};
 
 const HOUR: u64 = 3_600;
 const DAY: u64 = 24 * HOUR;
@@ -163,7 +163,7 @@ fn states_of_freshness() {
     assert_eq!(of(&h, NOW + DAY - 1), Freshness::Fresh { until: NOW + DAY });
     assert_eq!(of(&h, NOW + DAY), Freshness::Stale { since: Some(NOW + DAY) });
     let end = NOW + 1_000_000;
-    assert_eq!(of(&h, end), Freshness::Expired { since: end });
+    assert_eq!(of(&h, end), Freshness::Expired { document: Expired::Root, since: end });
     let plain = Fixture::new();
     assert_eq!(plain.trust().freshness(plain.publisher, NOW), Freshness::Unwatched);
     // What a signer says next follows what it heard.

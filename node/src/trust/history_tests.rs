@@ -1,7 +1,7 @@
 //! What was good when it came stays good: documents that take something away end it from then on,
 //! and for whoever comes later nothing breaks.
 
-use stork_wire::charter::{GroupDoc, PublisherDoc, ReleaseKey, Survivor};
+use stork_wire::charter::{GroupDoc, PublisherDoc, ReleaseKey, RootDoc, Survivor};
 use stork_wire::codec::List;
 use stork_wire::ids::LogId;
 use stork_wire::item::{Item, ItemKind};
@@ -9,7 +9,7 @@ use stork_wire::item::{Item, ItemKind};
 use super::epoch_tests::document;
 use super::fork_tests::at;
 use super::tests::{Fixture, NOW, item, key, refused};
-use super::{Refusal, Trust, Verdict};
+use super::{Expired, Freshness, Refusal, Trust, Verdict};
 use crate::catalog::{Catalog, Outcome, Shown, VmFile};
 use crate::trust::Fact;
 
@@ -186,4 +186,43 @@ fn a_floor_is_no_higher_than_its_release() {
         let unsigned = stork_wire::sign::Envelope::unsigned(&f.entry(1, None, &[], r));
         assert_eq!(unsigned.is_ok(), good, "{floor}");
     }
+}
+
+/// T011: a root document that ran out long ago, and was followed by one that is in force, does no
+/// harm. Where the newest of the fleet, of the publisher or of all its groups has run out, the feed
+/// is expired, and says by which; its entries are still judged.
+#[test]
+fn t011_only_the_newest_document_expires() {
+    let f = Fixture::new();
+    let old: RootDoc = f.documents[0].envelope.claimed().unwrap();
+    let year = 365 * 86_400;
+    let mut roots = vec![f.documents[0].clone()];
+    for number in 2..=4 {
+        let mut doc = old.clone();
+        (doc.number, doc.prev) = (number, roots.last().map(|i| i.envelope.hash()));
+        doc.expires = if number == 4 { NOW + 2 * year } else { NOW - 50 };
+        roots.push(item(ItemKind::Root, LogId::root(f.fleet), number, &doc, f.fleet, &key(1)));
+    }
+    let mut t = Trust::new(f.fleet);
+    let all: Vec<Item> = roots.into_iter().chain(f.documents[1..].iter().cloned()).collect();
+    take(&mut t, &mut Catalog::default(), &all);
+    assert_eq!(t.freshness(f.publisher, NOW), Freshness::Unwatched);
+    let mut expired = |change: Option<Item>, now| {
+        take(&mut t, &mut Catalog::default(), change.as_slice());
+        match t.freshness(f.publisher, now) {
+            Freshness::Expired { document, since } => Some((document, since)),
+            _ => None,
+        }
+    };
+    let end = NOW + 1_000_000;
+    assert_eq!(expired(None, end - 1), None);
+    assert_eq!(expired(None, end), Some((Expired::Publisher, end)));
+    let renewed = next_publisher(&f, |d| d.expires = NOW + year);
+    assert_eq!(expired(Some(renewed), end), Some((Expired::Groups, end)));
+    let renewed = next_group(&f, |d| d.expires = NOW + 3 * year);
+    assert_eq!(expired(Some(renewed), end), None);
+    assert_eq!(expired(None, NOW + 2 * year), Some((Expired::Root, NOW + 2 * year)));
+    take(&mut t, &mut Catalog::default(), &f.feed(2));
+    let due: Vec<_> = t.charter().due(NOW + year).map(|d| (d.kind, d.name)).collect();
+    assert_eq!(due, [("publisher", "acme".to_owned())]);
 }

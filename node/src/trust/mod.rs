@@ -17,6 +17,7 @@ mod charter;
 mod epoch;
 #[cfg(test)]
 mod epoch_tests;
+mod expiry;
 mod feed;
 mod floor;
 mod fork;
@@ -37,6 +38,7 @@ pub use admission::{AdmissionError, CheckedPeer};
 pub use beacon::Freshness;
 pub use charter::{Charter, PublisherState};
 pub use epoch::Turn;
+pub use expiry::{Due, Expired};
 pub use feed::{FeedState, LiveRelease};
 pub use floor::Floor;
 pub use fork::Freeze;
