@@ -13,6 +13,7 @@ use stork_wire::ids::{
 use stork_wire::limits::{LIVE_RELEASES_MAX, RELEASE_GROUPS_MAX};
 use stork_wire::manifest::{Manifest, Variant};
 use stork_wire::sign::{Envelope, VerifyError};
+use stork_wire::text::PackageName;
 
 use crate::charter::Charter;
 use crate::pack::Packed;
@@ -282,6 +283,57 @@ pub struct Announcement {
     pub expires: UnixSeconds,
 }
 
+impl Author<'_> {
+    /// May this key withdraw releases of this package now?
+    pub fn may_recall(
+        &self,
+        key: PublicKey,
+        package: &PackageName,
+        now: UnixSeconds,
+    ) -> Result<(), FeedError> {
+        let usable =
+            |k: &&ReleaseKey| k.key == key && k.valid_through.is_none() && now < k.not_after;
+        let mut its = self.doc.release_keys.iter().filter(usable).peekable();
+        if its.peek().is_none() {
+            return Err(FeedError::NoReleaseKey(crate::keys::fingerprint(&key)));
+        }
+        if its.any(|k| k.packages.iter().any(|p| p.matches(package.as_str()))) {
+            return Ok(());
+        }
+        Err(FeedError::Name { who: "the release key".into(), name: package.to_string() })
+    }
+
+    /// The entry that follows `standing` and leaves `live`.
+    pub fn follow(
+        &self,
+        standing: &Standing,
+        live: impl IntoIterator<Item = ReleaseHash>,
+        (now, expires): (UnixSeconds, UnixSeconds),
+        kind: Kind,
+    ) -> Entry {
+        let (doc, head) = (self.doc, standing.head.as_ref());
+        Entry {
+            version: BODY_VERSION,
+            publisher: self.publisher,
+            epoch: doc.epoch,
+            seq: self.next_seq(standing),
+            prev: head.map(|(_, hash)| *hash),
+            document: doc.number,
+            // A clock behind the head's does not let a feed run backwards.
+            signed_at: now.max(head.map_or(0, |(e, _)| e.signed_at)),
+            expires,
+            view_root: view_root(live),
+            kind,
+        }
+    }
+
+    /// A new epoch of the publisher document begins its own numbers, after the entry that stands.
+    fn next_seq(&self, standing: &Standing) -> u64 {
+        let head = standing.head.as_ref().filter(|(e, _)| e.epoch == self.doc.epoch);
+        head.map_or(0, |(e, _)| e.seq) + 1
+    }
+}
+
 /// The entry that follows `standing` and announces a packed package.
 pub fn next_entry(
     author: Author<'_>,
@@ -291,9 +343,7 @@ pub fn next_entry(
     announcement: &Announcement,
 ) -> Result<Entry, FeedError> {
     let doc = author.doc;
-    // A new epoch of the publisher document begins its own numbers, after the entry that stands.
-    let head = standing.head.as_ref();
-    let seq = head.filter(|(e, _)| e.epoch == doc.epoch).map_or(0, |(e, _)| e.seq) + 1;
+    let seq = author.next_seq(standing);
     let after = latest.map_or(0, |r| r.release) + 1;
     // At least as high as the number of entries that stand, so that it rises above releases that
     // were withdrawn, which `latest` does not show.
@@ -327,17 +377,6 @@ pub fn next_entry(
         return Err(FeedError::TooMany);
     }
     let live = standing.live.iter().copied().chain([release.hash()]);
-    Ok(Entry {
-        version: BODY_VERSION,
-        publisher: author.publisher,
-        epoch: doc.epoch,
-        seq,
-        prev: head.map(|(_, hash)| *hash),
-        document: doc.number,
-        // A clock behind the head's does not let a feed run backwards.
-        signed_at: announcement.now.max(head.map_or(0, |(e, _)| e.signed_at)),
-        expires: announcement.expires,
-        view_root: view_root(live),
-        kind: Kind::Release(Box::new(release)),
-    })
+    let times = (announcement.now, announcement.expires);
+    Ok(author.follow(standing, live, times, Kind::Release(Box::new(release))))
 }

@@ -25,6 +25,7 @@ mod news;
 mod origins;
 mod publishers;
 mod pushes;
+mod recalls;
 mod rejoining;
 mod renewal;
 mod sites;

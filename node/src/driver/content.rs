@@ -106,6 +106,14 @@ impl Driver {
                 self.serve(r);
             }
         }
+        if let Kind::Recall(r) = &entry.kind {
+            let which: Vec<String> = r.releases.iter().map(u64::to_string).collect();
+            let (which, by) = (which.join(", "), entry.publisher.short());
+            self.event(
+                "recalled",
+                format!("{}, releases {which} by {by}: {}", r.package, r.reason),
+            );
+        }
     }
 
     /// At the start: everything that is on disk is served, or gone on with.

@@ -2,6 +2,7 @@
 
 use stork_wire::codec::List;
 use stork_wire::feed::{Entry, Kind, Release};
+use stork_wire::frame::RELEASES_AT_ONCE;
 use stork_wire::ids::{LogId, Position, PublicKey, PublisherId, ReleaseHash};
 use stork_wire::item::{Item, ItemKind};
 use stork_wire::limits::LIVE_RELEASES_MAX;
@@ -94,6 +95,17 @@ pub enum PushCall {
         /// The place of the entry that announced it.
         answer: oneshot::Sender<Option<Position>>,
     },
+    /// The live releases of a package.
+    Releases {
+        /// Whose.
+        publisher: PublisherId,
+        /// Which package.
+        package: PackageName,
+        /// Only those before this place.
+        before: Option<Position>,
+        /// The places of the entries that announced them, the newest first, no more than fit.
+        answer: oneshot::Sender<Vec<Position>>,
+    },
     /// A request was refused before it came to the driver.
     Refused {
         /// A stable word for counters.
@@ -136,6 +148,16 @@ impl Driver {
                 let found = self.catalog.latest(publisher, &package, &arch);
                 let found = found.map(|k| Position { epoch: k.epoch, seq: k.seq });
                 answer.send(found).unwrap_or_default();
+            }
+            PushCall::Releases { publisher, package, before, answer } => {
+                let own = self.catalog.of_package(&package).iter();
+                let own = own.filter(|k| k.publisher == publisher && k.frozen.is_none());
+                let places = own.map(|k| Position { epoch: k.epoch, seq: k.seq });
+                let mut places: Vec<_> =
+                    places.filter(|at| before.is_none_or(|b| *at < b)).collect();
+                places.sort_unstable_by(|a, b| b.cmp(a));
+                places.truncate(RELEASES_AT_ONCE);
+                answer.send(places).unwrap_or_default();
             }
             PushCall::Refused { code, why } => {
                 self.counters.add("pushes_refused", code);

@@ -213,6 +213,14 @@ impl Service {
                 Ok(blob(found.ok_or_else(missing)?))
             }
             PushRequest::GetPack(pack) => self.get_pack(pack).await,
+            PushRequest::Releases { package, before } => {
+                let ask = |answer| PushCall::Releases { publisher, package, before, answer };
+                let mut entries = Vec::new();
+                for at in self.ask(ask).await? {
+                    entries.extend(self.entry(publisher, Some(at)).await?.map(|e| *e));
+                }
+                Ok(PushReply::Releases(List::truncated(entries)).into())
+            }
         }
     }
 

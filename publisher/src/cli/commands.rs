@@ -18,13 +18,13 @@ use crate::push::{self, BaseChoice, PushOptions};
 use crate::source::{self, Package, ReadOptions, SourceError};
 use crate::{inspect as look, out};
 
-fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+pub(super) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value);
     out::result(&text.map_err(|e| Failure::new(e, "report this as a bug"))?);
     Ok(())
 }
 
-fn print_lines(lines: &[String]) {
+pub(super) fn print_lines(lines: &[String]) {
     for line in lines {
         out::result(line);
     }
@@ -154,7 +154,7 @@ pub(super) fn charter_new_epoch(args: EpochArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -1,6 +1,7 @@
 //! The command line of `stork-publish`: what can be typed, and what each word means.
 
 mod commands;
+mod recall;
 mod run;
 #[cfg(test)]
 mod tests;
@@ -62,6 +63,8 @@ enum Command {
     Verify(VerifyArgs),
     /// Pack, sign and announce a package
     Push(PushArgs),
+    /// Withdraw releases, also from the VMs that show them
+    Recall(recall::RecallArgs),
     /// Print a completion script for a shell
     Completion {
         /// The shell

@@ -80,6 +80,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Inspect(args) => commands::inspect(&args),
         Command::Verify(args) => commands::verify(&args),
         Command::Push(args) => commands::push(args),
+        Command::Recall(args) => super::recall::run(args),
         Command::Completion { shell } => {
             out::completion(Cli::command(), shell);
             Ok(())

@@ -104,6 +104,9 @@ pub enum PushError {
         /// The entry that published it.
         seq: u64,
     },
+    /// It is not among the releases that are live.
+    #[error("{0} is not published, or was recalled already")]
+    NotLive(String),
     /// The version goes backwards.
     #[error("version {new} is lower than {latest}, which is published")]
     Lower {
@@ -145,6 +148,7 @@ impl PushError {
             }
             Self::Protocol { .. } => "update stork on both sides to the same version".into(),
             Self::Refused { code, .. } => refusal_help(*code).into(),
+            Self::NotLive(_) => "see what is there: `stork releases` on any host".into(),
             Self::Lower { .. } => "to go back on purpose, add --allow-lower".into(),
             Self::VersionTaken { .. } => refusal_help(Refusal::VersionTaken).into(),
         }
@@ -165,7 +169,7 @@ impl PushError {
             Self::Sign(SignError::Agent(e)) => e.exit(),
             Self::Sign(SignError::Body(_)) => 1,
             Self::Usage(_) => 2,
-            Self::NoGroup(_) => 5,
+            Self::NoGroup(_) | Self::NotLive(_) => 5,
             Self::NoHome(_) | Self::Lower { .. } | Self::VersionTaken { .. } => 7,
             Self::Connect { .. } | Self::Lost { .. } => 75,
             Self::WrongNode { .. } => 4,

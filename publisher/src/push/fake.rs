@@ -9,7 +9,7 @@ use quinn::{Connection, Endpoint, RecvStream, SendStream};
 use stork_wire::charter::PushCert;
 use stork_wire::codec::{List, decode, encode};
 use stork_wire::feed::{Entry, Kind, Release, view_root};
-use stork_wire::frame::{ALPN_PUSH, PackState, PushReply, PushRequest, Refusal};
+use stork_wire::frame::{ALPN_PUSH, PackState, PushReply, PushRequest, RELEASES_AT_ONCE, Refusal};
 use stork_wire::ids::{ManifestId, NodeId, PackId, PublicKey};
 use stork_wire::limits::PUSH_FRAME_LEN_MAX;
 use stork_wire::sign::{Envelope, SecretKey};
@@ -29,6 +29,8 @@ pub(super) struct State {
     pub(super) heads_to_move: Vec<Envelope>,
     /// Forgets this many live releases when asked for them.
     pub(super) hide_live: usize,
+    /// Shows releases in the wrong order.
+    pub(super) shuffles: bool,
     /// Keeps a pack to this many bytes and drops the connection.
     pub(super) cut_at: Option<usize>,
     /// Refuses every request after the Hello.
@@ -43,13 +45,22 @@ pub(super) struct Fake {
 }
 
 impl State {
+    /// The live releases with their entries, in the order of the feed.
+    fn live(&self) -> Vec<(&Envelope, Release)> {
+        let mut live: Vec<(&Envelope, Release)> = Vec::new();
+        for envelope in &self.feed {
+            match envelope.claimed::<Entry>().unwrap().kind {
+                Kind::Release(r) => live.push((envelope, *r)),
+                Kind::Recall(recall) => live.retain(|(_, r)| {
+                    r.package != recall.package || !recall.releases.contains(&r.release)
+                }),
+            }
+        }
+        live
+    }
+
     pub(super) fn releases(&self) -> Vec<Release> {
-        let entries = self.feed.iter().map(|e| e.claimed::<Entry>().unwrap());
-        let release = |e: Entry| match e.kind {
-            Kind::Release(r) => Some(*r),
-            Kind::Recall(_) => None,
-        };
-        entries.filter_map(release).collect()
+        self.live().into_iter().map(|(_, r)| r).collect()
     }
 
     fn head(&self) -> PushReply {
@@ -69,12 +80,12 @@ impl State {
         if entry.prev != self.feed.last().map(Envelope::hash) {
             return refused(Refusal::HeadMoved);
         }
-        let Kind::Release(release) = &entry.kind else { panic!("no release") };
         // What is announced is on disk, and the head commits to all that is live.
-        assert!(self.manifests.contains_key(&release.manifest.id));
-        let live = self.releases().into_iter().map(|r| r.hash()).chain([release.hash()]);
-        assert_eq!(view_root(live), entry.view_root);
+        if let Kind::Release(release) = &entry.kind {
+            assert!(self.manifests.contains_key(&release.manifest.id));
+        }
         self.feed.push(envelope);
+        assert_eq!(view_root(self.releases().iter().map(Release::hash)), entry.view_root);
         PushReply::Committed { seq: entry.seq, peers: 3 }
     }
 }
@@ -171,11 +182,19 @@ fn answer(
         }
         PushRequest::Head => state.head(),
         PushRequest::Latest { package, .. } => {
-            let is_it = |e: &&Envelope| {
-                let entry: Entry = e.claimed().unwrap();
-                matches!(entry.kind, Kind::Release(r) if r.package == package)
-            };
-            PushReply::Latest(state.feed.iter().rev().find(is_it).cloned().map(Box::new))
+            let live = state.live();
+            let newest = live.iter().rev().find(|(_, r)| r.package == package);
+            PushReply::Latest(newest.map(|(e, _)| Box::new((*e).clone())))
+        }
+        PushRequest::Releases { package, before } => {
+            let at = |e: &Envelope| e.claimed::<Entry>().unwrap().position();
+            let live = state.live().into_iter().rev().filter(|(_, r)| r.package == package);
+            let older = live.filter(|(e, _)| before.is_none_or(|b| at(e) < b));
+            let mut shown: Vec<_> = older.map(|(e, _)| e.clone()).take(RELEASES_AT_ONCE).collect();
+            if state.shuffles {
+                shown.reverse();
+            }
+            PushReply::Releases(List::new(shown).unwrap())
         }
         PushRequest::Packs(packs) => {
             let held = |(id, _): &(PackId, u64)| match state.packs.get(id) {

@@ -9,6 +9,9 @@ mod error;
 #[cfg(test)]
 mod fake;
 mod origin;
+mod recall;
+#[cfg(test)]
+mod recall_tests;
 mod report;
 mod session;
 mod target;
@@ -19,6 +22,7 @@ mod upload;
 pub use base::BaseChoice;
 pub use error::PushError;
 pub use origin::OriginReport;
+pub use recall::{RecallOptions, RecallReport, Recalled, recall};
 pub use report::{NodeReport, Outcome, PushReport};
 pub use target::{BadTarget, Target};
 

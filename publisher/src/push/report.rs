@@ -153,7 +153,7 @@ impl PushReport {
 }
 
 impl NodeReport {
-    fn line(&self) -> String {
+    pub(super) fn line(&self) -> String {
         let how = if self.committed { "committed" } else { "will learn it from the others" };
         let mut line = format!(
             "  node      {} {} at {}: {} sent",

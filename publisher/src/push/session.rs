@@ -5,10 +5,11 @@ use std::sync::Arc;
 use stork_wire::charter::{BODY_VERSION, PushCert, UnixSeconds};
 use stork_wire::codec::List;
 use stork_wire::feed::Entry;
-use stork_wire::frame::{PushReply, PushRequest, Refusal};
+use stork_wire::frame::{PushReply, PushRequest, RELEASES_AT_ONCE, Refusal};
 use stork_wire::ids::{LogId, NodeId};
 use stork_wire::item::Item;
 use stork_wire::sign::Envelope;
+use stork_wire::text::PackageName;
 use tokio::task::JoinSet;
 
 use super::client::{Body, Client, is_refusal};
@@ -181,6 +182,38 @@ impl Peer {
             return Err(self.client.nonsense("the release of another package"));
         }
         Ok(Some(latest))
+    }
+
+    /// All live releases of a package on this node, checked, the newest first.
+    pub(super) async fn releases(
+        &self,
+        author: Author<'_>,
+        standing: &Standing,
+        package: &PackageName,
+    ) -> Result<Vec<Published>, PushError> {
+        let (mut out, mut before) = (Vec::<Published>::new(), None);
+        loop {
+            let request = PushRequest::Releases { package: package.clone(), before };
+            let shown = match self.client.ask(&request, Body::None).await?.0 {
+                PushReply::Releases(shown) => shown,
+                other => return Err(self.client.nonsense(format!("{other:?}"))),
+            };
+            for envelope in &shown {
+                let at = envelope.claimed::<Entry>().map(|e| e.position()).ok();
+                if at.is_none() || before.is_some_and(|b| at >= Some(b)) {
+                    return Err(self.client.nonsense("releases that are in no order"));
+                }
+                before = at;
+                let release = author.latest(standing, envelope)?;
+                if release.release.package != *package {
+                    return Err(self.client.nonsense("the release of another package"));
+                }
+                out.push(release);
+            }
+            if shown.len() < RELEASES_AT_ONCE {
+                return Ok(out);
+            }
+        }
     }
 
     async fn commit(&mut self, envelope: &Envelope, seq: u64) -> Result<(), PushError> {

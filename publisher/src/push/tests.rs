@@ -12,8 +12,8 @@ use super::fake::Fake;
 use super::*;
 use crate::charter::{InitOptions, init};
 
-struct Shop {
-    dir: TempDir,
+pub(super) struct Shop {
+    pub(super) dir: TempDir,
 }
 
 fn noise(len: usize, seed: u8) -> Vec<u8> {
@@ -23,7 +23,7 @@ fn noise(len: usize, seed: u8) -> Vec<u8> {
 }
 
 impl Shop {
-    fn new(homes: Vec<NodeId>, packages: &[&str]) -> Self {
+    pub(super) fn new(homes: Vec<NodeId>, packages: &[&str]) -> Self {
         let dir = TempDir::new().unwrap();
         let options = InitOptions {
             dir: dir.path().join("c"),
@@ -42,7 +42,7 @@ impl Shop {
     }
 
     /// Options to push a directory whose one library differs a little between versions.
-    fn options(&self, version: &str, to: &[&Fake]) -> PushOptions {
+    pub(super) fn options(&self, version: &str, to: &[&Fake]) -> PushOptions {
         let top = self.dir.path().join(version);
         // A file that is written again has another time, and so is another tree.
         if fs::create_dir(&top).is_ok() {
@@ -74,12 +74,12 @@ impl Shop {
         }
     }
 
-    async fn push(&self, version: &str, to: &[&Fake]) -> Result<PushReport, PushError> {
+    pub(super) async fn push(&self, version: &str, to: &[&Fake]) -> Result<PushReport, PushError> {
         push(&self.options(version, to), &Progress::Silent).await
     }
 
     /// An entry that somebody else with the same key makes on the same feed.
-    async fn elsewhere(&self, version: &str, feed: &[Envelope]) -> Envelope {
+    pub(super) async fn elsewhere(&self, version: &str, feed: &[Envelope]) -> Envelope {
         let other = Fake::start(77);
         other.state().feed = feed.to_vec();
         let mut options = self.options(version, &[&other]);

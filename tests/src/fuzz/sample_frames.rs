@@ -7,7 +7,9 @@ use stork_wire::frame::{
     OverlayFrame, PROTOCOL_VERSION, PackState, PushReply, PushRequest, Refusal, ShortLog,
     SketchCell, TransferFrame,
 };
-use stork_wire::ids::{LogId, ManifestId, NodeId, PackId, PieceHash, ReleaseHash, SwarmId};
+use stork_wire::ids::{
+    LogId, ManifestId, NodeId, PackId, PieceHash, Position, ReleaseHash, SwarmId,
+};
 use stork_wire::item::Head;
 
 use super::samples::{FLEET, Fleet, hint, list, push_cert, token_envelope};
@@ -130,6 +132,11 @@ pub(super) fn push_requests() -> Vec<Vec<u8>> {
         PushRequest::Commit(fleet.feed(1)[0].envelope.clone()),
         PushRequest::GetManifest(manifest),
         PushRequest::GetPack(pack),
+        PushRequest::Releases { package: "hello".parse().unwrap(), before: None },
+        PushRequest::Releases {
+            package: "hello".parse().unwrap(),
+            before: Some(Position { epoch: 1, seq: 300 }),
+        },
     ];
     all.iter().map(encode).collect()
 }
@@ -147,6 +154,7 @@ pub(super) fn push_replies() -> Vec<Vec<u8>> {
         PushReply::Committed { seq: 300, peers: 4 },
         PushReply::Blob(1 << 30),
         PushReply::Refused { code: Refusal::Busy, message: "later".parse().unwrap() },
+        PushReply::Releases(list(Fleet::new().feed(3).into_iter().map(|i| i.envelope))),
     ];
     all.iter().map(encode).collect()
 }

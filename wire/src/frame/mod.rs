@@ -12,7 +12,7 @@ mod transfer;
 
 pub use bulk::{BULK_HEADER_LEN_MAX, BulkHeader};
 pub use overlay::{Have, ItemRange, LinkClass, OverlayFrame, PeerHint, ShortLog, SketchCell};
-pub use push::{PackState, PushReply, PushRequest, Refusal};
+pub use push::{PackState, PushReply, PushRequest, RELEASES_AT_ONCE, Refusal};
 pub use transfer::{Bits, TransferFrame};
 
 use serde::{Deserialize, Serialize};

@@ -9,11 +9,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::List;
 use crate::feed::ManifestRef;
-use crate::ids::{FleetId, ManifestId, NodeId, PackId, ReleaseHash};
+use crate::ids::{FleetId, ManifestId, NodeId, PackId, Position, ReleaseHash};
 use crate::item::Item;
 use crate::limits::{LIVE_RELEASES_MAX, PACKS_MAX};
 use crate::sign::Envelope;
 use crate::text::{Arch, Label, Line, PackageName};
+
+/// Entries in one answer: they fill no frame.
+pub const RELEASES_AT_ONCE: usize = 32;
 
 /// What a publisher asks of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +58,14 @@ pub enum PushRequest {
     GetManifest(ManifestId),
     /// Answered with `Blob` and the pack's bytes.
     GetPack(PackId),
+    /// The live releases of a package, all architectures, the newest first. Answered with
+    /// `Releases`.
+    Releases {
+        /// The package.
+        package: PackageName,
+        /// Only those before this place in the feed: where the last answer ended.
+        before: Option<Position>,
+    },
 }
 
 /// How much of a pack a node holds.
@@ -105,6 +116,8 @@ pub enum PushReply {
         /// Why, for people.
         message: Line,
     },
+    /// The entries that announced them. As many as there may be: there may be more before the last.
+    Releases(List<Envelope, RELEASES_AT_ONCE>),
 }
 
 /// Why a node refuses a request of a publisher.

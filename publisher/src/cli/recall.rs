@@ -1,0 +1,73 @@
+//! `stork-publish recall`: what can be typed, and what is done.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use stork_wire::text::{Arch, Line, PackageName, Version};
+
+use super::commands::{print_json, print_lines, runtime};
+use super::run::Failure;
+use crate::keys::Passphrase;
+use crate::progress::Progress;
+use crate::push::{self, RecallOptions, Target};
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  stork-publish recall nginx 1.24.0-3 --reason \"TLS is broken\" --to NODEID@host:7749
+  stork-publish recall nginx 1.24.0-3 1.24.0-4 --arch arm64 --reason \"does not start\" \\
+      --to NODEID@host:7749
+
+VMs that show a recalled release go back to the newest one that is left and that they allow; nobody
+installs it any more. A version that was recalled is not published again: give the mended package
+a new one.")]
+pub(super) struct RecallArgs {
+    /// The package
+    package: PackageName,
+    /// The versions to withdraw
+    #[arg(value_name = "VERSION", required = true)]
+    version: Vec<Version>,
+    /// Why, for the people at the hosts
+    #[arg(long, value_name = "TEXT")]
+    reason: Line,
+    /// Only those for this architecture; default: all
+    #[arg(long)]
+    arch: Option<Arch>,
+    /// The publisher's directory, as `charter init` made it
+    #[arg(long, value_name = "DIR", env = "STORK_CHARTER")]
+    charter: PathBuf,
+    /// The release key: a file, ssh-agent:SHA256:… or ssh-agent:
+    #[arg(long, env = "STORK_PUBLISH_KEY")]
+    key: Option<String>,
+    /// Take the key's passphrase from the first line of a file
+    #[arg(long, value_name = "FILE", env = "STORK_PASSPHRASE_FILE")]
+    passphrase_file: Option<PathBuf>,
+    /// A node: NODEID@HOST:PORT or HOST:PORT#NODEID; may be given several times
+    #[arg(long, value_name = "TARGET", required = true)]
+    to: Vec<Target>,
+    /// Show what would be withdrawn, and what is left
+    #[arg(long)]
+    dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: RecallArgs) -> Result<(), Failure> {
+    let options = RecallOptions {
+        package: args.package,
+        versions: args.version,
+        arch: args.arch,
+        reason: args.reason,
+        charter: args.charter,
+        key: args.key,
+        passphrase: args.passphrase_file.map_or(Passphrase::Ask, Passphrase::File),
+        to: args.to,
+        dry_run: args.dry_run,
+    };
+    let report = runtime()?.block_on(push::recall(&options, &Progress::for_stderr()))?;
+    if args.json {
+        return print_json(&report);
+    }
+    print_lines(&report.lines());
+    Ok(())
+}

@@ -1,0 +1,249 @@
+//! `recall`: releases are withdrawn, also from the VMs that show them.
+//!
+//! A recall is an entry of the feed like a release. It names the releases by their counters, so
+//! that the publisher must know which counter a version has: nodes are asked for the entries of the
+//! live releases, which are checked like everything that nodes show.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Serialize;
+use stork_wire::charter::UnixSeconds;
+use stork_wire::codec::List;
+use stork_wire::feed::{Kind, Recall};
+use stork_wire::frame::Refusal;
+use stork_wire::ids::ReleaseHash;
+use stork_wire::text::{Arch, Line, PackageName, Version};
+
+use super::client::is_refusal;
+use super::session::{self, Enough, Peer};
+use super::{COMMIT_TRIES, NodeReport, PushError, Target, now, places};
+use crate::feed::{Author, Published, Standing};
+use crate::keys::{Passphrase, Signer};
+use crate::progress::Progress;
+use crate::version;
+
+/// What is withdrawn stays so: the entry never runs out.
+const FOR_EVER_S: u64 = 100 * 365 * 86_400;
+
+/// What to withdraw, and how.
+#[derive(Debug, Clone)]
+pub struct RecallOptions {
+    /// The package.
+    pub package: PackageName,
+    /// Its versions.
+    pub versions: Vec<Version>,
+    /// Only those for this machine; all if not given.
+    pub arch: Option<Arch>,
+    /// Why, for the people at the hosts.
+    pub reason: Line,
+    /// The publisher's directory.
+    pub charter: PathBuf,
+    /// The release key, as `Signer::open` takes it; the profile's if not given.
+    pub key: Option<String>,
+    /// How to open it.
+    pub passphrase: Passphrase,
+    /// The nodes.
+    pub to: Vec<Target>,
+    /// Check everything, commit nothing.
+    pub dry_run: bool,
+}
+
+/// One release that is withdrawn.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Recalled {
+    /// Its version.
+    pub version: String,
+    /// For which machine.
+    pub arch: String,
+    /// Its counter.
+    pub release: u64,
+    /// The entry that announced it.
+    pub seq: u64,
+    /// The newest version that is left for this machine; `None`: VMs lose the package.
+    pub left: Option<String>,
+}
+
+/// What a recall did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RecallReport {
+    /// `stork.recall/v1`.
+    pub schema: &'static str,
+    /// `recalled` or `dry_run`.
+    pub outcome: &'static str,
+    /// The package.
+    pub package: String,
+    /// The number of the entry in the feed.
+    pub seq: u64,
+    /// What is withdrawn.
+    pub recalled: Vec<Recalled>,
+    /// The nodes.
+    pub nodes: Vec<NodeReport>,
+    /// What else the maintainer should know.
+    pub notes: Vec<String>,
+}
+
+impl RecallReport {
+    /// For people.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let did = if self.outcome == "dry_run" { "would recall" } else { "recalled" };
+        let mut out = vec![format!("{did} {} as entry {}", self.package, self.seq)];
+        for r in &self.recalled {
+            let then = match &r.left {
+                Some(version) => format!("VMs go back to {version}"),
+                None => "nothing older is left: VMs lose the package".into(),
+            };
+            out.push(format!("  {} ({}), release {}: {then}", r.version, r.arch, r.release));
+        }
+        if self.outcome != "dry_run" {
+            out.extend(self.nodes.iter().map(NodeReport::line));
+        }
+        out.extend(self.notes.iter().map(|n| format!("  note      {n}")));
+        out
+    }
+}
+
+/// Which of the live releases go, and which stay.
+fn split(
+    options: &RecallOptions,
+    live: Vec<Published>,
+) -> Result<(Vec<Published>, Vec<Published>), PushError> {
+    let meant = |p: &Published| {
+        options.versions.contains(&p.release.version)
+            && options.arch.as_ref().is_none_or(|a| *a == p.release.arch)
+    };
+    for version in &options.versions {
+        let arch = options.arch.as_ref().map(|a| format!(" ({a})")).unwrap_or_default();
+        if !live.iter().any(|p| meant(p) && p.release.version == *version) {
+            return Err(PushError::NotLive(format!("{} {version}{arch}", options.package)));
+        }
+    }
+    let (gone, stay): (Vec<_>, Vec<_>) = live.into_iter().partition(meant);
+    // An entry names counters, and those of two machines may be equal.
+    let same = |p: &&Published| gone.iter().any(|g| g.release.release == p.release.release);
+    if let Some(other) = stay.iter().find(same) {
+        let (version, arch) = (&other.release.version, &other.release.arch);
+        return Err(PushError::Usage(format!(
+            "{version} ({arch}) has the same release number and would go too: recall it as well, \
+             or publish a newer one instead"
+        )));
+    }
+    Ok((gone, stay))
+}
+
+/// What is left for each machine.
+fn recalled(gone: &[Published], stay: &[Published]) -> Vec<Recalled> {
+    let mut newest: BTreeMap<&Arch, &Version> = BTreeMap::new();
+    for p in stay {
+        let (arch, version) = (&p.release.arch, &p.release.version);
+        let best = newest.entry(arch).or_insert(version);
+        if version::compare(version.as_str(), best.as_str()).is_gt() {
+            *best = version;
+        }
+    }
+    let one = |p: &Published| Recalled {
+        version: p.release.version.to_string(),
+        arch: p.release.arch.to_string(),
+        release: p.release.release,
+        seq: p.seq,
+        left: newest.get(&p.release.arch).map(ToString::to_string),
+    };
+    gone.iter().map(one).collect()
+}
+
+/// Withdraws releases of one package.
+pub async fn recall(
+    options: &RecallOptions,
+    progress: &Progress,
+) -> Result<RecallReport, PushError> {
+    let (charter, profile) = crate::charter::open(&options.charter)?;
+    let publisher = profile.publisher;
+    let doc = charter.publishers.get(&publisher);
+    let doc = doc.ok_or_else(|| PushError::Usage("the charter lacks this publisher".into()))?;
+    let author = Author { charter: &charter, publisher, doc };
+    let places = places(&options.to, doc)?;
+    let spec = options.key.as_ref().or(profile.release_key.as_ref());
+    let spec = spec.ok_or_else(|| PushError::Usage("no release key: add --key FILE".into()))?;
+    let signer = Signer::open(spec, &options.passphrase)?;
+    author.may_recall(signer.public(), &options.package, now())?;
+    progress.phase("connecting", 0);
+    let enough = Enough { copies: 1, homes: &doc.homes };
+    let (mut peers, notes) = session::open(&places, (author, &signer), enough, now()).await?;
+    let report = commit(options, author, &signer, &mut peers, progress).await;
+    let mut nodes = Vec::new();
+    for peer in peers {
+        peer.client.close().await;
+        nodes.push(peer.report);
+    }
+    progress.done();
+    let mut report = report?;
+    report.nodes = nodes;
+    report.notes.splice(0..0, notes);
+    Ok(report)
+}
+
+/// Signs what follows the head and commits it; looks again when somebody else was faster.
+async fn commit(
+    options: &RecallOptions,
+    author: Author<'_>,
+    signer: &Signer,
+    peers: &mut [Peer],
+    progress: &Progress,
+) -> Result<RecallReport, PushError> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let home = peers.first().ok_or_else(|| PushError::Usage("no node to ask".into()))?;
+        if !options.dry_run {
+            home.documents(author).await?;
+        }
+        let standing = home.standing(author).await?;
+        let live = home.releases(author, &standing, &options.package).await?;
+        let (gone, stay) = split(options, live)?;
+        let entry = entry(options, author, &standing, &gone, now())?;
+        let mut report = RecallReport {
+            schema: "stork.recall/v1",
+            outcome: if options.dry_run { "dry_run" } else { "recalled" },
+            package: options.package.to_string(),
+            seq: entry.seq,
+            recalled: recalled(&gone, &stay),
+            nodes: Vec::new(),
+            notes: Vec::new(),
+        };
+        if options.dry_run {
+            return Ok(report);
+        }
+        let envelope = signer.sign(&entry, author.charter.fleet)?;
+        match session::commit_home(peers, &envelope, &entry).await {
+            Err(e) if is_refusal(&e, Refusal::HeadMoved) && tries < COMMIT_TRIES => {
+                progress.note("somebody else published meanwhile: signing again");
+                continue;
+            }
+            other => other?,
+        }
+        report.notes = session::commit_others(peers, author, &envelope, &entry).await;
+        return Ok(report);
+    }
+}
+
+fn entry(
+    options: &RecallOptions,
+    author: Author<'_>,
+    standing: &Standing,
+    gone: &[Published],
+    now: UnixSeconds,
+) -> Result<stork_wire::feed::Entry, PushError> {
+    let mut counters: Vec<u64> = gone.iter().map(|p| p.release.release).collect();
+    counters.sort_unstable();
+    counters.dedup();
+    let many = |_| PushError::Usage("64 releases at once at the most: recall them in parts".into());
+    let recall = Recall {
+        package: options.package.clone(),
+        releases: List::new(counters).map_err(many)?,
+        reason: options.reason.clone(),
+    };
+    let hashes: Vec<ReleaseHash> = gone.iter().map(|p| p.release.hash()).collect();
+    let left = standing.live.iter().copied().filter(|h| !hashes.contains(h));
+    Ok(author.follow(standing, left, (now, now + FOR_EVER_S), Kind::Recall(recall)))
+}
