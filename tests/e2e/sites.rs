@@ -57,9 +57,9 @@ fn crossed(fleet: &Fleet) -> (u64, u64) {
     (bytes, full)
 }
 
-/// The far site gets most bytes once, and its hosts the rest from each other. Of a content that is
-/// there in two seconds some stripes have been fetched by two hosts (1.00 to 1.19 times in all; the
-/// cause is not known yet): three hosts that each fetch it would be 3.
+/// The far site gets every byte once, and its hosts the rest from each other: 1.1 times in all at the
+/// most, where a machine is so busy that a stripe is taken over; three hosts that each fetch it
+/// would be 3.
 #[test]
 fn a_site_fetches_once() {
     let (fleet, package) = two_sites();
@@ -70,7 +70,7 @@ fn a_site_fetches_once() {
     let took: Vec<u64> = took.collect();
     println!("{bytes} of {full} bytes crossed for three hosts; {took:?} ms");
     assert!(bytes >= full * 9 / 10, "{bytes} of {full} bytes crossed: how did the rest come?");
-    assert!(bytes <= full * 3 / 2, "{bytes} bytes crossed for a content of {full}");
+    assert!(bytes <= full * 11 / 10, "{bytes} bytes crossed for a content of {full}");
 }
 
 /// A host of the far site dies while it fetches for the others: they take its stripes over.

@@ -359,12 +359,18 @@ async fn read_request(recv: &mut RecvStream) -> Result<PushRequest, Refused> {
     decode(&bytes, PUSH_FRAME_LEN_MAX).map_err(|e| malformed(e.to_string()))
 }
 
+/// Reads so many bytes: one write to the disk for many packets, each of which is a chunk.
 async fn read_some(recv: &mut RecvStream, room: usize) -> Result<Vec<u8>, Refused> {
-    let chunk = timeout(STALL, recv.read_chunk(room, true))
-        .await
-        .map_err(|_late| malformed("nothing came for 30 s"))?
-        .map_err(|e| malformed(e.to_string()))?;
-    chunk.map(|c| c.bytes.to_vec()).ok_or_else(|| malformed("fewer bytes than announced"))
+    let mut out = Vec::with_capacity(room);
+    while out.len() < room {
+        let chunk = timeout(STALL, recv.read_chunk(room - out.len(), true))
+            .await
+            .map_err(|_late| malformed("nothing came for 30 s"))?
+            .map_err(|e| malformed(e.to_string()))?;
+        let chunk = chunk.ok_or_else(|| malformed("fewer bytes than announced"))?;
+        out.extend_from_slice(&chunk.bytes);
+    }
+    Ok(out)
 }
 
 async fn end_of_request(recv: &mut RecvStream) -> Result<(), Refused> {
