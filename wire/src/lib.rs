@@ -17,6 +17,8 @@ pub mod limits;
 pub mod manifest;
 pub mod proof;
 pub mod sign;
+#[cfg(test)]
+mod sign_tests;
 pub mod text;
 pub mod tick;
 pub mod tls;
