@@ -8,6 +8,8 @@
 
 pub mod beacon;
 pub mod charter;
+#[cfg(test)]
+mod charter_tests;
 pub mod codec;
 pub mod feed;
 pub mod frame;
