@@ -141,6 +141,46 @@ fn t008_a_root_two_ahead_waits_for_the_one_between() {
     }
 }
 
+/// T010: a host that slept through ten changes of the root's keys walks through all of them, in
+/// whatever order they come, each by the thresholds of the one before and of its own. It does not
+/// go on from one that lacks the signature of the keys before.
+#[test]
+fn t010_ten_root_rotations() {
+    let f = Fixture::new();
+    let log = LogId::root(f.fleet);
+    let mut chain = vec![f.documents[0].clone()];
+    for n in 1..=10u8 {
+        // The first key is the fixture's; then 41, 42 …
+        let before = if n == 1 { 1 } else { 39 + n };
+        let now = 40 + n;
+        let role = |d: &mut RootDoc| d.root = Role::single(key(now).public());
+        let next = next_root(&f, &chain[usize::from(n) - 1], &[before, now], role);
+        chain.push(next);
+    }
+    for newest_first in [false, true] {
+        let mut t = f.trust();
+        let mut order: Vec<&Item> = chain[1..].iter().collect();
+        if newest_first {
+            order.reverse();
+        }
+        for item in order {
+            let mut ready = vec![item.clone()];
+            while let Some(item) = ready.pop() {
+                match t.judge(&item, NOW) {
+                    Verdict::Accepted { .. } => ready.extend(t.take_ready(log, item.seq)),
+                    other => assert_eq!(other, Verdict::Pending { missing: Some(log) }),
+                }
+            }
+        }
+        assert_eq!((t.charter().root().unwrap().number, t.pending_len()), (11, 0));
+    }
+    let mut t = f.trust();
+    chain[1..5].iter().for_each(|i| accept(&mut t, i));
+    let own_only = next_root(&f, &chain[4], &[45], |d| d.root = Role::single(key(45).public()));
+    assert_eq!(refused(t.judge(&own_only, NOW)), Refusal::UnauthorisedKey);
+    assert_eq!(t.charter().root().unwrap().number, 5);
+}
+
 /// T012: a root document that fails is nowhere afterwards: neither in force nor among what waits,
 /// and the true one of the same number is taken as if it had never come. (That it is not on disk
 /// either shows `t012_a_refused_root_is_not_on_disk`, with a real host.)
