@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, ConnectionError, Endpoint, TransportConfig};
@@ -14,7 +14,7 @@ use rustls::client::{
 };
 use rustls::pki_types::ServerName;
 use stork_node::net::{read_raw, write_raw};
-use stork_tests::fleet::{Fleet, Host};
+use stork_tests::fleet::{Fleet, Host, VmFile};
 use stork_tests::forge;
 use stork_tests::hostile::{Peer, place, runtime};
 use stork_tests::wait::wait_until;
@@ -23,6 +23,7 @@ use stork_wire::frame::{ALPN_CONTROL, Frame, LinkClass, OverlayFrame};
 use stork_wire::limits::FRAME_LEN_MAX;
 use stork_wire::sign::SecretKey;
 use stork_wire::tls;
+use tokio::task::JoinSet;
 
 const HERE: [u8; 4] = [127, 0, 0, 1];
 
@@ -191,7 +192,7 @@ fn t082_connections_do_not_move() {
     let hint = forge::host(&fleet.charter, &key);
     let hello = Peer::forged(key, hint, forge::fleet_of(&fleet.charter)).hello();
     let mut transport = TransportConfig::default();
-    transport.max_idle_timeout(Some(Duration::from_secs(2).try_into().unwrap()));
+    transport.max_idle_timeout(Some(Duration::from_secs(5).try_into().unwrap()));
     let config = quic(tls_config(43, host), transport);
     runtime().block_on(async {
         let endpoint = Endpoint::client(local()).unwrap();
@@ -220,7 +221,51 @@ fn t082_connections_do_not_move() {
         endpoint.rebind(UdpSocket::bind(local()).unwrap()).unwrap();
         write_raw(&mut send, &ping(3)).await.unwrap();
         assert!(!answered(3).await, "the host followed");
+        // Whoever runs out last is told that there is nobody any more.
         let why = connection.closed().await;
-        assert!(matches!(why, ConnectionError::TimedOut), "{why}");
+        assert!(matches!(why, ConnectionError::TimedOut | ConnectionError::Reset), "{why}");
     });
+}
+
+/// T075: a thousand handshakes at once, and then silence. Whoever was let in is shut out after
+/// three seconds, the rest is turned away at the door; the other host keeps its link meanwhile, and
+/// news come through.
+#[test]
+fn t075_a_thousand_handshakes_and_silence() {
+    const KNOCKS: usize = 1_000;
+    let fleet = Fleet::new(&["web"], 2);
+    let (first, host) = (&fleet.hosts[0], &fleet.hosts[1]);
+    host.write_vm("vm", &VmFile::usual(&["web"], &host.target("vm")));
+    let (_, addr) = place(first);
+    let links = || host.tell(&["status"])["links"].as_u64().unwrap();
+    wait_until("the link", || links() == 1);
+    let config = quic(tls_config(44, first), TransportConfig::default());
+    let runtime = runtime();
+    let knocking = runtime.spawn(async move {
+        let endpoint = Endpoint::client(local()).unwrap();
+        let mut all = JoinSet::new();
+        for _ in 0..KNOCKS {
+            let connecting = endpoint.connect_with(config.clone(), addr, "stork").unwrap();
+            all.spawn(async move {
+                let Ok(connection) = connecting.await else { return None };
+                let since = Instant::now();
+                let why = connection.closed().await.to_string();
+                Some((since.elapsed(), why))
+            });
+        }
+        all.join_all().await
+    });
+    let package = fleet.package("app", "1", &[("app", b"1")]);
+    fleet.push(&package, &["web"]);
+    host.await_vm("vm", &[("app", "1")]);
+    assert_eq!(links(), 1);
+    let ends = runtime.block_on(knocking).unwrap();
+    let let_in: Vec<_> = ends.iter().flatten().collect();
+    println!("{} of {} were let in", let_in.len(), ends.len());
+    assert!(ends.len() == KNOCKS && !let_in.is_empty());
+    for (took, why) in let_in {
+        assert!(why.contains("hello") || why.contains("refused"), "{why}");
+        assert!(*took < Duration::from_secs(10), "{took:?}: {why}");
+    }
+    assert_eq!(links(), 1);
 }
