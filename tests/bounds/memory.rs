@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use stork_tests::fuzz::{Fleet, TARGETS, corpus};
 use stork_tests::heap::measure;
+use stork_wire::beacon::Beacon;
 use stork_wire::charter::{
     GroupDoc, HostCert, JoinToken, PeerRecord, PublisherDoc, PushCert, RootDoc,
 };
@@ -79,6 +80,7 @@ fn weigh_as_all(bytes: &[u8], worst: &mut (f64, String)) {
     }
     each!(Frame, PushRequest, PushReply, BulkHeader, Envelope, Item, RootDoc, GroupDoc);
     each!(PublisherDoc, Entry, Proof, HostCert, PeerRecord, PushCert, JoinToken, Manifest, Tree);
+    each!(Beacon);
 }
 
 /// T050: no message of any type takes more than sixteen times its bytes once it is decoded: neither

@@ -107,9 +107,10 @@ fn examples_are_accepted() {
     none("an example is refused", &examples::check(&Repository::read()));
 }
 
-/// No second TLS library or runtime, nothing from outside of the registry.
+/// T123: no second TLS library or runtime, nothing from outside of the registry, and nothing below
+/// the version in which a fault was mended.
 #[test]
-fn dependencies_are_the_agreed_ones() {
+fn t123_dependencies_are_the_agreed_ones() {
     none("a dependency must go", &lockfile::check(&Repository::read().text("Cargo.lock")));
 }
 

@@ -8,6 +8,8 @@
 
 pub mod beacon;
 pub mod charter;
+#[cfg(test)]
+mod charter_tests;
 pub mod codec;
 pub mod feed;
 pub mod frame;
@@ -17,6 +19,8 @@ pub mod limits;
 pub mod manifest;
 pub mod proof;
 pub mod sign;
+#[cfg(test)]
+mod sign_tests;
 pub mod text;
 pub mod tick;
 pub mod tls;

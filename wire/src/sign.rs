@@ -284,7 +284,7 @@ impl ReadyKey {
     }
 
     /// Strict RFC 8032 verification: refuses small-order keys and non-canonical points and scalars.
-    fn verifies(&self, message: &[u8], signature: &SignatureBytes) -> bool {
+    pub(crate) fn verifies(&self, message: &[u8], signature: &SignatureBytes) -> bool {
         let signature = Signature::from_bytes(&signature.0);
         self.point.as_ref().is_some_and(|p| p.verify_strict(message, &signature).is_ok())
     }

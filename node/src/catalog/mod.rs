@@ -6,6 +6,8 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod constraint;
+#[cfg(test)]
+mod floor_tests;
 mod resolve;
 #[cfg(test)]
 mod tests;

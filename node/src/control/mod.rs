@@ -3,10 +3,12 @@
 //! Every answer is made by the driver; here are only routes, status codes and the socket itself.
 //! The socket is 0660, so that root and the group `stork` may use it (design §11).
 
+mod bodies;
 mod client;
 mod routes;
 mod verify;
 
+pub use bodies::{GcBody, RollbackBody, TokenBody};
 pub use client::{Client, ClientError, path_segment};
 pub use routes::{metrics_router, router};
 

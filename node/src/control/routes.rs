@@ -10,9 +10,9 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use stork_wire::text::Label;
 use tokio::sync::{mpsc, oneshot};
 
+use super::bodies::{GcBody, RollbackBody, TokenBody};
 use super::verify::store_verify;
 use crate::driver::{Answer, CallError, ControlCall};
 use crate::store::Store;
@@ -124,14 +124,6 @@ async fn events(State(s): State<Shared>, Query(q): Query<After>) -> Reply {
     ask(&s, |answer| ControlCall::Events { after: q.after, answer }).await
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RollbackBody {
-    to: Option<u64>,
-    #[serde(default)]
-    undo: bool,
-}
-
 async fn rollback(
     State(s): State<Shared>,
     Path(vm): Path<String>,
@@ -139,14 +131,6 @@ async fn rollback(
 ) -> Reply {
     let RollbackBody { to, undo } = body;
     ask(&s, |answer| ControlCall::Rollback { vm, to, undo, answer }).await
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TokenBody {
-    name: Option<Label>,
-    site: Option<Label>,
-    ttl_s: u64,
 }
 
 async fn token(State(s): State<Shared>, Json(body): Json<TokenBody>) -> Reply {
@@ -187,13 +171,6 @@ fn stat_json(s: &crate::store::StoreStat) -> Value {
         "packs": s.packs, "pack_bytes": s.pack_bytes,
         "sets": s.sets, "trees": s.trees, "free_bytes": s.free_bytes,
     })
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct GcBody {
-    #[serde(default)]
-    dry_run: bool,
 }
 
 async fn store_gc(State(s): State<Shared>, Json(body): Json<GcBody>) -> Reply {

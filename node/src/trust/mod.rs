@@ -14,6 +14,8 @@ mod beacon;
 #[cfg(test)]
 mod beacon_tests;
 mod charter;
+#[cfg(test)]
+mod document_tests;
 mod epoch;
 #[cfg(test)]
 mod epoch_tests;

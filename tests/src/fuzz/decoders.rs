@@ -3,6 +3,7 @@
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use stork_wire::beacon::Beacon;
 use stork_wire::charter::{
     GroupDoc, HostCert, JoinToken, PeerRecord, PublisherDoc, PushCert, RootDoc,
 };
@@ -91,7 +92,8 @@ fn looked_at(envelope: &Envelope) -> String {
             }
         )*};
     }
-    each!(RootDoc, GroupDoc, PublisherDoc, Entry, Proof, HostCert, PeerRecord, PushCert, JoinToken);
+    each!(RootDoc, GroupDoc, PublisherDoc, Entry, Proof, HostCert, PeerRecord, PushCert);
+    each!(JoinToken, Beacon);
     seen
 }
 
@@ -127,7 +129,7 @@ pub(super) fn body(data: &[u8]) -> String {
         }
     }
     let Some((kind, rest)) = data.split_first() else { return feature("nothing", 0) };
-    match kind % 9 {
+    match kind % 10 {
         0 => one::<RootDoc>(rest),
         1 => one::<GroupDoc>(rest),
         2 => one::<PublisherDoc>(rest),
@@ -136,7 +138,8 @@ pub(super) fn body(data: &[u8]) -> String {
         5 => one::<HostCert>(rest),
         6 => one::<PeerRecord>(rest),
         7 => one::<PushCert>(rest),
-        _ => one::<JoinToken>(rest),
+        8 => one::<JoinToken>(rest),
+        _ => one::<Beacon>(rest),
     }
 }
 

@@ -47,6 +47,7 @@ pub const TARGETS: &[Target] = &[
     decoder("token", texts::token, samples::tokens),
     decoder("node_toml", texts::node_toml, samples::node_tomls),
     decoder("vm_toml", texts::vm_toml, samples::vm_tomls),
+    decoder("control_request", texts::control_request, texts::control_requests),
     machine("overlay", overlay::overlay, overlay::samples),
     machine("trust", trust::trust, trust::samples),
     machine("planner", planner::planner, planner::samples),

@@ -1,6 +1,7 @@
 //! Valid inputs for every target, all made from fixed seeds: one small fleet, and one of each kind
 //! of message.
 
+use stork_wire::beacon::{Beacon, BeaconHead};
 use stork_wire::charter::{
     Authority, Cell, GroupDoc, HostCert, JoinToken, PeerRecord, PublisherDoc, PublisherGrant,
     PushCert, ReleaseKey, Role, RootDoc, ShortGroup,
@@ -263,6 +264,18 @@ pub(super) fn token_envelope() -> Envelope {
     Envelope::sign(&join_token(), FLEET, &key(2)).unwrap()
 }
 
+/// Beacons of a feed with an entry and of one without.
+fn beacons() -> [(Beacon, Envelope); 2] {
+    let head = BeaconHead { seq: 3, hash: ItemHash([6; 32]) };
+    [Some(head), None].map(|head| {
+        let publisher = PublisherId([4; 32]);
+        let (counter, time, expires) = (NOW, NOW, NOW + 3_600);
+        let beacon = Beacon { version: 1, publisher, epoch: 1, head, counter, time, expires };
+        let envelope = Envelope::sign(&beacon, FLEET, &key(3)).unwrap();
+        (beacon, envelope)
+    })
+}
+
 /// One envelope of each kind of body.
 fn all_envelopes() -> Vec<(u8, Envelope)> {
     let fleet = Fleet::new();
@@ -273,6 +286,7 @@ fn all_envelopes() -> Vec<(u8, Envelope)> {
     let hint = hint();
     out.extend([(4, proof), (5, hint.cert), (6, hint.record), (7, push_cert())]);
     out.push((8, token_envelope()));
+    out.extend(beacons().map(|(_, e)| (9, e)));
     out
 }
 
@@ -292,7 +306,8 @@ pub(super) fn items() -> Vec<Vec<u8>> {
     let proof = fleet.proof().item();
     let later = fleet.later();
     let known = fleet.documents.iter().cloned().chain(fleet.feed(2)).chain(proof);
-    known.chain([later]).map(|i| encode(&i)).collect()
+    let beacons = beacons().map(|(b, e)| b.item(e));
+    known.chain(beacons).chain([later]).map(|i| encode(&i)).collect()
 }
 
 pub(super) fn bodies() -> Vec<Vec<u8>> {

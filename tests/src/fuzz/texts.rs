@@ -1,8 +1,12 @@
 //! Texts of operators: join tokens and configuration files. A mistake in one is told, with help,
 //! and in words that can be shown on a terminal.
 
+use core::fmt::Debug;
+
+use serde::de::DeserializeOwned;
 use stork_node::catalog::VmFile;
 use stork_node::config::NodeConfig;
+use stork_node::control::{GcBody, RollbackBody, TokenBody};
 use stork_wire::charter::JoinToken;
 
 use super::{feature, kind_of};
@@ -55,4 +59,40 @@ pub(super) fn vm_toml(data: &[u8]) -> String {
             feature(&kind_of(&first), data.len())
         }
     }
+}
+
+/// The first byte says to which route the rest is sent as a body.
+pub(super) fn control_request(data: &[u8]) -> String {
+    fn one<T: DeserializeOwned + Debug + Clone + PartialEq>(what: &str, data: &[u8]) -> String {
+        match serde_json::from_slice::<T>(data) {
+            Ok(body) => {
+                let shown = format!("{body:?}");
+                assert!(!shown.chars().any(char::is_control), "{shown:?} forges the terminal");
+                // What is refused is refused whole: a body is one object, and all of it is known.
+                let text = str::from_utf8(data).unwrap().trim();
+                assert!(matches!(text.as_bytes(), [b'{', .., b'}'] | [b'[', .., b']']), "{text}");
+                feature(what, data.len())
+            }
+            Err(e) => feature(&format!("{what} {}", kind_of(&e)), data.len()),
+        }
+    }
+    let Some((route, rest)) = data.split_first() else { return feature("nothing", 0) };
+    match route % 3 {
+        0 => one::<RollbackBody>("rollback", rest),
+        1 => one::<TokenBody>("token", rest),
+        _ => one::<GcBody>("gc", rest),
+    }
+}
+
+pub(super) fn control_requests() -> Vec<Vec<u8>> {
+    let bodies: [(u8, &str); 7] = [
+        (0, "{\"to\":7}"),
+        (0, "{\"to\":null,\"undo\":true}"),
+        (1, "{\"name\":\"host-8\",\"site\":\"default\",\"ttl_s\":600}"),
+        (1, "{\"ttl_s\":18446744073709551615}"),
+        (1, "{\"name\":\"\\u001b[31m\",\"ttl_s\":1}"),
+        (2, "{\"dry_run\":true}"),
+        (2, "{}"),
+    ];
+    bodies.map(|(route, body)| [&[route], body.as_bytes()].concat()).to_vec()
 }

@@ -154,7 +154,7 @@ fn partial_packs_and_collection() {
 /// T093, T094: flipped bits in objects, packs, manifests and records of sets are found; what is
 /// damaged goes to quarantine and can be fetched and built again.
 #[test]
-fn verification_finds_flipped_bits() {
+fn t093_verification_finds_flipped_bits() {
     let (folder, store) = store();
     let (bad, good) = (small("bad", b"bad bytes"), small("good", b"good bytes"));
     install(&store, &bad);

@@ -1,0 +1,37 @@
+//! The JSON bodies of requests to the control socket. A field that is not known is refused, so that
+//! a slip in a name is not taken for a wish that was not made.
+
+use serde::Deserialize;
+use stork_wire::text::Label;
+
+/// `POST /v1/vms/{vm}/rollback`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RollbackBody {
+    /// To which generation; `None`: to the one before.
+    pub to: Option<u64>,
+    /// Takes a rollback back instead.
+    #[serde(default)]
+    pub undo: bool,
+}
+
+/// `POST /v1/tokens`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenBody {
+    /// For which host; `None`: for any.
+    pub name: Option<Label>,
+    /// Where that host stands.
+    pub site: Option<Label>,
+    /// For how long the token is good.
+    pub ttl_s: u64,
+}
+
+/// `POST /v1/store/gc`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GcBody {
+    /// Only counts.
+    #[serde(default)]
+    pub dry_run: bool,
+}
