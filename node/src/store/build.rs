@@ -6,12 +6,12 @@
 //! deepest first, because every new name changes the time of its folder.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, chmodat, chownat, fchmod, fchown, fsync,
-    futimens, linkat, makedev, mkdirat, mknodat, openat2, symlinkat, utimensat,
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, chmodat, chownat, fchmod, fchown, fstat,
+    fsync, futimens, linkat, makedev, mkdirat, mknodat, openat, openat2, symlinkat, utimensat,
 };
 use rustix::io::Errno;
 use stork_wire::manifest::{Tree, TreeEntry, TreeNode};
@@ -36,6 +36,19 @@ struct Builder<'a> {
     files: BTreeMap<&'a str, ObjectKey>,
     /// Objects whose first file has no links left, and the copy that is used.
     copies: BTreeMap<ObjectKey, u32>,
+}
+
+/// Sets the mode of a node that is neither file nor folder nor link: by a descriptor of the node
+/// itself. By its name the call would follow a link that somebody has put there meanwhile.
+fn set_mode(parent: BorrowedFd<'_>, name: &str, mode: Mode) -> Result<(), Errno> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let node = openat(parent, name, flags, Mode::empty())?;
+    if FileType::from_raw_mode(fstat(&node)?.st_mode) == FileType::Symlink {
+        return Err(Errno::LOOP);
+    }
+    // Such a descriptor takes no fchmod; the kernel's own link to it leads to the node and nowhere
+    // else (proc(5), magic links).
+    chmodat(CWD, format!("/proc/self/fd/{}", node.as_raw_fd()), mode, AtFlags::empty())
 }
 
 fn beneath(root: &OwnedFd, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
@@ -119,8 +132,7 @@ impl<'a> Builder<'a> {
                 .map_err(|e| self.fault("give an owner to", entry, e))?;
         }
         if !matches!(entry.node, TreeNode::Symlink { .. }) {
-            // We made the node a moment ago, in a folder that only we can enter.
-            chmodat(parent, name, Mode::from_raw_mode(u32::from(entry.mode)), AtFlags::empty())
+            set_mode(parent, name, Mode::from_raw_mode(u32::from(entry.mode)))
                 .map_err(|e| self.fault("set the mode of", entry, e))?;
         }
         utimensat(parent, name, &times(entry.mtime), nofollow)

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
-use stork_wire::manifest::Tree;
+use stork_wire::manifest::{Tree, TreeNode};
 
 use super::support::*;
 use crate::store::{Health, Store};
@@ -146,4 +146,54 @@ fn t098_folders_swapped_for_links() {
     let dest = path.join("sets/.build-0");
     store.link_tree(&tree, &dest).unwrap();
     super::trees::assert_shows(&dest, &tree);
+}
+
+/// T098: pipes and devices get their mode by another call than files and folders do. While a tree
+/// with many pipes is built, somebody swaps them for a link to a file of somebody else: its mode
+/// stays what it was.
+#[test]
+fn t098_pipes_swapped_for_links() {
+    const PIPES: usize = 200;
+    let (folder, store) = store();
+    let path = folder.path().join("stork");
+    let mut entries = vec![dir("a")];
+    entries.extend((0..PIPES).map(|n| {
+        let mut pipe = dir(&format!("a/pipe{n:03}"));
+        (pipe.node, pipe.mode) = (TreeNode::Fifo, 0o666);
+        pipe
+    }));
+    let tree = tree(entries);
+    let (secret, link) = (folder.path().join("secret"), folder.path().join("link"));
+    std::fs::write(&secret, "not yours").unwrap();
+    std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let done = AtomicBool::new(false);
+    let (mut swaps, mut built) = (0, 0);
+    for n in 0..8 {
+        drop(std::fs::remove_file(&link));
+        std::os::unix::fs::symlink(&secret, &link).unwrap();
+        let dest = path.join(format!("sets/.build-{n}"));
+        done.store(false, Ordering::Relaxed);
+        std::thread::scope(|s| {
+            let racer = s.spawn(|| {
+                let pipe = |n: usize| dest.join(format!("a/pipe{n:03}"));
+                let swap = |n| renameat_with(CWD, pipe(n), CWD, &link, RenameFlags::EXCHANGE);
+                let done = || done.load(Ordering::Relaxed);
+                let mut count = 0;
+                // Each one the moment it is there, until the next one is.
+                for n in 0..PIPES - 1 {
+                    while swap(n).is_err() && !done() {}
+                    while !pipe(n + 1).exists() && !done() {}
+                    count += usize::from(swap(n).is_ok());
+                }
+                count
+            });
+            built += usize::from(store.link_tree(&tree, &dest).is_ok());
+            done.store(true, Ordering::Relaxed);
+            swaps += racer.join().unwrap();
+        });
+        let mode = secret.metadata().unwrap().mode() & 0o777;
+        assert_eq!(mode, 0o600, "after {swaps} swaps, in tree {n}");
+    }
+    println!("{swaps} swaps, {built} trees were built");
+    assert!(swaps > 8, "nobody raced");
 }
