@@ -67,11 +67,23 @@ impl Signer {
     /// Signs a body, and checks the signature before anybody sees it.
     pub fn sign<T: Body>(&self, body: &T, fleet: FleetId) -> Result<Envelope, SignError> {
         let mut envelope = Envelope::unsigned(body)?;
+        self.add_to::<T>(&mut envelope, fleet)?;
+        Ok(envelope)
+    }
+
+    /// Adds a signature to those that a body has, likewise.
+    pub fn add_to<T: Body>(
+        &self,
+        envelope: &mut Envelope,
+        fleet: FleetId,
+    ) -> Result<(), SignError> {
         let message = signed_bytes(T::CONTEXT, fleet, &envelope.body);
         let key = self.public();
-        envelope.add(key, self.sign_bytes(&message)?)?;
-        envelope.verify::<T>(fleet, &[key], 1)?;
-        Ok(envelope)
+        let mut signed = envelope.clone();
+        signed.add(key, self.sign_bytes(&message)?)?;
+        signed.verify::<T>(fleet, &[key], 1)?;
+        *envelope = signed;
+        Ok(())
     }
 }
 
