@@ -2,7 +2,8 @@
 //! stick, or typed off paper if it must be.
 //!
 //! Its comments are for people and are never believed: whoever signs is shown what the documents
-//! themselves say. Nothing in the file is secret, and nothing in it holds before a charter takes it.
+//! themselves say. Nothing in the file is secret, and nothing in it holds before a charter has
+//! taken it.
 
 use stork_wire::codec::{Blob, List};
 use stork_wire::ids::{FleetId, KeyId, LogId, hex, unhex};
