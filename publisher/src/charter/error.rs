@@ -154,7 +154,7 @@ impl CharterError {
                 "give another name; see `stork-publish charter init --help`".into()
             }
             Self::Key(e) => e.help(),
-            Self::Sign(_) => "check the key and the values of the document".into(),
+            Self::Sign(e) => e.help(),
         }
     }
     /// The exit code that stands for it.
@@ -172,7 +172,8 @@ impl CharterError {
             Self::Profile { .. } | Self::Bundle { .. } | Self::Pending { .. } => 78,
             Self::Text(_) | Self::TooMany(_) | Self::Usage(_) => 2,
             Self::Key(e) => e.exit(),
-            _ => 1,
+            Self::Sign(e) => e.exit(),
+            Self::Exists(_) => 1,
         }
     }
 }

@@ -11,6 +11,7 @@ use stork_wire::item::Item;
 use super::files::{read_bounded, write_new};
 use super::{Charter, CharterError};
 use crate::bundle::{BUNDLE_LEN_MAX, read_bundle};
+use crate::keys::is_file_spec;
 
 /// The bundle's name inside the directory.
 pub const BUNDLE_FILE: &str = "charter.bundle";
@@ -26,7 +27,7 @@ pub struct Profile {
     pub fleet: FleetId,
     /// The publisher.
     pub publisher: PublisherId,
-    /// The release key: a file relative to the directory, or `ssh-agent:…`.
+    /// The release key: a file relative to the directory, `ssh-agent:…` or `exec:…`.
     pub release_key: Option<String>,
     /// The object store that gets every content as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -114,8 +115,8 @@ pub fn open(dir: &Path) -> Result<(Charter, Profile), CharterError> {
         return Err(wrong(format!("the bundle has no group `{}`", group.name)));
     }
     if let Some(key) = profile.release_key.take() {
-        let is_file = !key.starts_with("ssh-agent:");
-        let key = if is_file { dir.join(&key).to_string_lossy().into_owned() } else { key };
+        let key =
+            if is_file_spec(&key) { dir.join(&key).to_string_lossy().into_owned() } else { key };
         profile.release_key = Some(key);
     }
     Ok((charter, profile))

@@ -111,7 +111,8 @@ pub(super) struct ChangeArgs {
     /// The directory with charter.bundle
     #[arg(long, value_name = "DIR", env = "STORK_CHARTER")]
     pub(super) charter: PathBuf,
-    /// A key that signs: a file, ssh-agent:SHA256:… or ssh-agent:; may be given several times.
+    /// A key that signs: a file, ssh-agent:SHA256:…, ssh-agent: or 'exec:PROGRAM ARGUMENT…'; may be
+    /// given several times.
     /// Default: keys/root, keys/authority and keys/publisher of the directory, where they may sign
     #[arg(long)]
     pub(super) key: Vec<String>,
@@ -154,7 +155,8 @@ pub(super) struct SignArgs {
     /// The directory with charter.bundle; none is needed to found a fleet
     #[arg(long, value_name = "DIR", env = "STORK_CHARTER", default_value = ".")]
     pub(super) charter: PathBuf,
-    /// Your key: a file, ssh-agent:SHA256:… or ssh-agent:; may be given several times
+    /// Your key: a file, ssh-agent:SHA256:…, ssh-agent: or 'exec:PROGRAM ARGUMENT…'; may be given
+    /// several times
     #[arg(long)]
     pub(super) key: Vec<String>,
     /// Take the key's passphrase from the first line of a file
@@ -333,7 +335,7 @@ pub(super) struct ProfileArgs {
     /// The directory with charter.bundle
     #[arg(long, value_name = "DIR", env = "STORK_CHARTER")]
     pub(super) charter: PathBuf,
-    /// The release key: a file, relative to the directory, or ssh-agent:SHA256:…
+    /// The release key: a file, relative to the directory, ssh-agent:SHA256:… or exec:…
     #[arg(long, value_name = "KEY")]
     pub(super) release_key: Option<String>,
     /// Print JSON

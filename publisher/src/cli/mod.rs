@@ -228,7 +228,7 @@ struct PushArgs {
     /// The publisher's directory, as `charter init` made it
     #[arg(long, value_name = "DIR", env = "STORK_CHARTER")]
     charter: PathBuf,
-    /// The release key: a file, ssh-agent:SHA256:… or ssh-agent:
+    /// The release key: a file, ssh-agent:SHA256:…, ssh-agent: or 'exec:PROGRAM ARGUMENT…'
     #[arg(long, env = "STORK_PUBLISH_KEY")]
     key: Option<String>,
     /// Take the key's passphrase from the first line of a file
