@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use stork_wire::ids::{ItemHash, NodeId};
+use stork_wire::ids::ItemHash;
 use stork_wire::text::{GroupName, Label, Pattern};
 
-use super::NewPassphrase;
+use super::charter_show::InitArgs;
 use crate::charter::RoleName;
 use crate::push::Target;
 
@@ -67,6 +67,9 @@ admission key that the newest root document does not name.")]
 `stork status --json` of any host lists under `frozen` where a feed stands, and both entries of the
 fork: one of these may stand as well.")]
     NewEpoch(EpochArgs),
+    /// Give all documents to a node, and by it to the fleet; a push does it too, but a publisher
+    /// that is new to the node cannot push yet
+    Send(SendArgs),
     /// Make a directory with a bundle the one from which a publisher works
     Profile(ProfileArgs),
     /// Show a charter, with every signature checked
@@ -88,21 +91,6 @@ fork: one of these may stand as well.")]
         #[arg(long)]
         json: bool,
     },
-}
-
-/// `ROLE=WHAT`.
-fn role_and(text: &str) -> Result<(RoleName, &str), String> {
-    let (role, rest) = text.split_once('=').ok_or("ROLE=… is expected")?;
-    Ok((role.parse()?, rest))
-}
-
-fn role_file(text: &str) -> Result<(RoleName, PathBuf), String> {
-    role_and(text).map(|(role, file)| (role, PathBuf::from(file)))
-}
-
-fn role_count(text: &str) -> Result<(RoleName, u8), String> {
-    let (role, count) = role_and(text)?;
-    count.parse().map(|n| (role, n)).map_err(|_e| format!("`{count}` is no count of keys"))
 }
 
 /// How a change is made and signed.
@@ -329,6 +317,19 @@ pub(super) struct EpochArgs {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct SendArgs {
+    /// The directory with charter.bundle
+    #[arg(long, value_name = "DIR", env = "STORK_CHARTER")]
+    pub(super) charter: PathBuf,
+    /// A node: NODEID@HOST:PORT or HOST:PORT#NODEID; may be given several times
+    #[arg(long, value_name = "TARGET", required = true)]
+    pub(super) to: Vec<Target>,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct ProfileArgs {
     /// The publisher, by name or id
     pub(super) publisher: String,
@@ -338,49 +339,6 @@ pub(super) struct ProfileArgs {
     /// The release key: a file, relative to the directory, ssh-agent:SHA256:… or exec:…
     #[arg(long, value_name = "KEY")]
     pub(super) release_key: Option<String>,
-    /// Print JSON
-    #[arg(long)]
-    pub(super) json: bool,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct InitArgs {
-    /// Where everything is written
-    #[arg(long)]
-    pub(super) dir: PathBuf,
-    /// The fleet's name
-    #[arg(long, value_name = "NAME")]
-    pub(super) fleet: Label,
-    /// A group; may be given several times
-    #[arg(long, value_name = "NAME", required = true)]
-    pub(super) group: Vec<GroupName>,
-    /// The publisher's name
-    #[arg(long, value_name = "NAME")]
-    pub(super) publisher: Label,
-    /// Package names that the publisher may use; default: all
-    #[arg(long, value_name = "PATTERN", num_args = 1..)]
-    pub(super) packages: Vec<Pattern>,
-    /// Nodes that take the publisher's entries; default: any
-    #[arg(long, value_name = "NODEID", num_args = 1..=4)]
-    pub(super) home: Vec<NodeId>,
-    /// Days until the documents must have been renewed
-    #[arg(long, value_name = "N", default_value_t = 365,
-        value_parser = clap::value_parser!(u32).range(1..=3650))]
-    pub(super) valid_days: u32,
-    /// Use this release key instead of making one
-    #[arg(long, value_name = "FILE.pub")]
-    pub(super) release_key: Option<PathBuf>,
-    /// Key of a node that says how far the feed goes; up to 16 times
-    #[arg(long, value_name = "FILE.pub")]
-    pub(super) beacon_key: Vec<PathBuf>,
-    /// A key of somebody else in a role: root, admission, authority or publisher
-    #[arg(long, value_name = "ROLE=FILE.pub", value_parser = role_file)]
-    pub(super) second_key: Vec<(RoleName, PathBuf)>,
-    /// So many keys of a role must sign; default: 1
-    #[arg(long, value_name = "ROLE=K", value_parser = role_count)]
-    pub(super) threshold: Vec<(RoleName, u8)>,
-    #[command(flatten)]
-    pub(super) passphrase: NewPassphrase,
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,

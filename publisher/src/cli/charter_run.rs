@@ -9,7 +9,7 @@ use stork_wire::charter::PublisherDoc;
 
 use super::charter::{
     AddGroupArgs, AddPublisherArgs, AfterArgs, ChangeArgs, CharterCommand, EpochArgs, GrantArgs,
-    GrantedArgs, ImportArgs, RenewArgs, RevokeArgs, RotateArgs, SignArgs, UngrantArgs,
+    GrantedArgs, ImportArgs, RenewArgs, RevokeArgs, RotateArgs, SendArgs, SignArgs, UngrantArgs,
 };
 use super::charter_show;
 use super::commands::{print_json, print_lines, runtime};
@@ -34,6 +34,7 @@ pub(super) fn run(command: CharterCommand) -> Result<(), Failure> {
         CharterCommand::Revoke(args) => revoke(args),
         CharterCommand::Renew(args) => renew(args),
         CharterCommand::NewEpoch(args) => new_epoch(args),
+        CharterCommand::Send(args) => send(&args),
         CharterCommand::Profile(args) => charter_show::profile(args),
         CharterCommand::Show { path, json } => charter_show::show(&path, json),
         CharterCommand::Verify { path, at, json } => charter_show::verify(&path, at, json),
@@ -168,6 +169,18 @@ fn sign(args: SignArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+fn send(args: &SendArgs) -> Result<(), Failure> {
+    let charter = charter::read_file(&args.charter)?;
+    runtime()?.block_on(push::send_documents(&args.to, &charter, None))?;
+    let documents = charter.items.len();
+    if args.json {
+        let all = json!({ "schema": "stork.charter-send/v1", "documents": documents });
+        return print_json(&all);
+    }
+    out::result(&format!("{documents} documents sent"));
+    Ok(())
+}
+
 fn import(args: &ImportArgs) -> Result<(), Failure> {
     let changed = charter::import(&args.charter, &args.file, args.dry_run)?;
     report(&changed, &args.charter, args.json)
@@ -281,7 +294,7 @@ fn begin(
             Some(name) => charter.publisher_named(name)?,
             None => charter::open(&change.dir)?.1.publisher,
         };
-        runtime()?.block_on(push::send_documents(&after.to, &charter, publisher))?;
+        runtime()?.block_on(push::send_documents(&after.to, &charter, Some(publisher)))?;
     }
     if json {
         return print_json(&epoch_json(&changed, &doc, &change.dir));

@@ -1,15 +1,77 @@
 //! The commands that found, show and check a charter: options in, library called, result printed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use clap::Args;
 use serde_json::json;
+use stork_wire::ids::NodeId;
+use stork_wire::text::{GroupName, Label, Pattern};
 
-use super::charter::{InitArgs, ProfileArgs};
+use super::NewPassphrase;
+use super::charter::ProfileArgs;
 use super::charter_run::now;
 use super::commands::{print_json, print_lines};
 use super::run::Failure;
-use crate::charter::{self, Charter, CharterError, InitOptions, Outcome, RoleKeys};
+use crate::charter::{self, Charter, CharterError, InitOptions, Outcome, RoleKeys, RoleName};
 use crate::{keys, out};
+
+#[derive(Debug, Args)]
+pub(super) struct InitArgs {
+    /// Where everything is written
+    #[arg(long)]
+    pub(super) dir: PathBuf,
+    /// The fleet's name
+    #[arg(long, value_name = "NAME")]
+    pub(super) fleet: Label,
+    /// A group; may be given several times
+    #[arg(long, value_name = "NAME", required = true)]
+    pub(super) group: Vec<GroupName>,
+    /// The publisher's name
+    #[arg(long, value_name = "NAME")]
+    pub(super) publisher: Label,
+    /// Package names that the publisher may use; default: all
+    #[arg(long, value_name = "PATTERN", num_args = 1..)]
+    pub(super) packages: Vec<Pattern>,
+    /// Nodes that take the publisher's entries; default: any
+    #[arg(long, value_name = "NODEID", num_args = 1..=4)]
+    pub(super) home: Vec<NodeId>,
+    /// Days until the documents must have been renewed
+    #[arg(long, value_name = "N", default_value_t = 365,
+        value_parser = clap::value_parser!(u32).range(1..=3650))]
+    pub(super) valid_days: u32,
+    /// Use this release key instead of making one
+    #[arg(long, value_name = "FILE.pub")]
+    pub(super) release_key: Option<PathBuf>,
+    /// Key of a node that says how far the feed goes; up to 16 times
+    #[arg(long, value_name = "FILE.pub")]
+    pub(super) beacon_key: Vec<PathBuf>,
+    /// A key of somebody else in a role: root, admission, authority or publisher
+    #[arg(long, value_name = "ROLE=FILE.pub", value_parser = role_file)]
+    pub(super) second_key: Vec<(RoleName, PathBuf)>,
+    /// So many keys of a role must sign; default: 1
+    #[arg(long, value_name = "ROLE=K", value_parser = role_count)]
+    pub(super) threshold: Vec<(RoleName, u8)>,
+    #[command(flatten)]
+    pub(super) passphrase: NewPassphrase,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// `ROLE=WHAT`.
+fn role_and(text: &str) -> Result<(RoleName, &str), String> {
+    let (role, rest) = text.split_once('=').ok_or("ROLE=… is expected")?;
+    Ok((role.parse()?, rest))
+}
+
+fn role_file(text: &str) -> Result<(RoleName, PathBuf), String> {
+    role_and(text).map(|(role, file)| (role, PathBuf::from(file)))
+}
+
+fn role_count(text: &str) -> Result<(RoleName, u8), String> {
+    let (role, count) = role_and(text)?;
+    count.parse().map(|n| (role, n)).map_err(|_e| format!("`{count}` is no count of keys"))
+}
 
 pub(super) fn profile(args: ProfileArgs) -> Result<(), Failure> {
     let made = charter::write_profile(&args.charter, &args.publisher, args.release_key)?;
