@@ -37,7 +37,7 @@ pending/founding.req goes to them for `charter sign`, then back for `charter imp
 
 The publisher's root signs it too: send the pending file there.")]
     AddPublisher(AddPublisherArgs),
-    /// Let a publisher publish to a group, or change what it may
+    /// Let a publisher publish to a group; what is given takes the place of what it might before
     Grant(GrantArgs),
     /// Take away what a group lets a publisher do: nothing more of it is installed there
     Ungrant(UngrantArgs),
