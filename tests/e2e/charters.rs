@@ -77,7 +77,7 @@ fn a_fleet_follows_its_charter() {
     };
     for host in &fleet.hosts {
         vm(host);
-        host.tell(&["reload"]);
+        drop(host.tell(&["reload"]));
         host.await_vm("vm", &shown);
     }
     fleet.hosts.iter_mut().for_each(|h| {
