@@ -164,13 +164,13 @@ impl Author<'_> {
         self.charter.fleet
     }
 
-    /// Checks that an entry is ours: signed by a release key that may sign its number.
+    /// Checks that an entry is ours: signed by a release key of its epoch that may sign its number.
     fn entry(&self, envelope: &Envelope, what: &'static str) -> Result<Entry, FeedError> {
         let ours = |source| FeedError::NotOurs { what, source };
         let claim: Entry = envelope.claimed().map_err(ours)?;
         let may = |k: &&ReleaseKey| k.valid_through.is_none_or(|last| claim.position() <= last);
-        let keys: Vec<PublicKey> =
-            self.doc.release_keys.iter().filter(may).map(|k| k.key).collect();
+        let keys = self.charter.release_keys(self.publisher, claim.epoch);
+        let keys: Vec<PublicKey> = keys.iter().filter(may).map(|k| k.key).collect();
         let entry = envelope.verify::<Entry>(self.fleet(), &keys, 1).map_err(ours)?.into_body();
         if entry.publisher != self.publisher {
             return Err(FeedError::OtherPublisher(what));

@@ -11,6 +11,7 @@
 mod addresses;
 mod bandwidth;
 mod bootstrap;
+mod charters;
 mod crashes;
 mod deltas;
 mod everything;

@@ -57,9 +57,9 @@ fn crossed(fleet: &Fleet) -> (u64, u64) {
     (bytes, full)
 }
 
-/// The far site gets every byte once, and its hosts the rest from each other: 1.1 times in all at the
-/// most, where a machine is so busy that a stripe is taken over; three hosts that each fetch it
-/// would be 3.
+/// The far site gets every byte once, and its hosts the rest from each other: 1.1 times in all at
+/// the most, where a machine is so busy that a stripe is taken over; three hosts that each fetch
+/// it would be 3.
 #[test]
 fn a_site_fetches_once() {
     let (fleet, package) = two_sites();

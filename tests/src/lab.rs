@@ -12,7 +12,7 @@ use stork_node::config::{BeaconConfig, LimitsConfig, NodeConfig};
 use stork_node::control::Client;
 use stork_node::driver::{Clock, Tap};
 use stork_node::{identity, join, run};
-use stork_publisher::charter::{InitOptions, init};
+use stork_publisher::charter::{InitOptions, RoleKeys, init};
 use stork_publisher::keys::{Passphrase, generate, read_secret, write_key};
 use stork_publisher::progress::Progress;
 use stork_publisher::push::{BaseChoice, PushOptions, PushReport, Target, push};
@@ -375,6 +375,7 @@ fn found_charter_with(dir: &Path, beacon_keys: Vec<PathBuf>) -> Result<()> {
         release_key: None,
         beacon_keys,
         passphrase: Passphrase::None,
+        roles: RoleKeys::default(),
     };
     init(&options, now())?;
     Ok(())

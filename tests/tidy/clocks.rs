@@ -25,6 +25,7 @@ const ALLOWED: &[(&str, &str)] = &[
     ),
     ("publisher/src/cli/", "commands of their own: when something is signed"),
     ("publisher/src/push/", "when an entry is signed, and when a connection is too old"),
+    ("publisher/src/keys/exec", "a program that signs is ended when its time is over"),
     ("publisher/src/progress.rs", "how often progress is drawn"),
 ];
 /// Reasons that may stand without a clock: the files are still being worked on.

@@ -1,7 +1,7 @@
-//! A new charter on one disk: every role a key of its own, each threshold 1 of 1.
+//! A new charter: every role a key of its own that is made here, and further keys of other people.
 //!
-//! Enough for one person and for trying stork; a team rotates to shared roles later, and no id
-//! changes when it does.
+//! Where one signature is enough the fleet is founded at once. Where a threshold asks for more, the
+//! first documents wait in a pending file until the others have signed.
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
@@ -18,12 +18,13 @@ use stork_wire::sign::{Body, SecretKey};
 use stork_wire::text::{GroupName, Label, Pattern};
 use zeroize::Zeroizing;
 
-use super::profile::{BUNDLE_FILE, GroupName as NamedGroup, PROFILE_FILE, Profile};
-use super::{Charter, CharterError};
-use crate::bundle::write_bundle;
+use super::profile::{
+    BUNDLE_FILE, GroupName as NamedGroup, PROFILE_FILE, Profile, read_file, save_profile,
+};
+use super::roles::check_threshold;
+use super::{Change, Changed, Charter, CharterError, Life, Outcome, RoleName};
 use crate::keys::{Passphrase, Signer, generate, read_public, write_key};
 
-const DAY_S: u64 = 86_400;
 /// Group names may have up to three parts; `*` does not cross a slash.
 const GROUP_PATTERNS: [&str; 3] = ["*", "*/*", "*/*/*"];
 
@@ -50,15 +51,57 @@ pub struct InitOptions {
     pub beacon_keys: Vec<PathBuf>,
     /// What the new keys are locked with.
     pub passphrase: Passphrase,
+    /// Keys of others, and thresholds.
+    pub roles: RoleKeys,
+}
+
+/// Keys of roles beside those that are made, and how many must sign; 1 where nothing is said.
+#[derive(Debug, Clone, Default)]
+pub struct RoleKeys {
+    /// Public halves: of `root`, `admission`, `authority` or `publisher`.
+    pub keys: Vec<(RoleName, PathBuf)>,
+    /// Thresholds of the same roles.
+    pub thresholds: Vec<(RoleName, u8)>,
+}
+
+impl RoleKeys {
+    /// The role with the key that was made for it.
+    fn role(&self, name: &RoleName, made: PublicKey) -> Result<Role, CharterError> {
+        let mut keys = vec![made];
+        for (_, file) in self.keys.iter().filter(|(r, _)| r == name) {
+            keys.push(read_public(file)?.0);
+        }
+        let threshold = self.thresholds.iter().rev().find(|(r, _)| r == name);
+        let threshold = threshold.map_or(1, |(_, t)| *t);
+        let keys = sorted(&keys);
+        check_threshold(threshold, keys.len())?;
+        Ok(Role { keys: List::new(keys)?, threshold })
+    }
+
+    /// Are these roles that a new charter has?
+    fn check(&self) -> Result<(), CharterError> {
+        let known =
+            [RoleName::Root, RoleName::Admission, RoleName::Authority, RoleName::Publisher(None)];
+        let names = self.keys.iter().map(|(r, _)| r);
+        match names.chain(self.thresholds.iter().map(|(r, _)| r)).find(|r| !known.contains(r)) {
+            None => Ok(()),
+            Some(r) => {
+                let why = format!("{r}: a new charter has root, admission, authority, publisher");
+                Err(CharterError::Usage(why))
+            }
+        }
+    }
 }
 
 /// What was founded.
 #[derive(Debug)]
 pub struct Initialised {
-    /// The charter.
-    pub charter: Charter,
+    /// The charter; `None` while signatures lack.
+    pub charter: Option<Charter>,
     /// Who publishes.
     pub profile: Profile,
+    /// The first documents, and whether they hold.
+    pub changed: Changed,
 }
 
 /// Makes keys one after the other, all locked with the same passphrase.
@@ -92,7 +135,8 @@ fn sorted<T: Ord + Clone>(items: &[T]) -> Vec<T> {
     out
 }
 
-fn patterns(given: &[Pattern]) -> Result<List<Pattern, 64>, CharterError> {
+/// The patterns that are given; without any, all names.
+pub(super) fn patterns(given: &[Pattern]) -> Result<List<Pattern, 64>, CharterError> {
     if given.is_empty() {
         Ok(List::new(vec!["*".parse()?, "*/*".parse()?])?)
     } else {
@@ -100,21 +144,14 @@ fn patterns(given: &[Pattern]) -> Result<List<Pattern, 64>, CharterError> {
     }
 }
 
-/// First and last second of a new document.
-#[derive(Clone, Copy)]
-struct Life {
-    issued: UnixSeconds,
-    expires: UnixSeconds,
-}
-
 fn root_doc(
     options: &InitOptions,
     life: Life,
-    (root, admission, authority): (PublicKey, PublicKey, PublicKey),
+    (root, admission, authority): (Role, Role, Role),
 ) -> Result<RootDoc, CharterError> {
     let authorities = GROUP_PATTERNS
         .iter()
-        .map(|p| Ok(Authority { names: p.parse()?, role: Role::single(authority) }))
+        .map(|p| Ok(Authority { names: p.parse()?, role: authority.clone() }))
         .collect::<Result<Vec<_>, CharterError>>()?;
     Ok(RootDoc {
         version: BODY_VERSION,
@@ -123,8 +160,8 @@ fn root_doc(
         name: options.fleet.clone(),
         issued: life.issued,
         expires: life.expires,
-        root: Role::single(root),
-        admission: Role::single(admission),
+        root,
+        admission,
         authorities: List::new(authorities)?,
     })
 }
@@ -132,7 +169,7 @@ fn root_doc(
 fn publisher_doc(
     options: &InitOptions,
     life: Life,
-    (root, release): (PublicKey, PublicKey),
+    (root, release): (Role, PublicKey),
     beacons: &List<PublicKey, 16>,
 ) -> Result<PublisherDoc, CharterError> {
     let key = ReleaseKey {
@@ -148,7 +185,7 @@ fn publisher_doc(
         name: options.publisher.clone(),
         issued: life.issued,
         expires: life.expires,
-        root: Role::single(root),
+        root,
         epoch: 1,
         survivor: None,
         release_keys: List::new(vec![key])?,
@@ -160,7 +197,7 @@ fn publisher_doc(
 fn group_doc(
     options: &InitOptions,
     life: Life,
-    (authority, publisher): (PublicKey, PublisherId),
+    (authority, publisher): (Role, PublisherId),
     name: &GroupName,
 ) -> Result<GroupDoc, CharterError> {
     let grant = PublisherGrant {
@@ -177,7 +214,7 @@ fn group_doc(
         name: name.clone(),
         issued: life.issued,
         expires: life.expires,
-        authority: Role::single(authority),
+        authority,
         publishers: List::new(vec![grant])?,
     })
 }
@@ -195,13 +232,6 @@ fn prepare(dir: &Path) -> Result<PathBuf, CharterError> {
     Ok(keys)
 }
 
-fn write_new(path: &Path, bytes: &[u8]) -> Result<(), CharterError> {
-    use std::io::Write;
-    let failed = |source| CharterError::Write { path: path.into(), source };
-    let mut file = fs::File::create_new(path).map_err(failed)?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)
-}
-
 /// The public halves of beacon keys, each once.
 pub(super) fn read_beacon_keys(files: &[PathBuf]) -> Result<List<PublicKey, 16>, CharterError> {
     let keys = files.iter().map(|f| read_public(f).map(|(key, _)| key));
@@ -213,43 +243,57 @@ pub(super) fn read_beacon_keys(files: &[PathBuf]) -> Result<List<PublicKey, 16>,
 pub fn init(options: &InitOptions, now: UnixSeconds) -> Result<Initialised, CharterError> {
     let release = options.release_key.as_deref().map(read_public).transpose()?;
     let beacons = read_beacon_keys(&options.beacon_keys)?;
-    let dir = &options.dir;
+    let (dir, roles) = (&options.dir, &options.roles);
+    roles.check()?;
+    // Whatever is wrong about roles is found before the first key is written.
+    let trial = generate()?.public();
+    for name in [RoleName::Root, RoleName::Admission, RoleName::Authority] {
+        roles.role(&name, trial)?;
+    }
+    roles.role(&RoleName::Publisher(None), trial)?;
     let passphrase = options.passphrase.chosen(&dir.join("keys"))?;
     let maker = Maker { keys: prepare(dir)?, passphrase };
-    let life = Life { issued: now, expires: now + u64::from(options.valid_days.max(1)) * DAY_S };
+    let life = Life::days(now, options.valid_days);
 
     let root_key = maker.make("root")?;
-    let admission = maker.make("admission")?.public();
-    let authority = maker.make("authority")?;
-    let publisher_root = maker.make("publisher")?;
+    let admission = roles.role(&RoleName::Admission, maker.make("admission")?.public())?;
+    let authority_key = maker.make("authority")?;
+    let authority = roles.role(&RoleName::Authority, authority_key.public())?;
+    let publisher_key = maker.make("publisher")?;
+    let publisher_role = roles.role(&RoleName::Publisher(None), publisher_key.public())?;
     let (release, release_file) = match release {
         Some((key, _)) => (key, None),
         None => (maker.make("release")?.public(), Some("keys/release".to_owned())),
     };
 
-    let root = root_doc(options, life, (root_key.public(), admission, authority.public()))?;
+    let root = roles.role(&RoleName::Root, root_key.public())?;
+    let root = root_doc(options, life, (root, admission, authority.clone()))?;
     let fleet = root.fleet_id();
     let kind = (ItemKind::Root, LogId::root(fleet));
     let mut items = vec![item(kind, &root, fleet, &Signer::File(root_key))?];
-    let publisher_doc = publisher_doc(options, life, (publisher_root.public(), release), &beacons)?;
+    let publisher_doc = publisher_doc(options, life, (publisher_role, release), &beacons)?;
     let publisher = publisher_doc.publisher_id();
     let kind = (ItemKind::Publisher, LogId::publisher(publisher));
-    items.push(item(kind, &publisher_doc, fleet, &Signer::File(publisher_root))?);
-    let authority_key = authority.public();
-    let authority = Signer::File(authority);
+    items.push(item(kind, &publisher_doc, fleet, &Signer::File(publisher_key))?);
+    let signer = Signer::File(authority_key);
     let mut groups: Vec<NamedGroup> = Vec::new();
     for name in sorted(&options.groups) {
-        let doc = group_doc(options, life, (authority_key, publisher), &name)?;
+        let doc = group_doc(options, life, (authority.clone(), publisher), &name)?;
         let id: GroupId = doc.group_id();
-        items.push(item((ItemKind::Group, LogId::group(id)), &doc, fleet, &authority)?);
+        items.push(item((ItemKind::Group, LogId::group(id)), &doc, fleet, &signer)?);
         groups.push(NamedGroup { id, name: name.to_string() });
     }
-    // What is written was checked like what is read.
-    let charter = Charter::from_items(&items)?;
-    let path = dir.join(BUNDLE_FILE);
-    let bytes = write_bundle(&charter.items)
-        .map_err(|source| CharterError::Bundle { path: path.clone(), source })?;
-    write_new(&path, &bytes)?;
+    let change = Change {
+        dir: dir.clone(),
+        keys: Vec::new(),
+        passphrase: Passphrase::None,
+        out: None,
+        dry_run: false,
+        life,
+    };
+    let changed = change.found(fleet, &items)?;
+    let founded = changed.outcome == Outcome::Made;
+    let charter = if founded { Some(read_file(dir)?) } else { None };
     let profile = Profile {
         fleet,
         publisher,
@@ -258,9 +302,6 @@ pub fn init(options: &InitOptions, now: UnixSeconds) -> Result<Initialised, Char
         origin: None,
         origin_credentials: None,
     };
-    let path = dir.join(PROFILE_FILE);
-    let text = toml::to_string(&profile)
-        .map_err(|e| CharterError::Profile { path: path.clone(), why: e.to_string() })?;
-    write_new(&path, text.as_bytes())?;
-    Ok(Initialised { charter, profile })
+    save_profile(dir, &profile)?;
+    Ok(Initialised { charter, profile, changed })
 }

@@ -1,132 +1,44 @@
 //! The charter as a publisher sees it: documents read from a bundle, with every signature and chain
 //! checked before anything is pushed in their name.
 
+mod change;
+#[cfg(test)]
+mod change_tests;
+mod edit;
 mod epoch;
+mod error;
+mod files;
 mod init;
+mod ledger;
+mod pending;
 mod profile;
+mod roles;
+mod rotate;
 #[cfg(test)]
 mod tests;
+mod verify;
+mod words;
 
-pub use epoch::{EpochOptions, new_epoch};
-pub use init::{InitOptions, Initialised, init};
-pub use profile::{BUNDLE_FILE, GroupName, PROFILE_FILE, Profile, open, read_file};
+pub use change::{Change, Changed, Life, Outcome, import, sign};
+pub use edit::{Granted, NewPublisher, add_group, add_publisher, grant, ungrant};
+pub use epoch::{EpochOptions, Leaves, new_epoch};
+pub use error::CharterError;
+pub use init::{InitOptions, Initialised, RoleKeys, init};
+pub use ledger::{Doc, Need, Step};
+pub use pending::{Pending, PendingError};
+pub use profile::{BUNDLE_FILE, GroupName, PROFILE_FILE, Profile, open, read_file, write_profile};
+pub use roles::{RoleChange, RoleName};
+pub use rotate::{renew, rotate, rotate_release};
+pub(crate) use verify::expiry;
+pub use verify::{Checked, verify};
+pub use words::describe;
 
 use std::collections::BTreeMap;
-use std::io;
-use std::path::PathBuf;
 
-use stork_wire::charter::{GroupDoc, PublisherDoc, Role, RootDoc};
+use stork_wire::charter::{GroupDoc, PublisherDoc, ReleaseKey, Role, RootDoc};
 use stork_wire::ids::{FleetId, GroupId, ItemHash, LogId, PublisherId};
 use stork_wire::item::{Item, ItemKind};
-use stork_wire::sign::{Body, VerifyError};
-use stork_wire::text::BadText;
-
-use crate::bundle::BundleError;
-use crate::keys::{KeyError, SignError};
-
-/// A charter that cannot be made, read or believed.
-#[derive(Debug, thiserror::Error)]
-pub enum CharterError {
-    /// A file cannot be read.
-    #[error("cannot read `{path}`")]
-    Read {
-        /// Which file.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
-    /// A file cannot be written.
-    #[error("cannot write `{path}`")]
-    Write {
-        /// Which file.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
-    /// There is a charter already.
-    #[error("`{0}` exists: a charter is never overwritten")]
-    Exists(PathBuf),
-    /// The publisher's file is no TOML of the right shape.
-    #[error("`{path}` is wrong: {why}")]
-    Profile {
-        /// Which file.
-        path: PathBuf,
-        /// What is wrong.
-        why: String,
-    },
-    /// The bundle is broken.
-    #[error("`{path}` cannot be used")]
-    Bundle {
-        /// Which file.
-        path: PathBuf,
-        /// What is wrong.
-        #[source]
-        source: BundleError,
-    },
-    /// A document is not signed as it must be.
-    #[error("the {kind} document {number} is not valid")]
-    Document {
-        /// Which kind.
-        kind: &'static str,
-        /// Its number.
-        number: u64,
-        /// What is wrong.
-        #[source]
-        source: VerifyError,
-    },
-    /// Documents do not belong together.
-    #[error("the charter does not hold together: {0}")]
-    Broken(String),
-    /// A name or pattern breaks a rule.
-    #[error(transparent)]
-    Text(#[from] BadText),
-    /// More names, groups, keys or homes than a document holds.
-    #[error("too many names, groups, keys or homes for one document")]
-    TooMany(#[from] stork_wire::codec::TooMany),
-    /// A key cannot be made or read.
-    #[error(transparent)]
-    Key(#[from] KeyError),
-    /// A document cannot be signed.
-    #[error(transparent)]
-    Sign(#[from] SignError),
-}
-
-impl CharterError {
-    /// What to do about it.
-    #[must_use]
-    pub fn help(&self) -> String {
-        match self {
-            Self::Read { .. } => {
-                "name the directory by --charter DIR; make one: stork-publish charter init".into()
-            }
-            Self::Write { .. } => "choose a directory that you may write to, by --dir".into(),
-            Self::Exists(_) => "choose another directory by --dir, or keep the one you have".into(),
-            Self::Profile { .. } => "correct the file, or take it from a backup".into(),
-            Self::Bundle { .. } | Self::Document { .. } | Self::Broken(_) => {
-                "take charter.bundle from a backup, or fetch it from a node again".into()
-            }
-            Self::Text(_) | Self::TooMany(_) => {
-                "give another name; see `stork-publish charter init --help`".into()
-            }
-            Self::Key(e) => e.help(),
-            Self::Sign(_) => "check the key and the values of the document".into(),
-        }
-    }
-    /// The exit code that stands for it.
-    #[must_use]
-    pub fn exit(&self) -> u8 {
-        match self {
-            Self::Read { source, .. } | Self::Write { source, .. } => crate::out::file_exit(source),
-            Self::Document { .. } | Self::Broken(_) => 4,
-            Self::Profile { .. } | Self::Bundle { .. } => 78,
-            Self::Text(_) | Self::TooMany(_) => 2,
-            Self::Key(e) => e.exit(),
-            _ => 1,
-        }
-    }
-}
+use stork_wire::sign::Body;
 
 /// A charter whose signatures and chains were checked. Expiry is left to who uses it.
 #[derive(Debug, Clone)]
@@ -266,6 +178,40 @@ impl Charter {
             all.extend(chain);
         }
         Ok(Self { fleet, root, groups, publishers, items: all })
+    }
+
+    /// The release keys that any document of one epoch of a publisher names: entries are judged by
+    /// those of their own epoch, so that later documents need not carry keys which are retired.
+    #[must_use]
+    pub fn release_keys(&self, publisher: PublisherId, epoch: u32) -> Vec<ReleaseKey> {
+        let log = LogId::publisher(publisher);
+        let mut keys: Vec<ReleaseKey> = Vec::new();
+        for item in self.items.iter().filter(|i| i.log == log) {
+            let doc = item.envelope.claimed::<PublisherDoc>();
+            for key in doc.iter().filter(|d| d.epoch == epoch).flat_map(|d| &d.release_keys) {
+                if !keys.contains(key) {
+                    keys.push(key.clone());
+                }
+            }
+        }
+        keys
+    }
+
+    /// The publisher of this name, or with this id.
+    pub fn publisher_named(&self, name: &str) -> Result<PublisherId, CharterError> {
+        let matches = self
+            .publishers
+            .iter()
+            .filter(|(id, d)| d.name.as_str() == name || id.to_string() == name);
+        let ids: Vec<PublisherId> = matches.map(|(id, _)| *id).collect();
+        match ids.as_slice() {
+            [] => Err(CharterError::NoSuch(format!("publisher `{name}`"))),
+            [id] => Ok(*id),
+            _ => {
+                let why = format!("several publishers have the name `{name}`: name one by its id");
+                Err(CharterError::Usage(why))
+            }
+        }
     }
 
     /// The id of the group with this name.

@@ -1,16 +1,17 @@
 //! The directory of a publisher: the charter's bundle, and `publisher.toml`, which says who of the
 //! charter's publishers works here and with which key.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use stork_origin::Address;
 use stork_wire::ids::{FleetId, GroupId, PublisherId};
+use stork_wire::item::Item;
 
+use super::files::{read_bounded, write_new};
 use super::{Charter, CharterError};
 use crate::bundle::{BUNDLE_LEN_MAX, read_bundle};
+use crate::keys::is_file_spec;
 
 /// The bundle's name inside the directory.
 pub const BUNDLE_FILE: &str = "charter.bundle";
@@ -26,7 +27,7 @@ pub struct Profile {
     pub fleet: FleetId,
     /// The publisher.
     pub publisher: PublisherId,
-    /// The release key: a file relative to the directory, or `ssh-agent:…`.
+    /// The release key: a file relative to the directory, `ssh-agent:…` or `exec:…`.
     pub release_key: Option<String>,
     /// The object store that gets every content as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -49,24 +50,51 @@ pub struct GroupName {
     pub name: String,
 }
 
-fn read_bounded(path: &Path, max: u64) -> Result<Vec<u8>, CharterError> {
-    let failed = |source| CharterError::Read { path: path.into(), source };
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(failed)?;
-    file.take(max + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > max {
-        return Err(failed(std::io::Error::other("it is too long")));
-    }
-    Ok(bytes)
+/// Reads a bundle, or that of a directory, and believes nothing of it.
+pub(super) fn read_items(path: &Path) -> Result<Vec<Item>, CharterError> {
+    let path: PathBuf = if path.is_dir() { path.join(BUNDLE_FILE) } else { path.into() };
+    let bytes = read_bounded(&path, BUNDLE_LEN_MAX as u64)?;
+    let items = read_bundle(&bytes);
+    items.map_err(|source| CharterError::Bundle { path, source })
 }
 
 /// Reads and checks a charter: a bundle, or a directory with one.
 pub fn read_file(path: &Path) -> Result<Charter, CharterError> {
-    let path: PathBuf = if path.is_dir() { path.join(BUNDLE_FILE) } else { path.into() };
-    let bytes = read_bounded(&path, BUNDLE_LEN_MAX as u64)?;
-    let items = read_bundle(&bytes);
-    let items = items.map_err(|source| CharterError::Bundle { path, source })?;
-    Charter::from_items(&items)
+    Charter::from_items(&read_items(path)?)
+}
+
+/// Writes a profile into a directory that has none.
+pub(super) fn save_profile(dir: &Path, profile: &Profile) -> Result<(), CharterError> {
+    let path = dir.join(PROFILE_FILE);
+    let text = toml::to_string(profile)
+        .map_err(|e| CharterError::Profile { path: path.clone(), why: e.to_string() })?;
+    write_new(&path, text.as_bytes())
+}
+
+/// Makes a directory with a bundle the one from which a publisher of that charter works: with the
+/// groups that grant it something.
+pub fn write_profile(
+    dir: &Path,
+    publisher: &str,
+    release_key: Option<String>,
+) -> Result<Profile, CharterError> {
+    let charter = read_file(dir)?;
+    let publisher = charter.publisher_named(publisher)?;
+    let grants = charter
+        .groups
+        .iter()
+        .filter(|(_, d)| d.publishers.iter().any(|g| g.publisher == publisher));
+    let groups = grants.map(|(id, d)| GroupName { id: *id, name: d.name.to_string() }).collect();
+    let profile = Profile {
+        fleet: charter.fleet,
+        publisher,
+        release_key,
+        origin: None,
+        origin_credentials: None,
+        groups,
+    };
+    save_profile(dir, &profile)?;
+    Ok(profile)
 }
 
 /// Reads a publisher's directory and checks that profile and charter belong together.
@@ -87,8 +115,8 @@ pub fn open(dir: &Path) -> Result<(Charter, Profile), CharterError> {
         return Err(wrong(format!("the bundle has no group `{}`", group.name)));
     }
     if let Some(key) = profile.release_key.take() {
-        let is_file = !key.starts_with("ssh-agent:");
-        let key = if is_file { dir.join(&key).to_string_lossy().into_owned() } else { key };
+        let key =
+            if is_file_spec(&key) { dir.join(&key).to_string_lossy().into_owned() } else { key };
         profile.release_key = Some(key);
     }
     Ok((charter, profile))

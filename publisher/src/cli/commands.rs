@@ -1,7 +1,6 @@
 //! One function for each command: options in, library called, result printed.
 
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use serde_json::json;
@@ -9,8 +8,7 @@ use stork_wire::ids::PublicKey;
 use stork_wire::manifest::{Manifest, Variant};
 
 use super::run::Failure;
-use super::{EpochArgs, InitArgs, InspectArgs, NewPassphrase, PackArgs, PushArgs, VerifyArgs};
-use crate::charter::{self, Charter, EpochOptions, InitOptions};
+use super::{InspectArgs, NewPassphrase, PackArgs, PushArgs, VerifyArgs};
 use crate::keys::{self, Passphrase};
 use crate::pack::{self, Base, Packed};
 use crate::progress::Progress;
@@ -31,7 +29,7 @@ pub(super) fn print_lines(lines: &[String]) {
 }
 
 impl NewPassphrase {
-    fn choice(&self) -> Passphrase {
+    pub(super) fn choice(&self) -> Passphrase {
         match (&self.passphrase_file, self.no_passphrase) {
             (_, true) => Passphrase::None,
             (Some(file), false) => Passphrase::File(file.clone()),
@@ -76,148 +74,12 @@ fn show_key(key: PublicKey, comment: &str, path: &Path, json: bool) -> Result<()
     Ok(())
 }
 
-pub(super) fn charter_init(args: InitArgs) -> Result<(), Failure> {
-    let passphrase = args.passphrase.choice();
-    let options = InitOptions {
-        dir: args.dir,
-        fleet: args.fleet,
-        groups: args.group,
-        publisher: args.publisher,
-        packages: args.packages,
-        homes: args.home,
-        valid_days: args.valid_days,
-        release_key: args.release_key,
-        beacon_keys: args.beacon_key,
-        passphrase,
-    };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    let made = charter::init(&options, now)?;
-    let (profile, dir) = (&made.profile, options.dir.display());
-    if args.json {
-        return print_json(&json!({
-            "schema": "stork.charter-init/v1",
-            "dir": options.dir,
-            "fleet": profile.fleet,
-            "publisher": profile.publisher,
-            "groups": profile.groups,
-            "bundle": options.dir.join(charter::BUNDLE_FILE),
-        }));
-    }
-    out::result(&format!("fleet      {} {}", options.fleet, profile.fleet));
-    out::result(&format!("publisher  {} {}", options.publisher, profile.publisher));
-    for group in &profile.groups {
-        out::result(&format!("group      {} {}", group.name, group.id));
-    }
-    out::chat(&format!("The charter is in {dir}/charter.bundle, the keys are in {dir}/keys."));
-    out::chat(
-        "Keep keys/root, keys/authority and keys/publisher offline: nothing daily needs them.",
-    );
-    out::chat("Next:");
-    out::chat(&format!("  give {dir}/charter.bundle to the first node, then publish to it:"));
-    out::chat(&format!("  stork-publish push FILE --charter {dir} --to NODEID@HOST:PORT"));
-    Ok(())
-}
-
-pub(super) fn charter_new_epoch(args: EpochArgs) -> Result<(), Failure> {
-    let after = args.after.filter(|_| !args.from_nothing).zip(args.hash);
-    let options = EpochOptions {
-        dir: args.charter,
-        after,
-        of_epoch: args.of_epoch,
-        key: args.key,
-        passphrase: args.passphrase_file.map_or(Passphrase::Ask, Passphrase::File),
-        release_key: args.release_key,
-        beacon_keys: args.beacon_key,
-        valid_days: args.valid_days,
-    };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    let (charter, doc) = charter::new_epoch(&options, now)?;
-    if !args.to.is_empty() {
-        let publisher = charter::open(&options.dir)?.1.publisher;
-        runtime()?.block_on(push::send_documents(&args.to, &charter, publisher))?;
-    }
-    if args.json {
-        return print_json(&json!({
-            "schema": "stork.charter-new-epoch/v1",
-            "document": doc.number, "epoch": doc.epoch, "survivor": doc.survivor,
-            "bundle": options.dir.join(charter::BUNDLE_FILE),
-        }));
-    }
-    let place = doc.survivor.map_or_else(|| "nothing".to_owned(), |s| s.at.to_string());
-    out::result(&format!("document {}: epoch {} begins after {place}", doc.number, doc.epoch));
-    if args.to.is_empty() {
-        out::chat("Every push brings it to the node that is pushed to, and that to the fleet.");
-    }
-    if options.release_key.is_some() {
-        out::chat("Push with the new release key by --key, or name it in publisher.toml.");
-    }
-    Ok(())
-}
-
 pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(|e| Failure::new(e, "this host is out of threads or files"))
-}
-
-pub(super) fn charter_show(path: &Path, json: bool) -> Result<(), Failure> {
-    let charter = charter::read_file(path)?;
-    if json {
-        return print_json(&json!({
-            "schema": "stork.charter/v1",
-            "fleet": charter.fleet,
-            "root": charter.root,
-            "groups": charter.groups,
-            "publishers": charter.publishers,
-            "documents": charter.items.len(),
-        }));
-    }
-    print_lines(&charter_lines(&charter));
-    Ok(())
-}
-
-fn charter_lines(charter: &Charter) -> Vec<String> {
-    let root = &charter.root;
-    let role = |r: &stork_wire::charter::Role| {
-        let keys: Vec<String> = r.keys.iter().map(keys::fingerprint).collect();
-        format!("{} of {}: {}", r.threshold, r.keys.len(), keys.join(", "))
-    };
-    let mut lines = vec![
-        format!("fleet      {} {}", root.name, charter.fleet),
-        format!("  root document {}, expires {}", root.number, out::day(root.expires)),
-        format!("  root       {}", role(&root.root)),
-        format!("  admission  {}", role(&root.admission)),
-    ];
-    for a in &root.authorities {
-        lines.push(format!("  groups {}  {}", a.names.as_str(), role(&a.role)));
-    }
-    for (id, doc) in &charter.publishers {
-        lines.push(format!("publisher  {} {id}", doc.name));
-        let (number, epoch, day) = (doc.number, doc.epoch, out::day(doc.expires));
-        lines.push(format!("  document {number}, epoch {epoch}, expires {day}"));
-        for key in &doc.release_keys {
-            let names: Vec<&str> = key.packages.iter().map(|p| p.as_str()).collect();
-            let key = keys::fingerprint(&key.key);
-            lines.push(format!("  release key {key} for {}", names.join(", ")));
-        }
-        for key in &doc.beacon_keys {
-            lines.push(format!("  beacon key {}", keys::fingerprint(key)));
-        }
-        for home in &doc.homes {
-            lines.push(format!("  home {home}"));
-        }
-    }
-    for (id, doc) in &charter.groups {
-        lines.push(format!("group      {} {id}", doc.name));
-        lines.push(format!("  document {}, expires {}", doc.number, out::day(doc.expires)));
-        for grant in &doc.publishers {
-            let names: Vec<&str> = grant.packages.iter().map(|p| p.as_str()).collect();
-            lines.push(format!("  publisher {} may publish {}", grant.name, names.join(", ")));
-        }
-    }
-    lines
 }
 
 /// Reads an older package as the base: its name does not matter to its tree.

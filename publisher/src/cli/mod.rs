@@ -1,5 +1,8 @@
 //! The command line of `stork-publish`: what can be typed, and what each word means.
 
+mod charter;
+mod charter_run;
+mod charter_show;
 mod commands;
 mod recall;
 mod run;
@@ -13,9 +16,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use stork_origin::Address;
 use stork_wire::feed::Urgency;
-use stork_wire::ids::{ItemHash, NodeId};
-use stork_wire::text::{Arch, GroupName, Label, PackageName, Pattern, Version};
+use stork_wire::text::{Arch, PackageName, Version};
 
+use self::charter::CharterCommand;
 use crate::push::Target;
 use crate::source::{ReadOptions, UNPACKED_LEN_DEFAULT, UsrMerge};
 
@@ -52,7 +55,7 @@ enum Command {
     /// Make and show keys (OpenSSH Ed25519)
     #[command(subcommand)]
     Key(KeyCommand),
-    /// Found and show a fleet's charter: who may do what
+    /// Found, change, sign and check a fleet's charter: who may do what
     #[command(subcommand)]
     Charter(CharterCommand),
     /// Pack a .deb, tar archive or directory without sending it
@@ -114,111 +117,6 @@ struct NewPassphrase {
     /// Take the passphrase from the first line of a file
     #[arg(long, value_name = "FILE", env = "STORK_PASSPHRASE_FILE")]
     passphrase_file: Option<PathBuf>,
-}
-
-#[derive(Debug, Subcommand)]
-enum CharterCommand {
-    /// Found a fleet on this disk: all keys, documents and a first publisher
-    #[command(after_help = "Example:
-  stork-publish charter init --dir ~/stork --fleet acme --group web --group db \\
-      --publisher ops --no-passphrase")]
-    Init(InitArgs),
-    /// Begin a new epoch of the feed after the last entry that stands: after a fork or a stolen key
-    #[command(after_help = "Examples:
-  stork-publish charter new-epoch --charter ~/stork --after 41 --hash HASH --to NODEID@host:7749
-  stork-publish charter new-epoch --charter ~/stork --after 41 --hash HASH \\
-      --release-key new.pub
-
-`stork status --json` of any host lists under `frozen` where a feed stands, and both entries of the
-fork: one of these may stand as well.")]
-    NewEpoch(EpochArgs),
-    /// Show a charter, with every signature checked
-    Show {
-        /// A publisher's directory or a charter bundle
-        path: PathBuf,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-#[derive(Debug, Args)]
-struct InitArgs {
-    /// Where everything is written
-    #[arg(long)]
-    dir: PathBuf,
-    /// The fleet's name
-    #[arg(long, value_name = "NAME")]
-    fleet: Label,
-    /// A group; may be given several times
-    #[arg(long, value_name = "NAME", required = true)]
-    group: Vec<GroupName>,
-    /// The publisher's name
-    #[arg(long, value_name = "NAME")]
-    publisher: Label,
-    /// Package names that the publisher may use; default: all
-    #[arg(long, value_name = "PATTERN", num_args = 1..)]
-    packages: Vec<Pattern>,
-    /// Nodes that take the publisher's entries; default: any
-    #[arg(long, value_name = "NODEID", num_args = 1..=4)]
-    home: Vec<NodeId>,
-    /// Days until the documents must have been renewed
-    #[arg(long, value_name = "N", default_value_t = 365,
-        value_parser = clap::value_parser!(u32).range(1..=3650))]
-    valid_days: u32,
-    /// Use this release key instead of making one
-    #[arg(long, value_name = "FILE.pub")]
-    release_key: Option<PathBuf>,
-    /// Key of a node that says how far the feed goes; up to 16 times
-    #[arg(long, value_name = "FILE.pub")]
-    beacon_key: Vec<PathBuf>,
-    #[command(flatten)]
-    passphrase: NewPassphrase,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Debug, Args)]
-struct EpochArgs {
-    /// The publisher's directory, as `charter init` made it
-    #[arg(long, value_name = "DIR", env = "STORK_CHARTER")]
-    charter: PathBuf,
-    /// The number of the last entry that stands
-    #[arg(long, value_name = "SEQ", requires = "hash", required_unless_present = "from_nothing",
-        value_parser = clap::value_parser!(u64).range(1..))]
-    after: Option<u64>,
-    /// The hash of that entry
-    #[arg(long, requires = "after")]
-    hash: Option<ItemHash>,
-    /// No entry stands: every release is withdrawn
-    #[arg(long, conflicts_with = "after")]
-    from_nothing: bool,
-    /// The epoch of that entry; default: the one in force
-    #[arg(long, value_name = "EPOCH")]
-    of_epoch: Option<u32>,
-    /// The publisher's root key; default: keys/publisher in the directory
-    #[arg(long)]
-    key: Option<String>,
-    /// Take the key's passphrase from the first line of a file
-    #[arg(long, value_name = "FILE", env = "STORK_PASSPHRASE_FILE")]
-    passphrase_file: Option<PathBuf>,
-    /// A new release key; those in use sign nothing more
-    #[arg(long, value_name = "FILE.pub")]
-    release_key: Option<PathBuf>,
-    /// Beacon keys instead of those in use; up to 16 times
-    #[arg(long, value_name = "FILE.pub")]
-    beacon_key: Vec<PathBuf>,
-    /// Days until the document must have been renewed
-    #[arg(long, value_name = "N", default_value_t = 365,
-        value_parser = clap::value_parser!(u32).range(1..=3650))]
-    valid_days: u32,
-    /// Give the document to this node at once; otherwise the next push brings it
-    #[arg(long, value_name = "TARGET")]
-    to: Vec<Target>,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 }
 
 /// How a package is read.
@@ -333,7 +231,7 @@ struct PushArgs {
     /// The publisher's directory, as `charter init` made it
     #[arg(long, value_name = "DIR", env = "STORK_CHARTER")]
     charter: PathBuf,
-    /// The release key: a file, ssh-agent:SHA256:… or ssh-agent:
+    /// The release key: a file, ssh-agent:SHA256:…, ssh-agent: or 'exec:PROGRAM ARGUMENT…'
     #[arg(long, env = "STORK_PUBLISH_KEY")]
     key: Option<String>,
     /// Take the key's passphrase from the first line of a file

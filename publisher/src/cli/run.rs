@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use super::{CharterCommand, Cli, Command, KeyCommand, commands};
+use super::{Cli, Command, KeyCommand, charter_run, commands};
 use crate::charter::CharterError;
 use crate::inspect::InspectError;
 use crate::keys::KeyError;
@@ -71,11 +71,7 @@ fn run(command: Command) -> Result<(), Failure> {
             commands::key_generate(&out, &comment, &passphrase, json)
         }
         Command::Key(KeyCommand::Show { file, json }) => commands::key_show(&file, json),
-        Command::Charter(CharterCommand::Init(args)) => commands::charter_init(args),
-        Command::Charter(CharterCommand::NewEpoch(args)) => commands::charter_new_epoch(args),
-        Command::Charter(CharterCommand::Show { path, json }) => {
-            commands::charter_show(&path, json)
-        }
+        Command::Charter(command) => charter_run::run(command),
         Command::Pack(args) => commands::pack(&args),
         Command::Inspect(args) => commands::inspect(&args),
         Command::Verify(args) => commands::verify(&args),

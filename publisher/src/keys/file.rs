@@ -13,6 +13,7 @@ use stork_wire::sign::{SecretKey, is_sound};
 use zeroize::Zeroizing;
 
 use super::agent::AgentError;
+use super::exec::ExecError;
 
 /// No key file or passphrase is longer.
 const FILE_LEN_MAX: u64 = 64 * 1024;
@@ -74,6 +75,9 @@ pub enum KeyError {
     /// The agent failed.
     #[error(transparent)]
     Agent(#[from] AgentError),
+    /// The program that holds the key failed.
+    #[error(transparent)]
+    Exec(#[from] ExecError),
 }
 
 impl KeyError {
@@ -97,6 +101,7 @@ impl KeyError {
             Self::Mismatch => "type the same passphrase twice".into(),
             Self::Random(_) => "this system is broken".into(),
             Self::Agent(e) => e.help(),
+            Self::Exec(e) => e.help(),
         }
     }
 
@@ -108,6 +113,7 @@ impl KeyError {
             Self::TooOpen { .. } => 77,
             Self::Format { .. } | Self::NoPassphrase(_) => 78,
             Self::Agent(e) => e.exit(),
+            Self::Exec(e) => e.exit(),
             _ => 1,
         }
     }

@@ -128,10 +128,10 @@ impl PushError {
             Self::Charter(e) => e.help(),
             Self::Feed(e) => e.help().into(),
             Self::Origin(e) => e.help(),
-            Self::Sign(SignError::Agent(e)) => e.help(),
             Self::Sign(SignError::Body(_)) => {
                 "if it is too long, shorten the package's Depends or name fewer groups".into()
             }
+            Self::Sign(e) => e.help(),
             Self::Usage(_) => "see `stork-publish push --help`".into(),
             Self::NoGroup(_) => "list them: stork-publish charter show DIR".into(),
             Self::NoHome(_) => "add --to NODEID@HOST:PORT of one of these nodes".into(),
@@ -166,8 +166,7 @@ impl PushError {
             Self::Charter(e) => e.exit(),
             Self::Feed(e) => e.exit(),
             Self::Origin(e) => e.exit(),
-            Self::Sign(SignError::Agent(e)) => e.exit(),
-            Self::Sign(SignError::Body(_)) => 1,
+            Self::Sign(e) => e.exit(),
             Self::Usage(_) => 2,
             Self::NoGroup(_) | Self::NotLive(_) => 5,
             Self::NoHome(_) | Self::Lower { .. } | Self::VersionTaken { .. } => 7,

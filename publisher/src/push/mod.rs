@@ -32,7 +32,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use stork_origin::Address;
-use stork_wire::charter::{PublisherDoc, UnixSeconds};
+use stork_wire::charter::UnixSeconds;
 use stork_wire::feed::{Release, Urgency};
 use stork_wire::frame::Refusal;
 use stork_wire::ids::{GroupId, LogId, NodeId, PublisherId};
@@ -49,6 +49,7 @@ use base::{Old, off_thread};
 use client::is_refusal;
 use origin::OriginTarget;
 use session::{Enough, Peer, Place};
+use target::places;
 
 const DAY_S: u64 = 86_400;
 /// The same content is announced again when half of so many days are left, or half of the days
@@ -99,36 +100,6 @@ pub struct PushOptions {
 
 fn now() -> UnixSeconds {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
-}
-
-/// The targets with the ids that they must prove, the home first.
-fn places(to: &[Target], doc: &PublisherDoc) -> Result<Vec<Place>, PushError> {
-    let mut out: Vec<Place> = Vec::new();
-    for target in to {
-        let node = match (target.node, &*doc.homes) {
-            (Some(node), _) => node,
-            (None, [only]) => *only,
-            (None, _) => {
-                let text = format!("which node is {target}? name it as NODEID@{target}");
-                return Err(PushError::Usage(text));
-            }
-        };
-        if !out.iter().any(|p| p.node == node) {
-            out.push(Place { addr: target.addr.clone(), node });
-        }
-    }
-    if out.is_empty() {
-        return Err(PushError::Usage("no node to push to: add --to NODEID@HOST:PORT".into()));
-    }
-    if !doc.homes.is_empty() {
-        let is_home = |p: &Place| doc.homes.contains(&p.node);
-        if !out.iter().any(is_home) {
-            return Err(PushError::NoHome(doc.homes.iter().map(NodeId::to_string).collect()));
-        }
-        // Stable: among homes and among others the order of the command line stays.
-        out.sort_by_key(|p| !is_home(p));
-    }
-    Ok(out)
 }
 
 /// How many nodes must have the content (design §6): those asked for, otherwise two, or all.
@@ -183,7 +154,7 @@ pub async fn push(options: &PushOptions, progress: &Progress) -> Result<PushRepo
     let doc = charter.publishers.get(&publisher);
     let doc = doc.ok_or_else(|| PushError::Usage("the charter lacks this publisher".into()))?;
     let author = Author { charter: &charter, publisher, doc };
-    let places = places(&options.to, doc)?;
+    let places = places(&options.to, &doc.homes)?;
     let (ids, names): (Vec<_>, Vec<_>) =
         groups(&options.groups, &charter, &profile)?.into_iter().unzip();
     let spec = options.key.as_ref().or(profile.release_key.as_ref());
@@ -203,16 +174,20 @@ pub async fn push(options: &PushOptions, progress: &Progress) -> Result<PushRepo
     report
 }
 
-/// Hands the documents of a log to nodes, which need no other proof than the documents themselves.
+/// Hands documents to nodes, which need no other proof than the documents themselves: those of a
+/// publisher to its homes, or all of the charter to any node.
 pub async fn send_documents(
     to: &[Target],
     charter: &Charter,
-    publisher: PublisherId,
+    publisher: Option<PublisherId>,
 ) -> Result<(), PushError> {
     let missing = || PushError::Usage("the charter lacks this publisher".into());
-    let doc = charter.publishers.get(&publisher).ok_or_else(missing)?;
-    for place in places(to, doc)? {
-        session::documents_only(&place, charter, LogId::publisher(publisher)).await?;
+    let doc = publisher.map(|id| charter.publishers.get(&id).ok_or_else(missing)).transpose()?;
+    let log = publisher.map(LogId::publisher);
+    let wanted = charter.items.iter().filter(|i| log.is_none_or(|log| i.log == log));
+    let items: Vec<_> = wanted.collect();
+    for place in places(to, doc.map_or(&[], |d| &d.homes))? {
+        session::documents_only(&place, &items).await?;
     }
     Ok(())
 }

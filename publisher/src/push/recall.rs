@@ -17,7 +17,8 @@ use stork_wire::text::{Arch, Line, PackageName, Version};
 
 use super::client::is_refusal;
 use super::session::{self, Enough, Peer};
-use super::{COMMIT_TRIES, NodeReport, PushError, Target, now, places};
+use super::target::places;
+use super::{COMMIT_TRIES, NodeReport, PushError, Target, now};
 use crate::feed::{Author, Published, Standing};
 use crate::keys::{Passphrase, Signer};
 use crate::progress::Progress;
@@ -162,7 +163,7 @@ pub async fn recall(
     let doc = charter.publishers.get(&publisher);
     let doc = doc.ok_or_else(|| PushError::Usage("the charter lacks this publisher".into()))?;
     let author = Author { charter: &charter, publisher, doc };
-    let places = places(&options.to, doc)?;
+    let places = places(&options.to, &doc.homes)?;
     let spec = options.key.as_ref().or(profile.release_key.as_ref());
     let spec = spec.ok_or_else(|| PushError::Usage("no release key: add --key FILE".into()))?;
     let signer = Signer::open(spec, &options.passphrase)?;

@@ -6,7 +6,7 @@ use stork_wire::charter::{BODY_VERSION, PushCert, UnixSeconds};
 use stork_wire::codec::List;
 use stork_wire::feed::Entry;
 use stork_wire::frame::{PushReply, PushRequest, RELEASES_AT_ONCE, Refusal};
-use stork_wire::ids::{LogId, NodeId};
+use stork_wire::ids::NodeId;
 use stork_wire::item::Item;
 use stork_wire::sign::Envelope;
 use stork_wire::text::PackageName;
@@ -16,7 +16,6 @@ use super::client::{Body, Client, is_refusal};
 use super::error::PushError;
 use super::report::NodeReport;
 use super::upload::{Sent, upload};
-use crate::charter::Charter;
 use crate::feed::{Author, Published, Standing};
 use crate::keys::{Signer, generate};
 use crate::pack::Packed;
@@ -124,23 +123,20 @@ pub(super) async fn open(
     Ok((out, notes))
 }
 
-/// Documents that go to a node without a hello: as many as it takes then.
+/// Documents that go to a node without a hello, over one connection: as many as it takes then.
 const DOCUMENTS_MAX: usize = 64;
 
-/// Connects to a node only to give it the newest documents of one log.
-pub(super) async fn documents_only(
-    place: &Place,
-    charter: &Charter,
-    log: LogId,
-) -> Result<(), PushError> {
-    let client = Client::connect(&place.addr, place.node, &generate()?).await?;
-    let items: Vec<&Item> = charter.items.iter().filter(|i| i.log == log).collect();
-    let newest = items.get(items.len().saturating_sub(DOCUMENTS_MAX)..).unwrap_or_default();
-    for some in newest.chunks(4) {
-        let request = PushRequest::Documents(List::truncated(some.iter().map(|i| (*i).clone())));
-        client.put(&request, Body::None).await?;
+/// Connects to a node only to give it documents.
+pub(super) async fn documents_only(place: &Place, items: &[&Item]) -> Result<(), PushError> {
+    for part in items.chunks(DOCUMENTS_MAX) {
+        let client = Client::connect(&place.addr, place.node, &generate()?).await?;
+        for some in part.chunks(4) {
+            let some = some.iter().map(|i| (*i).clone());
+            let request = PushRequest::Documents(List::truncated(some));
+            client.put(&request, Body::None).await?;
+        }
+        client.close().await;
     }
-    client.close().await;
     Ok(())
 }
 

@@ -5,6 +5,9 @@ use std::str::FromStr;
 
 use stork_wire::ids::NodeId;
 
+use super::PushError;
+use super::session::Place;
+
 /// A node to push to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
@@ -42,6 +45,36 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.addr)
     }
+}
+
+/// The targets with the ids that they must prove, the home first.
+pub(super) fn places(to: &[Target], homes: &[NodeId]) -> Result<Vec<Place>, PushError> {
+    let mut out: Vec<Place> = Vec::new();
+    for target in to {
+        let node = match (target.node, homes) {
+            (Some(node), _) => node,
+            (None, [only]) => *only,
+            (None, _) => {
+                let text = format!("which node is {target}? name it as NODEID@{target}");
+                return Err(PushError::Usage(text));
+            }
+        };
+        if !out.iter().any(|p| p.node == node) {
+            out.push(Place { addr: target.addr.clone(), node });
+        }
+    }
+    if out.is_empty() {
+        return Err(PushError::Usage("no node to push to: add --to NODEID@HOST:PORT".into()));
+    }
+    if !homes.is_empty() {
+        let is_home = |p: &Place| homes.contains(&p.node);
+        if !out.iter().any(is_home) {
+            return Err(PushError::NoHome(homes.iter().map(NodeId::to_string).collect()));
+        }
+        // Stable: among homes and among others the order of the command line stays.
+        out.sort_by_key(|p| !is_home(p));
+    }
+    Ok(out)
 }
 
 #[cfg(test)]

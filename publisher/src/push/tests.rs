@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::fake::Fake;
 use super::*;
-use crate::charter::{InitOptions, init};
+use crate::charter::{InitOptions, RoleKeys, init};
 
 pub(super) struct Shop {
     pub(super) dir: TempDir,
@@ -36,6 +36,7 @@ impl Shop {
             release_key: None,
             beacon_keys: Vec::new(),
             passphrase: Passphrase::None,
+            roles: RoleKeys::default(),
         };
         init(&options, now()).unwrap();
         Self { dir }

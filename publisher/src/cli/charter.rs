@@ -1,0 +1,345 @@
+//! What can be typed after `stork-publish charter`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use stork_wire::ids::ItemHash;
+use stork_wire::text::{GroupName, Label, Pattern};
+
+use super::charter_show::InitArgs;
+use crate::charter::RoleName;
+use crate::push::Target;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum CharterCommand {
+    /// Found a fleet on this disk: all keys, documents and a first publisher
+    #[command(after_help = "Examples:
+  stork-publish charter init --dir ~/stork --fleet acme --group web --group db \\
+      --publisher ops --no-passphrase
+  stork-publish charter init --dir ~/stork --fleet acme --group web --publisher ops \\
+      --second-key root=bob.pub --second-key root=carol.pub --threshold root=2
+
+Where a threshold is more than 1, the fleet is founded when the others have signed:
+pending/founding.req goes to them for `charter sign`, then back for `charter import`.")]
+    Init(InitArgs),
+    /// Sign a change that others made: it is shown in words first
+    #[command(after_help = "Example:
+  stork-publish charter sign root-2.req --charter ~/stork --key ~/.ssh/stork-root")]
+    Sign(SignArgs),
+    /// Add a change to the bundle, once all its signatures are there
+    Import(ImportArgs),
+    /// Found a group
+    AddGroup(AddGroupArgs),
+    /// Make a publisher and let it publish to groups
+    #[command(after_help = "Example:
+  stork-publish charter add-publisher tools --charter ~/stork --root-key tools-root.pub \\
+      --release-key tools-release.pub --group web --packages 'tool-*'
+
+The publisher's root signs it too: send the pending file there.")]
+    AddPublisher(AddPublisherArgs),
+    /// Let a publisher publish to a group; what is given takes the place of what it might before
+    Grant(GrantArgs),
+    /// Take away what a group lets a publisher do: nothing more of it is installed there
+    Ungrant(UngrantArgs),
+    /// Change the keys of a role, or how many of them must sign
+    #[command(after_help = "Examples:
+  stork-publish charter rotate root --charter ~/stork --add dave.pub --remove SHA256:…
+  stork-publish charter rotate publisher --charter ~/stork --add bob.pub --threshold 2
+  stork-publish charter rotate release --charter ~/stork --add ci.pub --packages 'web-*'
+
+A release key is added here, and taken away by `charter revoke`. Add an admission key first, and
+remove the old one when all hosts have renewed their certificates: hosts believe none of an
+admission key that the newest root document does not name.")]
+    Rotate(RotateArgs),
+    /// Take a release key away: a new epoch begins after the last entry that stands
+    #[command(after_help = "Example:
+  stork-publish charter revoke SHA256:… --charter ~/stork --after 41 --hash HASH \\
+      --release-key new.pub")]
+    Revoke(RevokeArgs),
+    /// Say documents again with a later end, and release keys with them
+    Renew(RenewArgs),
+    /// Begin a new epoch of the feed after the last entry that stands: after a fork or a stolen key
+    #[command(after_help = "Examples:
+  stork-publish charter new-epoch --charter ~/stork --after 41 --hash HASH --to NODEID@host:7749
+  stork-publish charter new-epoch --charter ~/stork --after 41 --hash HASH \\
+      --release-key new.pub
+
+`stork status --json` of any host lists under `frozen` where a feed stands, and both entries of the
+fork: one of these may stand as well.")]
+    NewEpoch(EpochArgs),
+    /// Give all documents to a node, and by it to the fleet; a push does it too, but a publisher
+    /// that is new to the node cannot push yet
+    Send(SendArgs),
+    /// Make a directory with a bundle the one from which a publisher works
+    Profile(ProfileArgs),
+    /// Show a charter, with every signature checked
+    Show {
+        /// A publisher's directory or a charter bundle
+        path: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check every document of every chain, its thresholds and its end
+    Verify {
+        /// A directory or a charter bundle
+        path: PathBuf,
+        /// Look at ends as of this time, in seconds since 1970; default: now
+        #[arg(long, value_name = "SECONDS")]
+        at: Option<u64>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// How a change is made and signed.
+#[derive(Debug, Args)]
+pub(super) struct ChangeArgs {
+    /// The directory with charter.bundle
+    #[arg(long, value_name = "DIR", env = "STORK_CHARTER")]
+    pub(super) charter: PathBuf,
+    /// A key that signs: a file, ssh-agent:SHA256:…, ssh-agent: or 'exec:PROGRAM ARGUMENT…'; may be
+    /// given several times.
+    /// Default: keys/root, keys/authority and keys/publisher of the directory, where they may sign
+    #[arg(long)]
+    pub(super) key: Vec<String>,
+    /// Take the keys' passphrase from the first line of a file
+    #[arg(long, value_name = "FILE", env = "STORK_PASSPHRASE_FILE")]
+    pub(super) passphrase_file: Option<PathBuf>,
+    /// Days until new documents must have been renewed; one that holds longer stays so
+    #[arg(long, value_name = "N", default_value_t = 365,
+        value_parser = clap::value_parser!(u32).range(1..=3650))]
+    pub(super) valid_days: u32,
+    /// Where a change is written that lacks signatures; default: a file in pending/
+    #[arg(long, value_name = "FILE")]
+    pub(super) out: Option<PathBuf>,
+    /// Say what would change, write nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// What a publisher may.
+#[derive(Debug, Args)]
+pub(super) struct GrantedArgs {
+    /// Package names that it may use; default: all
+    #[arg(long, value_name = "PATTERN", num_args = 1..)]
+    pub(super) packages: Vec<Pattern>,
+    /// Names that its packages may provide beside their own
+    #[arg(long, value_name = "PATTERN", num_args = 1..)]
+    pub(super) provides: Vec<Pattern>,
+    /// Unpacked bytes of one release at the most; 0: no limit
+    #[arg(long, value_name = "BYTES", default_value_t = 0)]
+    pub(super) max_bytes: u64,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SignArgs {
+    /// The pending change; it is signed in its place
+    pub(super) file: PathBuf,
+    /// The directory with charter.bundle; none is needed to found a fleet
+    #[arg(long, value_name = "DIR", env = "STORK_CHARTER", default_value = ".")]
+    pub(super) charter: PathBuf,
+    /// Your key: a file, ssh-agent:SHA256:…, ssh-agent: or 'exec:PROGRAM ARGUMENT…'; may be given
+    /// several times
+    #[arg(long)]
+    pub(super) key: Vec<String>,
+    /// Take the key's passphrase from the first line of a file
+    #[arg(long, value_name = "FILE", env = "STORK_PASSPHRASE_FILE")]
+    pub(super) passphrase_file: Option<PathBuf>,
+    /// Write the signed change here instead
+    #[arg(long, value_name = "FILE")]
+    pub(super) out: Option<PathBuf>,
+    /// Sign without being asked
+    #[arg(long)]
+    pub(super) yes: bool,
+    /// Show what it changes, sign nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ImportArgs {
+    /// The pending change
+    pub(super) file: PathBuf,
+    /// The directory with charter.bundle
+    #[arg(long, value_name = "DIR", env = "STORK_CHARTER")]
+    pub(super) charter: PathBuf,
+    /// Check everything, write nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AddGroupArgs {
+    /// The group's name, never changed
+    pub(super) name: GroupName,
+    /// A publisher that may publish to it; may be given several times
+    #[arg(long, value_name = "NAME|ID")]
+    pub(super) publisher: Vec<String>,
+    #[command(flatten)]
+    pub(super) granted: GrantedArgs,
+    #[command(flatten)]
+    pub(super) change: ChangeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AddPublisherArgs {
+    /// The publisher's name
+    pub(super) name: Label,
+    /// Public half of its root key; may be given several times
+    #[arg(long, value_name = "FILE.pub", required = true)]
+    pub(super) root_key: Vec<PathBuf>,
+    /// So many of its root keys must sign
+    #[arg(long, value_name = "K", default_value_t = 1)]
+    pub(super) threshold: u8,
+    /// Public half of its release key; may be given several times
+    #[arg(long, value_name = "FILE.pub", required = true)]
+    pub(super) release_key: Vec<PathBuf>,
+    /// A group that it may publish to; may be given several times
+    #[arg(long, value_name = "NAME")]
+    pub(super) group: Vec<String>,
+    #[command(flatten)]
+    pub(super) granted: GrantedArgs,
+    #[command(flatten)]
+    pub(super) change: ChangeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct GrantArgs {
+    /// The group
+    pub(super) group: String,
+    /// The publisher, by name or id
+    pub(super) publisher: String,
+    #[command(flatten)]
+    pub(super) granted: GrantedArgs,
+    #[command(flatten)]
+    pub(super) change: ChangeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct UngrantArgs {
+    /// The group
+    pub(super) group: String,
+    /// The publisher, by name or id
+    pub(super) publisher: String,
+    #[command(flatten)]
+    pub(super) change: ChangeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RotateArgs {
+    /// root, admission, authority, group:NAME, publisher, publisher:NAME, release or release:NAME
+    pub(super) role: String,
+    /// Public half of a key to add; may be given several times
+    #[arg(long, value_name = "FILE.pub")]
+    pub(super) add: Vec<PathBuf>,
+    /// A key to take away: a .pub file, or as `charter show` names it; may be given several times
+    #[arg(long, value_name = "KEYID")]
+    pub(super) remove: Vec<String>,
+    /// So many keys must sign from now on; default: as before
+    #[arg(long, value_name = "K")]
+    pub(super) threshold: Option<u8>,
+    /// Package names of an added release key; default: all
+    #[arg(long, value_name = "PATTERN", num_args = 1..)]
+    pub(super) packages: Vec<Pattern>,
+    #[command(flatten)]
+    pub(super) change: ChangeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RenewArgs {
+    /// Only this: root, group:NAME, publisher or publisher:NAME; may be given several times
+    #[arg(long, value_name = "DOCUMENT")]
+    pub(super) only: Vec<RoleName>,
+    #[command(flatten)]
+    pub(super) change: ChangeArgs,
+}
+
+/// Where an epoch begins.
+#[derive(Debug, Args)]
+pub(super) struct AfterArgs {
+    /// The number of the last entry that stands
+    #[arg(long, value_name = "SEQ", requires = "hash", required_unless_present = "from_nothing",
+        value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) after: Option<u64>,
+    /// The hash of that entry
+    #[arg(long, requires = "after")]
+    pub(super) hash: Option<ItemHash>,
+    /// No entry stands: every release is withdrawn
+    #[arg(long, conflicts_with = "after")]
+    pub(super) from_nothing: bool,
+    /// The epoch of that entry; default: the one in force
+    #[arg(long, value_name = "EPOCH")]
+    pub(super) of_epoch: Option<u32>,
+    /// The publisher, by name or id; default: that of publisher.toml
+    #[arg(long, value_name = "NAME|ID")]
+    pub(super) publisher: Option<String>,
+    /// Give the document to this node at once; otherwise the next push brings it
+    #[arg(long, value_name = "TARGET")]
+    pub(super) to: Vec<Target>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RevokeArgs {
+    /// The release key: a .pub file, or as `charter show` names it
+    pub(super) key_id: String,
+    /// A new release key that may what the old one could
+    #[arg(long, value_name = "FILE.pub")]
+    pub(super) release_key: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) after: AfterArgs,
+    #[command(flatten)]
+    pub(super) change: ChangeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct EpochArgs {
+    /// A new release key; those in use sign nothing more
+    #[arg(long, value_name = "FILE.pub")]
+    pub(super) release_key: Option<PathBuf>,
+    /// Beacon keys instead of those in use; up to 16 times
+    #[arg(long, value_name = "FILE.pub")]
+    pub(super) beacon_key: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(super) after: AfterArgs,
+    #[command(flatten)]
+    pub(super) change: ChangeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SendArgs {
+    /// The directory with charter.bundle
+    #[arg(long, value_name = "DIR", env = "STORK_CHARTER")]
+    pub(super) charter: PathBuf,
+    /// A node: NODEID@HOST:PORT or HOST:PORT#NODEID; may be given several times
+    #[arg(long, value_name = "TARGET", required = true)]
+    pub(super) to: Vec<Target>,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ProfileArgs {
+    /// The publisher, by name or id
+    pub(super) publisher: String,
+    /// The directory with charter.bundle
+    #[arg(long, value_name = "DIR", env = "STORK_CHARTER")]
+    pub(super) charter: PathBuf,
+    /// The release key: a file, relative to the directory, ssh-agent:SHA256:… or exec:…
+    #[arg(long, value_name = "KEY")]
+    pub(super) release_key: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
