@@ -35,7 +35,7 @@ use stork_origin::Address;
 use stork_wire::charter::UnixSeconds;
 use stork_wire::feed::{Release, Urgency};
 use stork_wire::frame::Refusal;
-use stork_wire::ids::{GroupId, LogId, NodeId, PublisherId};
+use stork_wire::ids::{GroupId, LogId, PublisherId};
 
 use crate::charter::{Charter, Profile};
 use crate::feed::{Announcement, Author, Published, Standing, next_entry};

@@ -3,7 +3,7 @@
 use std::fs;
 
 use stork_wire::feed::Entry;
-use stork_wire::ids::ViewRoot;
+use stork_wire::ids::{NodeId, ViewRoot};
 use stork_wire::manifest::Manifest;
 use stork_wire::sign::Envelope;
 use tempfile::TempDir;
