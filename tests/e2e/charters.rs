@@ -58,7 +58,8 @@ fn a_fleet_follows_its_charter() {
     assert!(publish(&profile).status.success());
     let first = format!("{}@{}", fleet.hosts[0].id(), fleet.hosts[0].addr());
     let send = ["charter", "send", "--charter", &tools, "--to", &first];
-    assert!(publish(&send).status.success());
+    let sent = publish(&send);
+    assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
     let tool = fleet.package("tool-x", "1", &[("tool", b"x")]);
     let push = |package, group| fleet.push_command_of(Path::new(&tools), 0, package, &[group]);
     assert_eq!(report(&push(&tool, "web").output().unwrap())["outcome"], "published");
@@ -87,4 +88,64 @@ fn a_fleet_follows_its_charter() {
     vm(newcomer);
     newcomer.start();
     fleet.hosts.iter().for_each(|h| h.await_vm("vm", &shown));
+}
+
+/// A release key is stolen and publishes: its owner revokes it. What it had published before stands,
+/// the rest is gone from every VM, and the new key goes on. Then the group takes a grant away: the
+/// releases leave its VMs. Hosts that start again and hosts that come later judge all of it alike.
+#[test]
+fn a_stolen_key_is_revoked_and_a_grant_taken_away() {
+    let mut fleet = Fleet::new(&["web", "db"], 2);
+    let home = fleet.charter.to_str().unwrap().to_owned();
+    let key = format!("{}/new-release", fleet.folder("tools").to_str().unwrap());
+    new_key(&key);
+    let push = |fleet: &Fleet, name: &str, version: &str, group: &str| {
+        let package = fleet.package(name, version, &[(name, version.as_bytes())]);
+        let mut command = fleet.push_command(0, &package, &[group]);
+        if version == "3" {
+            command.args(["--key", &key]);
+        }
+        report(&command.output().unwrap())
+    };
+    let vm = |host: &stork_tests::fleet::Host| {
+        let file = VmFile::new(&["web", "db"], &host.target("vm")).subscribe("*");
+        host.write_vm("vm", &file.trust("allow = \"*\""));
+    };
+    fleet.hosts.iter().for_each(vm);
+    push(&fleet, "tool", "1", "web");
+    push(&fleet, "data", "1", "db");
+    let good = fleet.hosts[0].release("data", "1").unwrap();
+    push(&fleet, "tool", "2", "web");
+    fleet.hosts.iter().for_each(|h| h.await_vm("vm", &[("tool", "2"), ("data", "1")]));
+
+    let (seq, hash) = (good["seq"].to_string(), good["entry"].as_str().unwrap().to_owned());
+    let old = format!("{home}/keys/release.pub");
+    let new = format!("{key}.pub");
+    let revoke = ["charter", "revoke", &old, "--after", &seq, "--hash", &hash];
+    made(&[&revoke[..], &["--release-key", &new, "--charter", &home]].concat());
+    let first = format!("{}@{}", fleet.hosts[0].id(), fleet.hosts[0].addr());
+    let send = ["charter", "send", "--charter", &home, "--to", &first];
+    let sent = publish(&send);
+    assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
+    fleet.hosts.iter().for_each(|h| h.await_vm("vm", &[("tool", "1"), ("data", "1")]));
+    let stolen = fleet.package("tool", "4", &[("tool", b"4")]);
+    let refused = fleet.push_command(0, &stolen, &["web"]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(4), "{refused:?}");
+    push(&fleet, "tool", "3", "web");
+    fleet.hosts.iter().for_each(|h| h.await_vm("vm", &[("tool", "3"), ("data", "1")]));
+
+    made(&["charter", "ungrant", "db", "acme", "--charter", &home]);
+    let sent = publish(&send);
+    assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
+    let shown = [("tool", "3")];
+    fleet.hosts.iter().for_each(|h| h.await_vm("vm", &shown));
+    fleet.hosts.iter_mut().for_each(|h| {
+        h.restart();
+    });
+    let newcomer = fleet.enlist();
+    vm(newcomer);
+    newcomer.start();
+    fleet.hosts.iter().for_each(|h| h.await_vm("vm", &shown));
+    let why = fleet.hosts[2].tell(&["why", "vm", "data"]).to_string();
+    assert!(why.contains("does not let its publisher release it any more"), "{why}");
 }

@@ -271,6 +271,7 @@ pub(super) fn release(v: &Value) -> String {
             size(&r["full_bytes"]),
             size(&r["delta_bytes"]),
         ));
+        out.push(format!("  entry {}, hash {}", text(&r["seq"]), text(&r["entry"])));
         if !r["frozen"].is_null() {
             out.push(format!("  {}", text(&r["frozen"])));
         }

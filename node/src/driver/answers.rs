@@ -2,11 +2,13 @@
 
 use serde_json::{Value, json};
 use stork_wire::frame::LinkClass;
+use stork_wire::ids::{ItemHash, Position};
 use stork_wire::text::{Label, PackageName};
 
 use super::content::Stage;
 use super::vms::Vm;
 use super::{Answer, CallError, ControlCall, Driver};
+use crate::catalog::KnownRelease;
 use crate::store::Health;
 use crate::transfer::PeerView;
 
@@ -207,6 +209,7 @@ impl Driver {
                 json!({
                     "package": r.package, "version": r.version, "arch": r.arch,
                     "release": r.release, "epoch": k.epoch, "seq": k.seq,
+                    "entry": self.entry_hash(k),
                     "signed_at": k.signed_at,
                     "frozen": k.frozen.map(|f| f.to_string()),
                     "publisher": charter.publisher_name(k.publisher),
@@ -226,6 +229,12 @@ impl Driver {
             })
             .collect();
         json!({ "schema": "stork.releases/v1", "releases": releases })
+    }
+
+    /// The hash of the entry that announced a release: what a new epoch begins after.
+    fn entry_hash(&self, known: &KnownRelease) -> Option<ItemHash> {
+        let at = Position { epoch: known.epoch, seq: known.seq };
+        self.trust.feed(known.publisher)?.entry_hash(at)
     }
 
     fn peers_json(&self) -> Value {

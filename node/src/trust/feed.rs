@@ -103,6 +103,13 @@ impl FeedState {
         self.apply(entry, hash);
     }
 
+    /// The hash of an entry at its place; `None` where it is not of the epoch that is open here, or
+    /// older than hashes are kept.
+    #[must_use]
+    pub fn entry_hash(&self, at: Position) -> Option<ItemHash> {
+        self.hash_of(at.seq).filter(|_| at.epoch == self.epoch)
+    }
+
     /// The hash of an entry of the open epoch, as far back as hashes are kept.
     pub(super) fn hash_of(&self, seq: u64) -> Option<ItemHash> {
         self.hashes.get(&seq).copied()

@@ -126,9 +126,17 @@ pub(super) async fn open(
 /// Documents that go to a node without a hello, over one connection: as many as it takes then.
 const DOCUMENTS_MAX: usize = 64;
 
+/// What others rest on comes first: the fleet's documents, then the groups', then the publishers'. A
+/// node does not take a publisher whom no group names yet, and a bundle has no such order.
+fn in_order<'a>(items: impl IntoIterator<Item = &'a Item>) -> Vec<&'a Item> {
+    let mut items: Vec<&Item> = items.into_iter().collect();
+    items.sort_by_key(|i| (i.kind, i.seq));
+    items
+}
+
 /// Connects to a node only to give it documents.
 pub(super) async fn documents_only(place: &Place, items: &[&Item]) -> Result<(), PushError> {
-    for part in items.chunks(DOCUMENTS_MAX) {
+    for part in in_order(items.iter().copied()).chunks(DOCUMENTS_MAX) {
         let client = Client::connect(&place.addr, place.node, &generate()?).await?;
         for some in part.chunks(4) {
             let some = some.iter().map(|i| (*i).clone());
@@ -143,8 +151,9 @@ pub(super) async fn documents_only(place: &Place, items: &[&Item]) -> Result<(),
 impl Peer {
     /// Gives the node all documents of the charter; it keeps what it lacks.
     pub(super) async fn documents(&self, author: Author<'_>) -> Result<(), PushError> {
-        for some in author.charter.items.chunks(4) {
-            let request = PushRequest::Documents(List::truncated(some.iter().cloned()));
+        for some in in_order(&author.charter.items).chunks(4) {
+            let some = some.iter().map(|i| (*i).clone());
+            let request = PushRequest::Documents(List::truncated(some));
             self.client.put(&request, Body::None).await?;
         }
         Ok(())
