@@ -126,8 +126,9 @@ pub(super) async fn open(
 /// Documents that go to a node without a hello, over one connection: as many as it takes then.
 const DOCUMENTS_MAX: usize = 64;
 
-/// What others rest on comes first: the fleet's documents, then the groups', then the publishers'. A
-/// node does not take a publisher whom no group names yet, and a bundle has no such order.
+/// What others rest on comes first: the fleet's documents, then the groups', then the
+/// publishers'. A node does not take a publisher whom no group names yet, and a bundle has no such
+/// order.
 fn in_order<'a>(items: impl IntoIterator<Item = &'a Item>) -> Vec<&'a Item> {
     let mut items: Vec<&Item> = items.into_iter().collect();
     items.sort_by_key(|i| (i.kind, i.seq));
