@@ -92,7 +92,8 @@ fn a_fleet_follows_its_charter() {
 
 /// A release key is stolen and publishes: its owner revokes it. What it had published before
 /// stands, the rest is gone from every VM, and the new key goes on. Then the group takes a grant
-/// away: the releases leave its VMs. Hosts that start again and hosts that come later judge all of it alike.
+/// away: the releases leave its VMs. Hosts that start again and hosts that come later judge all of
+/// it alike.
 #[test]
 fn a_stolen_key_is_revoked_and_a_grant_taken_away() {
     let mut fleet = Fleet::new(&["web", "db"], 2);
