@@ -54,7 +54,9 @@ admission key that the newest root document does not name.")]
     /// Take a release key away: a new epoch begins after the last entry that stands
     #[command(after_help = "Example:
   stork-publish charter revoke SHA256:… --charter ~/stork --after 41 --hash HASH \\
-      --release-key new.pub")]
+      --release-key new.pub
+
+`stork release PACKAGE` on any host shows the number and the hash of each release's entry.")]
     Revoke(RevokeArgs),
     /// Say documents again with a later end, and release keys with them
     Renew(RenewArgs),
