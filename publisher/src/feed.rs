@@ -217,6 +217,14 @@ impl Author<'_> {
         }
     }
 
+    /// What the newest document says of a release key that may sign now.
+    fn release_key(&self, key: PublicKey, now: UnixSeconds) -> Result<&ReleaseKey, FeedError> {
+        let usable =
+            |k: &&ReleaseKey| k.key == key && k.valid_through.is_none() && now < k.not_after;
+        let found = self.doc.release_keys.iter().find(usable);
+        found.ok_or_else(|| FeedError::NoReleaseKey(crate::keys::fingerprint(&key)))
+    }
+
     /// May this key publish this package to these groups now?
     pub fn may_publish(
         &self,
@@ -225,11 +233,7 @@ impl Author<'_> {
         groups: &[GroupId],
         now: UnixSeconds,
     ) -> Result<(), FeedError> {
-        let usable =
-            |k: &&ReleaseKey| k.key == key && k.valid_through.is_none() && now < k.not_after;
-        let release_key = self.doc.release_keys.iter().find(usable);
-        let release_key =
-            release_key.ok_or_else(|| FeedError::NoReleaseKey(crate::keys::fingerprint(&key)))?;
+        let release_key = self.release_key(key, now)?;
         if now >= self.doc.expires {
             return Err(FeedError::Expired("publisher document".into()));
         }
@@ -291,13 +295,8 @@ impl Author<'_> {
         package: &PackageName,
         now: UnixSeconds,
     ) -> Result<(), FeedError> {
-        let usable =
-            |k: &&ReleaseKey| k.key == key && k.valid_through.is_none() && now < k.not_after;
-        let mut its = self.doc.release_keys.iter().filter(usable).peekable();
-        if its.peek().is_none() {
-            return Err(FeedError::NoReleaseKey(crate::keys::fingerprint(&key)));
-        }
-        if its.any(|k| k.packages.iter().any(|p| p.matches(package.as_str()))) {
+        let release_key = self.release_key(key, now)?;
+        if release_key.packages.iter().any(|p| p.matches(package.as_str())) {
             return Ok(());
         }
         Err(FeedError::Name { who: "the release key".into(), name: package.to_string() })

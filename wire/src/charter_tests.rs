@@ -7,11 +7,12 @@ use crate::codec::{Blob, List, encode};
 use crate::ids::{FleetId, PublicKey, PublisherId};
 use crate::sign::{Body, Envelope, KeySignature, SecretKey, VerifyError};
 
-fn key(n: u8) -> SecretKey {
+pub(crate) fn key(n: u8) -> SecretKey {
     SecretKey::from_seed(&[n; 32])
 }
 
-fn role(ns: &[u8], threshold: u8) -> Role {
+/// A role of these keys.
+pub(crate) fn role(ns: &[u8], threshold: u8) -> Role {
     let mut keys: Vec<PublicKey> = ns.iter().map(|n| key(*n).public()).collect();
     keys.sort();
     Role { keys: List::new(keys).unwrap(), threshold }

@@ -58,6 +58,9 @@ impl Charter {
         let own = own.map(|d| (Expired::Publisher, d.expires));
         let ran_out = |(_, expires): &(Expired, UnixSeconds)| *expires <= now;
         root.into_iter().chain(own).find(ran_out).or_else(|| {
+            // Asked of thousands of feeds at once: whom a group names is looked up only where one
+            // has run out.
+            self.groups().find(|g| g.doc().expires <= now)?;
             // A group whose document is in force is enough.
             let naming = self.groups().filter(|g| g.grant(publisher).is_some());
             let last = naming.map(|g| g.doc().expires).max()?;

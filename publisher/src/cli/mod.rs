@@ -216,18 +216,9 @@ impl From<UrgencyArg> for Urgency {
     }
 }
 
+/// Who publishes, and to which nodes.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  stork-publish push nginx.deb --charter ~/stork --to NODEID@host:7749 --urgency security
-  stork-publish push site.tar.zst --name acme-site --version 1.4.2 --arch all --to ADDR#NODEID
-  stork-publish push nginx.deb --key ssh-agent:SHA256:… --to NODEID@a:7749 --to NODEID@b:7749
-  stork-publish push nginx.deb --to NODEID@host:7749 --origin s3://packages/stork
-
-The content is on the disk of --copies nodes, and in the origin, before the release is announced.
-Running the same command again goes on where it stopped.")]
-struct PushArgs {
-    /// A .deb, tar archive or directory
-    file: PathBuf,
+struct AuthorArgs {
     /// The publisher's directory, as `charter init` made it
     #[arg(long, value_name = "DIR", env = "STORK_CHARTER")]
     charter: PathBuf,
@@ -240,6 +231,22 @@ struct PushArgs {
     /// A node: NODEID@HOST:PORT or HOST:PORT#NODEID; may be given several times
     #[arg(long, value_name = "TARGET", required = true)]
     to: Vec<Target>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  stork-publish push nginx.deb --charter ~/stork --to NODEID@host:7749 --urgency security
+  stork-publish push site.tar.zst --name acme-site --version 1.4.2 --arch all --to ADDR#NODEID
+  stork-publish push nginx.deb --key ssh-agent:SHA256:… --to NODEID@a:7749 --to NODEID@b:7749
+  stork-publish push nginx.deb --to NODEID@host:7749 --origin s3://packages/stork
+
+The content is on the disk of --copies nodes, and in the origin, before the release is announced.
+Running the same command again goes on where it stopped.")]
+struct PushArgs {
+    /// A .deb, tar archive or directory
+    file: PathBuf,
+    #[command(flatten)]
+    who: AuthorArgs,
     /// So many nodes must have the content before it is announced; default: 2, or all if fewer
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=32))]
     copies: Option<u8>,

@@ -1,15 +1,14 @@
 //! `stork-publish recall`: what can be typed, and what is done.
 
-use std::path::PathBuf;
-
 use clap::Args;
 use stork_wire::text::{Arch, Line, PackageName, Version};
 
+use super::AuthorArgs;
 use super::commands::{print_json, print_lines, runtime};
 use super::run::Failure;
 use crate::keys::Passphrase;
 use crate::progress::Progress;
-use crate::push::{self, RecallOptions, Target};
+use crate::push::{self, RecallOptions};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -32,18 +31,8 @@ pub(super) struct RecallArgs {
     /// Only those for this architecture; default: all
     #[arg(long)]
     arch: Option<Arch>,
-    /// The publisher's directory, as `charter init` made it
-    #[arg(long, value_name = "DIR", env = "STORK_CHARTER")]
-    charter: PathBuf,
-    /// The release key: a file, ssh-agent:SHA256:… or ssh-agent:
-    #[arg(long, env = "STORK_PUBLISH_KEY")]
-    key: Option<String>,
-    /// Take the key's passphrase from the first line of a file
-    #[arg(long, value_name = "FILE", env = "STORK_PASSPHRASE_FILE")]
-    passphrase_file: Option<PathBuf>,
-    /// A node: NODEID@HOST:PORT or HOST:PORT#NODEID; may be given several times
-    #[arg(long, value_name = "TARGET", required = true)]
-    to: Vec<Target>,
+    #[command(flatten)]
+    who: AuthorArgs,
     /// Show what would be withdrawn, and what is left
     #[arg(long)]
     dry_run: bool,
@@ -58,10 +47,10 @@ pub(super) fn run(args: RecallArgs) -> Result<(), Failure> {
         versions: args.version,
         arch: args.arch,
         reason: args.reason,
-        charter: args.charter,
-        key: args.key,
-        passphrase: args.passphrase_file.map_or(Passphrase::Ask, Passphrase::File),
-        to: args.to,
+        charter: args.who.charter,
+        key: args.who.key,
+        passphrase: args.who.passphrase_file.map_or(Passphrase::Ask, Passphrase::File),
+        to: args.who.to,
         dry_run: args.dry_run,
     };
     let report = runtime()?.block_on(push::recall(&options, &Progress::for_stderr()))?;

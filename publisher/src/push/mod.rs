@@ -134,6 +134,17 @@ fn groups(
     names.iter().map(find).collect()
 }
 
+/// The key that signs: the one that is named, or the profile's.
+fn release_signer(
+    key: Option<&String>,
+    profile: &Profile,
+    passphrase: &Passphrase,
+) -> Result<Signer, PushError> {
+    let spec = key.or(profile.release_key.as_ref());
+    let spec = spec.ok_or_else(|| PushError::Usage("no release key: add --key FILE".into()))?;
+    Ok(Signer::open(spec, passphrase)?)
+}
+
 /// Everything that is known before a node is asked.
 struct Plan<'a> {
     options: &'a PushOptions,
@@ -157,9 +168,7 @@ pub async fn push(options: &PushOptions, progress: &Progress) -> Result<PushRepo
     let places = places(&options.to, &doc.homes)?;
     let (ids, names): (Vec<_>, Vec<_>) =
         groups(&options.groups, &charter, &profile)?.into_iter().unzip();
-    let spec = options.key.as_ref().or(profile.release_key.as_ref());
-    let spec = spec.ok_or_else(|| PushError::Usage("no release key: add --key FILE".into()))?;
-    let signer = Signer::open(spec, &options.passphrase)?;
+    let signer = release_signer(options.key.as_ref(), &profile, &options.passphrase)?;
     let origin = origin::target(options, &profile)?;
     let copies = copies(options, &places)?;
 

@@ -282,11 +282,8 @@ impl PublisherDoc {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sign::{Envelope, KeySignature, SecretKey, VerifyError};
-
-    fn key(n: u8) -> SecretKey {
-        SecretKey::from_seed(&[n; 32])
-    }
+    use crate::charter_tests::{key, role};
+    use crate::sign::{Envelope, KeySignature, VerifyError};
 
     fn root(role: Role) -> RootDoc {
         RootDoc {
@@ -300,12 +297,6 @@ mod tests {
             root: role,
             authorities: List::empty(),
         }
-    }
-
-    fn role(ns: &[u8], threshold: u8) -> Role {
-        let mut keys: Vec<_> = ns.iter().map(|n| key(*n).public()).collect();
-        keys.sort();
-        Role { keys: List::new(keys).unwrap(), threshold }
     }
 
     /// T004: neither the same signature twice nor two by one key make a threshold of two.
