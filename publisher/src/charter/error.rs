@@ -123,6 +123,10 @@ impl CharterError {
     #[must_use]
     pub fn help(&self) -> String {
         match self {
+            Self::Read { path, .. } if path.extension().is_some_and(|e| e == "req") => {
+                "name the pending change that you were sent, a file of `stork-publish charter`"
+                    .into()
+            }
             Self::Read { .. } => {
                 "name the directory by --charter DIR; make one: stork-publish charter init".into()
             }

@@ -148,7 +148,7 @@ impl PushError {
             }
             Self::Protocol { .. } => "update stork on both sides to the same version".into(),
             Self::Refused { code, .. } => refusal_help(*code).into(),
-            Self::NotLive(_) => "see what is there: `stork releases` on any host".into(),
+            Self::NotLive(_) => "see what is there: `stork release` on any host".into(),
             Self::Lower { .. } => "to go back on purpose, add --allow-lower".into(),
             Self::VersionTaken { .. } => refusal_help(Refusal::VersionTaken).into(),
         }

@@ -54,6 +54,7 @@ async fn the_newest_goes() {
     }
     let e = recall(&shop, &["1.2"], &[&a, &b]).await.unwrap_err();
     assert_eq!((e.exit(), e.to_string().contains("recalled already")), (5, true), "{e}");
+    assert!(e.help().contains("`stork release`"), "{}", e.help());
     assert_eq!(shop.push("1.3", &[&a, &b]).await.unwrap().seq, Some(5));
     assert_eq!(a.state().releases().last().unwrap().release, 5);
 }
