@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use stork_tests::compare::compare_with_folder;
-use stork_tests::fleet::{Fleet, Host, VmFile, noise};
+use stork_tests::fleet::{Fleet, Host, Package, VmFile, noise};
 use stork_tests::hostile::{Content, Lie, Manners, Peer, server};
 use stork_tests::wait::wait_until;
 use stork_wire::frame::{Frame, LinkClass, TransferFrame};
@@ -26,25 +26,19 @@ fn unasked(mut manners: Manners) -> Manners {
     })
 }
 
-/// The only honest source is down, and four insiders with real certificates serve a manifest and
-/// then its pieces: with a flipped bit, a byte too many, a byte too few, and another length in the
-/// header. Each lie has its counter, each liar is blamed and asked no more; nothing of it is kept,
-/// shown or passed on to a third host. When the honest source is back, both hosts get the release
-/// from it.
-#[test]
-fn t085_t087_tampered_bytes_are_refused_and_blamed() {
-    let mut fleet = Fleet::new(&["web"], 3);
+/// A fleet whose hosts but the first show `app` 1, know of `app` 2, of 4 MiB, and do not fetch it
+/// yet: their VMs hold the package. With it the package and its content.
+pub(crate) fn held_back(hosts: usize) -> (Fleet, Package, Arc<Content>) {
+    let fleet = Fleet::new(&["web"], hosts);
     let old = fleet.package("app", "1", &[("app.bin", b"version 1")]);
     fleet.push(&old, &["web"]);
     for host in &fleet.hosts[1..] {
         host.write_vm("vm", &VmFile::usual(&["web"], &host.target("vm")));
         host.await_vm("vm", &[("app", "1")]);
     }
-    let before = fleet.hosts[1].counter("contents", "whole");
-    // The VMs are away while the release comes, so that nobody fetches it yet.
-    let hold = |h: &Host| VmFile::usual(&["web"], &h.target("vm")).hold("app", "test");
     for host in &fleet.hosts[1..] {
-        host.write_vm("vm", &hold(host));
+        let file = VmFile::usual(&["web"], &host.target("vm")).hold("app", "test");
+        host.write_vm("vm", &file);
         drop(host.tell(&["reload"]));
     }
     let new = fleet.package("app", "2", &[("app.bin", &noise("app", 4 << 20))]);
@@ -55,6 +49,26 @@ fn t085_t087_tampered_bytes_are_refused_and_blamed() {
     let content = Arc::new(Content::of_folder(&new.file, "app", "2"));
     let manifest = fleet.hosts[1].release("app", "2").unwrap()["manifest"].clone();
     assert_eq!(manifest, content.reference.id.to_string(), "packed as the publisher packs");
+    (fleet, new, content)
+}
+
+/// The VMs of [`held_back`] want it from now on.
+pub(crate) fn let_in(fleet: &Fleet) {
+    for host in &fleet.hosts[1..] {
+        host.write_vm("vm", &VmFile::usual(&["web"], &host.target("vm")));
+        drop(host.tell(&["reload"]));
+    }
+}
+
+/// The only honest source is down, and four insiders with real certificates serve a manifest and
+/// then its pieces: with a flipped bit, a byte too many, a byte too few, and another length in the
+/// header. Each lie has its counter, each liar is blamed and asked no more; nothing of it is kept,
+/// shown or passed on to a third host. When the honest source is back, both hosts get the release
+/// from it.
+#[test]
+fn t085_t087_tampered_bytes_are_refused_and_blamed() {
+    let (mut fleet, new, content) = held_back(3);
+    let before = fleet.hosts[1].counter("contents", "whole");
     let peers: Vec<Peer> = (0..=LIES.len())
         .map(|i| Peer::enlist(&fleet, &format!("liar-{i}")))
         .zip([false, true].into_iter().cycle())
@@ -69,10 +83,7 @@ fn t085_t087_tampered_bytes_are_refused_and_blamed() {
         liars.iter().zip(&LIES).map(|(p, lie)| p.dial_with(victim, lying(lie))).collect();
     let helper = honest.dial_with(victim, unasked(server(&content, Lie::No, Lie::Flipped)));
     assert!(talks.iter().chain([&helper]).all(|t| t.class != LinkClass::Transient));
-    for host in &fleet.hosts[1..] {
-        host.write_vm("vm", &VmFile::usual(&["web"], &host.target("vm")));
-        drop(host.tell(&["reload"]));
-    }
+    let_in(&fleet);
     let by_length = [
         ("more bytes than announced", 1),
         ("fewer bytes than announced", 1),

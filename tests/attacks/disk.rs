@@ -21,6 +21,10 @@ struct Small {
 
 impl Small {
     fn new(size: &str) -> Option<Self> {
+        Self::with(&format!("size={size}"))
+    }
+
+    fn with(options: &str) -> Option<Self> {
         let namespace = match Namespace::new() {
             Ok(namespace) => namespace,
             Err(why) => {
@@ -33,7 +37,7 @@ impl Small {
         fs::create_dir(&state).unwrap();
         let namespace = fleet.namespace().unwrap();
         let mut mount = namespace.command("mount");
-        mount.args(["-t", "tmpfs", "-o", &format!("size={size},mode=700"), "tmpfs"]).arg(&state);
+        mount.args(["-t", "tmpfs", "-o", &format!("{options},mode=700"), "tmpfs"]).arg(&state);
         assert!(mount.status().unwrap().success());
         let disk = namespace.see(&state);
         fleet.enlist().start();
@@ -56,10 +60,10 @@ impl Small {
         package.file
     }
 
-    fn grow(&self, size: &str) {
+    fn grow(&self, options: &str) {
         let state = self.host().dir.join("state");
         let mut mount = self.fleet.namespace().unwrap().command("mount");
-        mount.args(["-o", &format!("remount,size={size}")]).arg(state);
+        mount.args(["-o", &format!("remount,{options}")]).arg(state);
         assert!(mount.status().unwrap().success());
     }
 
@@ -105,8 +109,31 @@ fn t088_a_release_that_does_not_fit_is_refused_and_comes_later() {
     assert!(release["state"].as_str().unwrap().contains("must stay free"), "{release}");
     assert_eq!(release["fetched_bytes"], 0, "{release}");
     small.unharmed();
-    small.grow("300M");
+    small.grow("size=300M");
     small.completes("2", &file);
+}
+
+/// A release with more files than the disk has inodes left is refused before a byte is fetched, and
+/// the error says how many are needed; a smaller one of the same publisher comes meanwhile. With
+/// more inodes it comes by itself.
+#[test]
+fn t089_a_release_with_too_many_files_is_refused_and_comes_later() {
+    let Some(small) = Small::with("size=200M,nr_inodes=10800") else { return };
+    let host = small.host();
+    let names: Vec<String> = (0..1_000).map(|i| format!("file-{i}")).collect();
+    let files: Vec<(&str, &[u8])> = names.iter().map(|n| (n.as_str(), n.as_bytes())).collect();
+    let many = small.fleet.package("many", "1", &files);
+    small.fleet.push(&many, &["web"]);
+    await_counter(host, "fetches_refused", "no_inodes", 1);
+    assert!(has_event(host, "content_failed", "no inodes: 1001 are needed"));
+    assert_eq!(host.release("many", "1").unwrap()["fetched_bytes"], 0);
+    small.unharmed();
+    let file = small.push("2", 10_000);
+    host.await_vm("vm", &[("app", "2")]);
+    small.grow("nr_inodes=40000");
+    host.await_vm("vm", &[("app", "2"), ("many", "1")]);
+    assert!(file.is_dir());
+    host.verify_store();
 }
 
 fn signal(host: &Host, signal: rustix::process::Signal) {

@@ -24,4 +24,5 @@ mod operator;
 mod packages;
 mod pushing;
 mod quic;
+mod sources;
 mod versions;

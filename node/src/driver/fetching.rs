@@ -65,9 +65,8 @@ impl Driver {
         let variant = if delta { Variant::Delta } else { Variant::Full };
         content.stage = Stage::Opening(variant);
         let store = Arc::clone(&self.store);
-        let unpacked = content.release.unpacked_bytes;
         self.workers.disk(move || {
-            let result = open_packs(&store, &manifest, variant, unpacked)
+            let result = open_packs(&store, &manifest, variant)
                 .and_then(|opened| leases::keep_files(&store, id, &manifest).map(|()| opened));
             Some(Done::Opened { id, variant, result })
         });
@@ -259,11 +258,14 @@ fn open_packs(
     store: &Arc<crate::store::Store>,
     manifest: &Manifest,
     variant: Variant,
-    unpacked: u64,
 ) -> Result<Opened, StoreError> {
     let packs = manifest.packing.packs(variant);
-    let missing: u64 = packs.iter().filter(|p| !store.has_pack(p.id)).map(|p| p.size).sum();
-    let reservation = Some(store.reserve(missing.saturating_add(unpacked))?);
+    let mut room = store.lacks(&manifest.tree)?;
+    for pack in packs.iter().filter(|p| !store.has_pack(p.id)) {
+        room.bytes = room.bytes.saturating_add(pack.size);
+        room.files += 1;
+    }
+    let reservation = Some(store.reserve(room)?);
     let piece_len = manifest.packing.piece_len;
     let open =
         |p: &&stork_wire::manifest::Pack| store.open_partial(p.id, p.size, piece_len, &p.pieces);

@@ -21,7 +21,7 @@ use tokio::time::timeout;
 
 use crate::driver::{Clock, PushCall, keep_push};
 use crate::net::{PushConnection, read_raw, write_raw};
-use crate::store::{Store, StoreError, UploadState};
+use crate::store::{Room, Store, StoreError, UploadState};
 
 use refused::{Refused, malformed, stopping};
 
@@ -268,13 +268,15 @@ impl Service {
     async fn pack_states(&self, packs: Vec<(PackId, u64)>) -> Outcome {
         let states = self
             .blocking(move |store| {
-                let mut missing = 0u64;
+                let mut missing = Room::default();
                 let mut out = Vec::with_capacity(packs.len());
                 for (pack, size) in packs {
                     out.push(match store.upload_state(pack, size)? {
                         UploadState::Whole => PackState::Whole,
                         UploadState::Partial(have) => {
-                            missing = missing.saturating_add(size.saturating_sub(have));
+                            let bytes = size.saturating_sub(have);
+                            missing.bytes = missing.bytes.saturating_add(bytes);
+                            missing.files += 1;
                             PackState::Partial(have)
                         }
                     });

@@ -71,8 +71,10 @@ pub enum StoreError {
         source: io::Error,
     },
     /// The disk's: too few inodes are free.
-    #[error("no inodes: {free} are free, and {floor} must stay free")]
+    #[error("no inodes: {needed} are needed, {free} are free, and {floor} must stay free")]
     NoInodes {
+        /// Files to be written.
+        needed: u64,
         /// Inodes free on the disk.
         free: u64,
         /// Inodes that must stay free.

@@ -57,7 +57,7 @@ pub use objects::ObjectKey;
 pub use open::Recovery;
 pub use partial::{PartialPack, Written};
 pub use sets::SetInfo;
-pub use space::{Health, Reservation, StoreStat};
+pub use space::{Health, Reservation, Room, StoreStat};
 pub use unpack::{UnpackError, UnpackReport};
 pub use upload::UploadState;
 pub use verify::{Damage, VerifyReport, Verifying};
@@ -99,7 +99,7 @@ pub struct Store {
     latched: AtomicBool,
     latch: Mutex<Option<space::Latch>>,
     /// Bytes promised to fetches that run.
-    reserved: Mutex<u64>,
+    reserved: Mutex<Room>,
     partials: Mutex<BTreeMap<PackId, Weak<PartialPack>>>,
     fresh: Mutex<fresh::Fresh>,
     /// One push appends to a pack at a time.

@@ -8,8 +8,10 @@ use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::io::Errno;
+use stork_wire::manifest::Tree;
 
 use super::db::COMMIT_FREE_MIN;
+use super::objects::ObjectRow;
 use super::write::{self, Fault};
 use super::{Store, StoreError, lock};
 
@@ -37,31 +39,42 @@ pub enum Health {
     },
 }
 
-/// Bytes of the disk that a fetch may fill; given back when dropped.
+/// What a fetch may take of the disk; given back when dropped.
 #[derive(Debug)]
 pub struct Reservation {
     store: Arc<Store>,
-    bytes: u64,
+    room: Room,
+}
+
+/// A part of a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Room {
+    /// Bytes.
+    pub bytes: u64,
+    /// Files, each of which takes an inode.
+    pub files: u64,
 }
 
 impl Reservation {
     /// Bytes still reserved.
     #[must_use]
     pub const fn bytes(&self) -> u64 {
-        self.bytes
+        self.room.bytes
     }
 
     /// Gives back what was written by now, and so is no longer free anyhow.
     pub fn written(&mut self, bytes: u64) {
-        let bytes = bytes.min(self.bytes);
-        self.bytes -= bytes;
-        *lock(&self.store.reserved) -= bytes;
+        let bytes = bytes.min(self.room.bytes);
+        self.room.bytes -= bytes;
+        lock(&self.store.reserved).bytes -= bytes;
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        *lock(&self.store.reserved) -= self.bytes;
+        let mut reserved = lock(&self.store.reserved);
+        reserved.bytes -= self.room.bytes;
+        reserved.files -= self.room.files;
     }
 }
 
@@ -115,7 +128,11 @@ impl Store {
     pub(super) fn fault(&self, fault: Fault) -> StoreError {
         let Fault { what, path, source, sync } = fault;
         if is_full(&source) {
-            let (free, _) = self.free().unwrap_or_default();
+            let (free, inodes) = self.free().unwrap_or_default();
+            if inodes == 0 && inodes_counted(&self.dir) {
+                let floor = self.options.min_free_inodes;
+                return StoreError::NoInodes { needed: 1, free: 0, floor };
+            }
             return StoreError::NoSpace { needed: 0, free, floor: self.options.min_free_bytes };
         }
         if sync || is_broken(&source) {
@@ -181,24 +198,44 @@ impl Store {
         Ok(())
     }
 
-    /// Promises bytes of the disk to a fetch, so that several together never fill it.
-    pub fn reserve(self: &Arc<Self>, bytes: u64) -> Result<Reservation, StoreError> {
+    /// Promises a part of the disk to a fetch, so that several together never fill it.
+    pub fn reserve(self: &Arc<Self>, room: Room) -> Result<Reservation, StoreError> {
         self.check_latch()?;
         let (free, inodes) = self.free()?;
+        let mut reserved = lock(&self.reserved);
         let floor = self.options.min_free_inodes;
+        let inodes = inodes.saturating_sub(reserved.files);
         // Some file systems count no inodes and say 0 of 0.
-        if inodes < floor && inodes_counted(&self.dir) {
-            return Err(StoreError::NoInodes { free: inodes, floor });
+        if inodes < room.files.saturating_add(floor) && inodes_counted(&self.dir) {
+            return Err(StoreError::NoInodes { needed: room.files, free: inodes, floor });
         }
         let floor = self.options.min_free_bytes;
-        let mut reserved = lock(&self.reserved);
-        let free = free.saturating_sub(*reserved);
-        if free < bytes.saturating_add(floor) {
-            return Err(StoreError::NoSpace { needed: bytes, free, floor });
+        let free = free.saturating_sub(reserved.bytes);
+        if free < room.bytes.saturating_add(floor) {
+            return Err(StoreError::NoSpace { needed: room.bytes, free, floor });
         }
-        *reserved += bytes;
+        reserved.bytes += room.bytes;
+        reserved.files += room.files;
         drop(reserved);
-        Ok(Reservation { store: Arc::clone(self), bytes })
+        Ok(Reservation { store: Arc::clone(self), room })
+    }
+
+    /// What the files of a tree would take of the disk that are not here yet. Holes count: a
+    /// manifest does not tell them.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store cannot be read.
+    pub fn lacks(&self, tree: &Tree) -> Result<Room, StoreError> {
+        let mut room = Room::default();
+        let mut seen = std::collections::HashSet::new();
+        for entry in &tree.entries {
+            let Some(row) = ObjectRow::of(entry) else { continue };
+            if seen.insert(row.key()) && !self.has_object(row.key())? {
+                room.bytes = room.bytes.saturating_add(row.size);
+                room.files += 1;
+            }
+        }
+        Ok(room)
     }
 
     /// Figures of the store. Walks the folders, so it is not for every second.
@@ -207,7 +244,7 @@ impl Store {
         let mut stat = StoreStat {
             free_bytes,
             free_inodes,
-            reserved_bytes: *lock(&self.reserved),
+            reserved_bytes: lock(&self.reserved).bytes,
             floor_bytes: self.options.min_free_bytes,
             ..StoreStat::default()
         };

@@ -13,7 +13,7 @@ use stork_wire::ids::SwarmId;
 use stork_wire::limits::{GRANT_TTL_MS_MAX, MANIFEST_PIECE_LEN};
 use stork_wire::manifest::{Manifest, Variant, manifest_pieces};
 
-use super::{Deed, Manners};
+use super::{Deed, Manners, Pace};
 
 /// Grants that a peer gives at the most after one was not used.
 const GRANTS_MAX: u32 = 200;
@@ -130,11 +130,20 @@ fn told(mut body: Vec<u8>, lie: Lie, right: BulkHeader, wrong: BulkHeader) -> Ve
 /// lies about the manifest and about pieces.
 #[must_use]
 pub fn server(content: &Arc<Content>, manifest: Lie, piece: Lie) -> Manners {
+    serve(content, manifest, piece, None)
+}
+
+/// Serves a content without a lie, but each piece at this pace.
+#[must_use]
+pub fn slow_server(content: &Arc<Content>, pace: Pace) -> Manners {
+    serve(content, Lie::No, Lie::No, Some(pace))
+}
+
+fn serve(content: &Arc<Content>, manifest: Lie, lie: Lie, pace: Option<Pace>) -> Manners {
     let content = Arc::clone(content);
     let (id, swarm) = (content.reference.id, content.swarm());
     let mut grants = 0;
     let say = |frame| Deed::Send(Frame::Transfer(frame));
-    let lie = piece;
     Box::new(move |frame| {
         let Frame::Transfer(frame) = frame else { return Vec::new() };
         let grant = || say(TransferFrame::Grant { swarm, ttl_ms: GRANT_TTL_MS_MAX });
@@ -147,7 +156,12 @@ pub fn server(content: &Arc<Content>, manifest: Lie, piece: Lie) -> Manners {
                 vec![say(content.open()), grant()]
             }
             TransferFrame::Request { swarm: s, piece } if *s == swarm => {
-                vec![Deed::Bulk(content.piece_stream(*piece, lie)), grant()]
+                let stream = content.piece_stream(*piece, lie);
+                let deed = match pace {
+                    Some(pace) => Deed::Badly(stream, pace),
+                    None => Deed::Bulk(stream),
+                };
+                vec![deed, grant()]
             }
             TransferFrame::Pass(s) if *s == swarm && grants < GRANTS_MAX => {
                 grants += 1;

@@ -4,12 +4,14 @@
 //! It shares the wire formats with the nodes, and the joining; the rest is written anew, so that it
 //! may do what no node does.
 
+mod bulk;
 mod content;
 mod door;
 mod manners;
 mod stuck;
 
-pub use content::{Content, Lie, server};
+pub use bulk::Pace;
+pub use content::{Content, Lie, server, slow_server};
 pub use door::{Knock, knock};
 pub use manners::has;
 
@@ -28,7 +30,7 @@ use stork_publisher::charter::open;
 use stork_wire::charter::{BODY_VERSION, JoinToken, PeerRecord};
 use stork_wire::codec::{List, decode, encode};
 use stork_wire::frame::{
-    ALPN_BULK, ALPN_CONTROL, Frame, Hello, LinkClass, OverlayFrame, PROTOCOL_VERSION, PeerHint,
+    ALPN_CONTROL, Frame, Hello, LinkClass, OverlayFrame, PROTOCOL_VERSION, PeerHint,
 };
 use stork_wire::ids::{FleetId, GroupId, NodeId};
 use stork_wire::item::Item;
@@ -51,6 +53,8 @@ pub enum Deed {
     Raw(Vec<u8>),
     /// Sends these bytes as a stream of a bulk connection.
     Bulk(Vec<u8>),
+    /// The same, but not as it should be: beside whatever else it does.
+    Badly(Vec<u8>, Pace),
 }
 
 /// What a peer does about a frame.
@@ -289,14 +293,16 @@ async fn act(
             Deed::Send(frame) => drop(write_raw(&mut send, &frame.to_bytes()).await),
             Deed::Raw(bytes) => drop(send.write_all(&bytes).await),
             Deed::Bulk(bytes) => {
-                if bulk.as_ref().is_none_or(|c| c.close_reason().is_some()) {
-                    bulk = Some(dialler.dial(to, ALPN_BULK).await);
-                }
-                let Some(connection) = &bulk else { continue };
-                let Ok(mut stream) = connection.open_uni().await else { continue };
+                let Some(mut stream) = bulk::stream(&mut bulk, &dialler, to).await else {
+                    continue;
+                };
                 // The host may stop reading at any time; that is what the test is about.
                 drop(stream.write_all(&bytes).await);
                 drop(stream.finish());
+            }
+            Deed::Badly(bytes, pace) => {
+                let Some(stream) = bulk::stream(&mut bulk, &dialler, to).await else { continue };
+                tokio::spawn(bulk::send(stream, bytes, pace));
             }
         }
     }

@@ -11,7 +11,7 @@ use stork_wire::manifest::Variant;
 use stork_wire::sign::Envelope;
 
 use super::support::*;
-use crate::store::{Health, JournalItem, Store, StoreError, StoreOptions, UnpackError};
+use crate::store::{Health, JournalItem, Room, Store, StoreError, StoreOptions, UnpackError};
 
 fn item(log: u8, seq: u64, body: &[u8]) -> JournalItem {
     let envelope = Envelope { body: Blob::new(body.to_vec()).unwrap(), signatures: List::empty() };
@@ -154,15 +154,16 @@ fn reservations() {
     let floor = 1 << 20;
     let options = StoreOptions { min_free_bytes: floor, ..options() };
     let (store, _) = Store::open(&folder.path().join("stork"), options).unwrap();
+    let bytes = |bytes| Room { bytes, files: 0 };
     // Others write and delete meanwhile: twice so much is more than there can be.
     let free = store.stat().unwrap().free_bytes;
     let most = free / 4 * 3;
-    let first = store.reserve(most).unwrap();
-    let refused = store.reserve(most).unwrap_err();
+    let first = store.reserve(bytes(most)).unwrap();
+    let refused = store.reserve(bytes(most)).unwrap_err();
     assert!(matches!(refused, StoreError::NoSpace { .. }) && refused.is_no_space());
     assert_eq!(store.stat().unwrap().reserved_bytes, most);
     drop(first);
-    let mut second = store.reserve(free / 2).unwrap();
+    let mut second = store.reserve(bytes(free / 2)).unwrap();
     second.written(free / 4);
     assert_eq!(store.stat().unwrap().reserved_bytes, second.bytes());
 }

@@ -3,8 +3,9 @@
 use stork_wire::feed::Urgency;
 use stork_wire::ids::ManifestId;
 
+use super::Kind;
 use super::node;
-use super::world::{Kind, World};
+use super::world::World;
 use crate::transfer::Input;
 
 pub(super) const MANIFEST: ManifestId = ManifestId([9; 32]);

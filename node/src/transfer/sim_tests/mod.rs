@@ -16,8 +16,31 @@ mod world;
 use stork_wire::feed::Urgency;
 use stork_wire::ids::{ManifestId, NodeId, SwarmId};
 
-use super::{Join, Members, PieceSet, Role};
+use super::{Fault, Join, Members, PieceSet, Role};
 use world::World;
+
+/// What a host does with the pieces that it is to send.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Honest,
+    /// Sends bytes that do not match.
+    Corrupt,
+    /// Never sends anything, but answers all frames.
+    Silent,
+    /// Resets each stream in its middle.
+    Resets,
+}
+
+impl Kind {
+    /// What becomes of a stream of such a host.
+    const fn fault(self) -> Option<Fault> {
+        match self {
+            Self::Corrupt => Some(Fault::Bad),
+            Self::Resets => Some(Fault::Stalled),
+            Self::Honest | Self::Silent => None,
+        }
+    }
+}
 
 /// 1 Gbit/s in bytes per millisecond.
 const GBIT: u64 = 125_000;

@@ -1,6 +1,7 @@
 //! Hosts that die, stall, come late, and an origin that leaves.
 
-use super::world::{Kind, World};
+use super::Kind;
+use super::world::World;
 use super::{Content, GBIT, figures, node};
 use crate::transfer::PieceSet;
 
@@ -112,6 +113,36 @@ fn a_trickling_source_is_left() {
     let ms = world.finish(60_000, content.swarm, &[1]);
     println!("left the trickling source after {:.0} ms", ms - 3_000.0);
     assert!(ms - 3_000.0 <= 5_000.0 + 2.0 * content.bound_ms(), "{ms}");
+}
+
+/// The first holder trickles, stops in the middle, or resets what it sends; a second one has
+/// everything as well. It is left within ten seconds, and less than twice the content travels.
+#[test]
+fn t083_parents_that_trickle_stall_or_reset() {
+    let half_ms = Content::of(32, 3).bytes() / GBIT / 2;
+    for (kind, slow) in [
+        (Kind::Honest, Some((0, 1))),
+        (Kind::Honest, Some((half_ms, 1))),
+        (Kind::Resets, None),
+        (Kind::Silent, None),
+    ] {
+        let mut content = Content::of(32, 3);
+        content.origins = Vec::new();
+        let mut world = World::new(4, 7, 28);
+        world.hosts[2].kind = kind;
+        if let Some((at, rate)) = slow {
+            world.slow(2, at, rate);
+        }
+        world.join(2, 0, content.join(2, PieceSet::full(32)));
+        world.join(1, 0, content.join(1, PieceSet::empty(32)));
+        // The second holder comes when the first had its chance.
+        world.join(3, half_ms, content.join(3, PieceSet::full(32)));
+        let ms = world.finish(60_000, content.swarm, &[1]);
+        println!("the first holder was left, and all was here after {ms:.0} ms");
+        assert!(ms <= 10_000.0 + 2.0 * content.bound_ms(), "{ms}");
+        let got = &world.hosts[1];
+        assert!(got.got_pieces + got.wasted_pieces <= 64, "{}", got.got_pieces);
+    }
 }
 
 /// A host that no other can reach but the origin gets everything there, within the budget.

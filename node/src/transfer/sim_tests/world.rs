@@ -10,9 +10,9 @@ use stork_wire::ids::{ManifestId, NodeId, SwarmId};
 use stork_wire::tick::Tick;
 
 use super::store::Store;
-use super::{GBIT, check, node};
+use super::{GBIT, Kind, check, node};
 use crate::transfer::rng::Rng;
-use crate::transfer::{Action, Config, Fault, Input, Join, PieceSet, Planner};
+use crate::transfer::{Action, Config, Input, Join, PieceSet, Planner};
 
 /// One way inside a site (protocol.md §3e).
 pub(super) const LATENCY_US: u64 = 250;
@@ -22,16 +22,6 @@ const DIAL_US: u64 = 750;
 const DETECT_US: u64 = 250_000;
 /// Bytes of the simulated manifest.
 const MANIFEST_LEN: u64 = 64 * 1024;
-
-/// What a host does with the pieces that it is to send.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    Honest,
-    /// Sends bytes that do not match.
-    Corrupt,
-    /// Never sends anything, but answers all frames.
-    Silent,
-}
 
 /// Something on an uplink.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -163,7 +153,7 @@ impl World {
         while let Some(((us, _), ev)) = self.agenda.pop_first() {
             if us > limit_ms * 1000 {
                 self.at(us, ev);
-                return None;
+                break;
             }
             self.now = us;
             self.events += 1;
@@ -339,24 +329,23 @@ impl World {
     }
 
     fn arrive(&mut self, sender: usize, to: usize, load: Load) {
-        let (now, corrupt) = (self.now, self.hosts[sender].kind == Kind::Corrupt);
+        let (now, fault) = (self.now, self.hosts[sender].kind.fault());
         let (host, from) = (&mut self.hosts[to], node(sender));
-        match load {
-            Load::Manifest(manifest) if corrupt => {
-                self.call(to, Input::ManifestFailed { manifest, from, fault: Fault::Bad });
+        match (load, fault) {
+            (Load::Manifest(manifest), Some(fault)) => {
+                self.call(to, Input::ManifestFailed { manifest, from, fault });
             }
-            Load::Manifest(manifest) => {
+            (Load::Manifest(manifest), None) => {
                 host.manifest_us.get_or_insert(now);
                 self.call(to, Input::ManifestArrived { manifest, from });
             }
-            Load::Piece(swarm, piece) => {
+            (Load::Piece(swarm, piece), fault) => {
                 host.got_pieces += 1;
                 let had = host.truth.get(&swarm).is_some_and(|t| t.contains(piece));
                 if had || !host.planner.expects(from, swarm, piece) {
                     // The shell refuses the stream; what it cost is counted.
                     host.wasted_pieces += 1;
-                } else if corrupt {
-                    let fault = Fault::Bad;
+                } else if let Some(fault) = fault {
                     self.call(to, Input::PieceFailed { swarm, piece, from, fault });
                 } else {
                     self.call(to, Input::PieceArrived { swarm, piece, from });
