@@ -52,8 +52,8 @@ fn completes(fleet: &Fleet, new: &Package) {
 }
 
 /// Three sources have everything and none gives a piece: one sends a byte a second, one half of
-/// each piece and then nothing, one resets each stream in its middle. They are left for a fourth, and
-/// what came twice is less than the content.
+/// each piece and then nothing, one resets each stream in its middle. They are left for a fourth,
+/// and what came twice is less than the content.
 #[test]
 fn t083_sources_that_trickle_stall_or_reset_are_left() {
     let (mut fleet, new, content) = held_back(2);

@@ -10,6 +10,7 @@ use super::Method;
 use super::bed::{Bed, Counters};
 use super::bound;
 use super::crew::Crew;
+use super::insider::Insider;
 use super::rivals::Rival;
 use super::stork::Fleet;
 use super::tools::now_ms;
@@ -30,8 +31,17 @@ pub(crate) struct Task<'a> {
     pub content: Vec<u8>,
     /// Hosts that are killed at half of the bound.
     pub victims: Vec<usize>,
+    /// What the last hosts are.
+    pub insiders: Vec<Insider>,
     /// What the nodes say at the end is kept.
     pub keep: bool,
+}
+
+impl Task<'_> {
+    /// Hosts beside the origin that are no insiders.
+    pub(crate) fn honest(&self) -> usize {
+        self.bed.shape.hosts - self.insiders.len()
+    }
 }
 
 /// What was measured.
@@ -44,6 +54,7 @@ pub(crate) struct Figures {
     /// Hosts that were waited for.
     pub expected: usize,
     pub killed: Vec<usize>,
+    pub insiders: Vec<Insider>,
     pub corrupt: usize,
     pub wire: Counters,
     pub cpu_s: f64,
@@ -97,7 +108,7 @@ pub(crate) async fn run(task: &Task<'_>, method: Method, dir: &Path) -> Result<F
     let mut crew = Crew::default();
     let content = task.package.join(super::DATA);
     let ready = match method {
-        Method::Stork => Ready::Stork(Fleet::found(task.bed, dir, &mut crew).await?),
+        Method::Stork => Ready::Stork(Fleet::found(task, dir, &mut crew).await?),
         _ => {
             let folders = (dir, content.as_path());
             Ready::Rival(Rival::prepare(method, task.bed, folders, &mut crew).await?)
@@ -133,6 +144,7 @@ pub(crate) async fn run(task: &Task<'_>, method: Method, dir: &Path) -> Result<F
         len: task.content.len() as u64,
         expected: waited_for(task).count(),
         killed: task.victims.clone(),
+        insiders: task.insiders.clone(),
         corrupt,
         wire,
         cpu_s: crew.cpu_s(),
@@ -146,7 +158,7 @@ pub(crate) async fn run(task: &Task<'_>, method: Method, dir: &Path) -> Result<F
 
 fn waited_for<'a>(task: &'a Task<'_>) -> impl Iterator<Item = usize> + 'a {
     let slow = task.bed.shape.slow;
-    (1..=task.bed.shape.hosts).filter(move |h| slow != Some(*h) && !task.victims.contains(h))
+    (1..=task.honest()).filter(move |h| slow != Some(*h) && !task.victims.contains(h))
 }
 
 /// Looks until every host that is waited for is done, and kills those that are to die meanwhile.

@@ -12,6 +12,7 @@ mod bound;
 mod chain;
 mod crew;
 mod delivery;
+mod insider;
 mod report;
 mod rivals;
 mod stork;
@@ -92,6 +93,9 @@ pub(crate) struct Options {
     /// One host has a tenth of the rate, and is not waited for.
     #[arg(long)]
     slow_one: bool,
+    /// The last hosts are insiders: they say that they have everything, and serve it like this.
+    #[arg(long, value_name = "KIND", value_delimiter = ',')]
+    insiders: Vec<insider::Insider>,
     /// Other methods that are measured beside stork.
     #[arg(long, value_delimiter = ',')]
     against: Vec<Method>,
@@ -119,6 +123,8 @@ pub(crate) enum Helper {
     Chain(chain::Hop),
     /// A tracker.
     Tracker(tracker::Options),
+    /// A host that serves badly.
+    Insider(insider::Options),
 }
 
 /// Runs a helper.
@@ -126,6 +132,7 @@ pub(crate) fn run_helper(runtime: &Runtime, helper: &Helper) -> Result<()> {
     match helper {
         Helper::Chain(hop) => chain::run(hop),
         Helper::Tracker(options) => runtime.block_on(tracker::run(options)),
+        Helper::Insider(options) => insider::run(options),
     }
 }
 
@@ -173,13 +180,16 @@ fn check(options: &Options) -> Result<Shape> {
     if o.slow_one && o.hosts < 2 {
         bail!("--slow-one needs a second host");
     }
+    ensure!(o.insiders.len() < o.hosts, "--insiders: somebody must be served");
+    ensure!(o.insiders.is_empty() || o.against.is_empty(), "--insiders are of stork's fleet alone");
     let slow = o.slow_one.then_some(o.hosts.div_ceil(2));
     Ok(Shape { hosts: o.hosts, rate_mbit: o.rate, sites: o.sites, wan_mbit: o.wan, slow })
 }
 
 /// The hosts that are killed: spread evenly over all that are not slow.
 fn victims(options: &Options, shape: &Shape) -> Vec<usize> {
-    let hosts: Vec<usize> = (1..=shape.hosts).filter(|h| shape.slow != Some(*h)).collect();
+    let honest = shape.hosts - options.insiders.len();
+    let hosts: Vec<usize> = (1..=honest).filter(|h| shape.slow != Some(*h)).collect();
     if options.kill <= 0.0 {
         return Vec::new();
     }
@@ -212,7 +222,8 @@ async fn measure(options: &Options) -> Result<bool> {
     std::fs::create_dir(&package)?;
     let content = super::noise(usize::try_from(options.mib << 20)?, 11);
     std::fs::write(package.join(DATA), &content)?;
-    let task = delivery::Task { bed: &bed, package, content, victims, keep: options.keep };
+    let (insiders, keep) = (options.insiders.clone(), options.keep);
+    let task = delivery::Task { bed: &bed, package, content, victims, insiders, keep };
     let mut good = true;
     for round in 0..options.rounds.max(1) {
         let others = options.against.iter().copied().filter(|m| *m != Method::Stork);

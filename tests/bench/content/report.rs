@@ -59,6 +59,7 @@ fn object(shape: &Shape, tcp: &str, figures: &Figures) -> Value {
         "hosts": shape.hosts, "rate": shape.rate_mbit, "mib": figures.len >> 20,
         "sites": shape.sites, "wan": (shape.sites > 1).then_some(shape.wan_mbit),
         "tcp": tcp, "slow": shape.slow, "killed": figures.killed,
+        "insiders": figures.insiders.iter().map(|i| i.name()).collect::<Vec<_>>(),
         "completed": figures.done.len(), "expected": figures.expected,
         "corrupt": figures.corrupt,
         "first_s": seconds.first().copied().map(rounded), "median_s": median.map(rounded),

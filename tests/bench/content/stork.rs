@@ -17,6 +17,8 @@ use stork_tests::lab::wait_every;
 
 use super::bed::Bed;
 use super::crew::Crew;
+use super::delivery::Task;
+use super::insider::Insider;
 use super::tools::output;
 
 const PORT: u16 = 7749;
@@ -39,16 +41,20 @@ pub(crate) struct Fleet<'a> {
 
 impl<'a> Fleet<'a> {
     /// Founds it and waits until it has delivered a first package.
-    pub(crate) async fn found(bed: &'a Bed, dir: &Path, crew: &mut Crew) -> Result<Self> {
+    pub(crate) async fn found(task: &Task<'a>, dir: &Path, crew: &mut Crew) -> Result<Self> {
+        let bed = task.bed;
         let programs = std::env::current_exe()?.parent().context("no folder")?.to_owned();
         let (dir, clients) = (dir.to_owned(), Vec::new());
         let mut fleet = Self { bed, dir, programs, clients, repo_id: String::new() };
         fleet.charter()?;
-        for node in 0..=bed.shape.hosts {
+        for node in 0..=task.honest() {
             fleet.add(node, crew).await?;
         }
         fleet.settle().await?;
         fleet.first_package().await?;
+        for (node, kind) in (task.honest() + 1..).zip(&task.insiders) {
+            fleet.add_insider((node, *kind), &task.package, crew).await?;
+        }
         Ok(fleet)
     }
 
@@ -88,10 +94,8 @@ impl<'a> Fleet<'a> {
         std::fs::create_dir_all(home.join("vms"))?;
         let site = format!("site-{}", self.bed.shape.site(node));
         let mut enter = self.node(node)?;
-        if let Some(repo) = self.clients.first() {
-            let body = json!({ "name": name, "site": site, "ttl_s": 600 });
-            let token = repo.post("/v1/tokens", &body).await?;
-            enter.args(["join", token["token"].as_str().context("no token")?]);
+        if node > 0 {
+            enter.args(["join", &self.token(node).await?]);
             std::fs::write(home.join("vms/vm.toml"), vm_file(&self.view(node)))?;
         } else {
             let charter = self.dir.join("charter");
@@ -111,6 +115,39 @@ impl<'a> Fleet<'a> {
         }
         self.clients.push(client);
         Ok(())
+    }
+
+    /// An insider that has dialled every host.
+    async fn add_insider(
+        &self,
+        (node, kind): (usize, Insider),
+        package: &Path,
+        crew: &mut Crew,
+    ) -> Result<()> {
+        let home = self.home(node);
+        std::fs::create_dir_all(&home)?;
+        let mut to = Vec::new();
+        for host in 1..self.clients.len() {
+            let id = output(self.node(host)?.arg("id"))?;
+            to.push(format!("{}@{}:{PORT}", id.trim(), self.bed.ip(host)));
+        }
+        let ready = home.join("ready");
+        let mut command = self.bed.command(node, &std::env::current_exe()?);
+        command.args(["helper", "insider", "--kind", kind.name(), "--to", &to.join(",")]);
+        command.args(["--own", &self.bed.ip(node).to_string()]);
+        command.args(["--token", &self.token(node).await?]).arg("--package").arg(package);
+        command.arg("--charter").arg(self.dir.join("charter")).arg("--ready").arg(&ready);
+        crew.start(node, &mut command, &home)?;
+        let what = format!("{} to dial all hosts", Bed::who(node));
+        wait_every(LOOK_EVERY, &what, PATIENCE, || async { ready.is_file().then_some(()) }).await
+    }
+
+    async fn token(&self, node: usize) -> Result<String> {
+        let site = format!("site-{}", self.bed.shape.site(node));
+        let body = json!({ "name": Bed::who(node), "site": site, "ttl_s": 600 });
+        let repo = self.clients.first().context("no repository")?;
+        let token = repo.post("/v1/tokens", &body).await?;
+        Ok(token["token"].as_str().context("no token")?.to_owned())
     }
 
     /// Waits until every node knows all others and has its links.

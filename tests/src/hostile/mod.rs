@@ -15,7 +15,7 @@ pub use content::{Content, Lie, server, slow_server};
 pub use door::{Knock, knock};
 pub use manners::has;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -27,7 +27,7 @@ use stork_node::config::NodeConfig;
 use stork_node::net::{read_raw, write_raw};
 use stork_node::{identity, join, run};
 use stork_publisher::charter::open;
-use stork_wire::charter::{BODY_VERSION, JoinToken, PeerRecord};
+use stork_wire::charter::{BODY_VERSION, HostCert, JoinToken, PeerRecord};
 use stork_wire::codec::{List, decode, encode};
 use stork_wire::frame::{
     ALPN_CONTROL, Frame, Hello, LinkClass, OverlayFrame, PROTOCOL_VERSION, PeerHint,
@@ -43,6 +43,8 @@ use tokio::sync::mpsc;
 use crate::fleet::{Fleet, Host};
 use crate::forge::now;
 use crate::wait::PATIENCE_S;
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// What a peer does.
 #[derive(Debug)]
@@ -97,14 +99,15 @@ pub fn groups_of(charter: &Path) -> Vec<GroupId> {
     groups
 }
 
-fn record(key: &SecretKey, fleet: FleetId, groups: Vec<GroupId>) -> Envelope {
+fn record(key: &SecretKey, fleet: FleetId, groups: Vec<GroupId>, cert: &Envelope) -> Envelope {
+    let cert: HostCert = cert.claimed().unwrap();
     let issued = now();
     let record = PeerRecord {
         version: BODY_VERSION,
         node: NodeId(key.public().0),
         incarnation: issued * 1_000,
         addrs: List::empty(),
-        site: "default".parse().unwrap(),
+        site: cert.site,
         groups: List::new(groups).unwrap(),
         cell: None,
         issued,
@@ -123,6 +126,12 @@ impl Peer {
     /// The same by a token that was made already.
     #[must_use]
     pub fn enlist_by(token: &str, charter: &Path, name: &str) -> Self {
+        Self::enlist_at(LOOPBACK, token, charter, name)
+    }
+
+    /// The same with connections from another address than the loopback's.
+    #[must_use]
+    pub fn enlist_at(own: IpAddr, token: &str, charter: &Path, name: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path().join("state");
         let config = NodeConfig { state, min_free_bytes: 0, ..NodeConfig::default() };
@@ -135,18 +144,18 @@ impl Peer {
         let key = identity::open_or_create(&config.state).unwrap();
         let cert = store.get_state("cert").unwrap().unwrap();
         let cert: Envelope = decode(&cert, RECORD_LEN_MAX).unwrap();
-        let record = record(&key, joined.fleet, groups_of(charter));
-        Self::with(runtime, key, PeerHint { cert, record }, joined.fleet)
+        let record = record(&key, joined.fleet, groups_of(charter), &cert);
+        Self::with(own, runtime, key, PeerHint { cert, record }, joined.fleet)
     }
 
     /// Somebody who shows whatever it likes.
     #[must_use]
     pub fn forged(key: SecretKey, hint: PeerHint, fleet: FleetId) -> Self {
-        Self::with(runtime(), key, hint, fleet)
+        Self::with(LOOPBACK, runtime(), key, hint, fleet)
     }
 
-    fn with(runtime: Runtime, key: SecretKey, hint: PeerHint, fleet: FleetId) -> Self {
-        let bind = async { Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0))) };
+    fn with(own: IpAddr, runtime: Runtime, key: SecretKey, hint: PeerHint, fleet: FleetId) -> Self {
+        let bind = async { Endpoint::client(SocketAddr::from((own, 0))) };
         let endpoint = runtime.block_on(bind).unwrap();
         Self { runtime, endpoint, key: Arc::new(key), hint, fleet, class: LinkClass::Near }
     }
@@ -198,7 +207,7 @@ impl Peer {
         let (frames, inbox) = channel();
         let (_, addr) = place;
         let bulk = Dialler { key: Arc::clone(&self.key), endpoint: self.endpoint.clone(), addr };
-        let to = NodeId(ack.peer.cert.claimed::<stork_wire::charter::HostCert>().unwrap().node.0);
+        let to = NodeId(ack.peer.cert.claimed::<HostCert>().unwrap().node.0);
         self.runtime.spawn(act(send, todo, bulk, to));
         self.runtime.spawn(listen(recv, deeds.clone(), frames, manners));
         let handle = self.runtime.handle().clone();
