@@ -31,6 +31,8 @@ const PLACES_MAX: usize = 8;
 const SAMPLE: u64 = 64;
 /// Samples that a block needs to be worth its line in the manifest.
 const SAMPLES_MIN: u64 = 2;
+/// Samples that a block of that length has as a rule, so that having none says something.
+const SAMPLES_EXPECTED: u64 = 4;
 /// A block of the same name and place counts as if one sample in so many were the same.
 const PLACE_SHARE: u64 = 8;
 /// Blocks before and behind the same place that count as the same place.
@@ -44,6 +46,9 @@ struct Block {
     content: ContentId,
     from: u64,
     len: u64,
+    /// It has a sample. Long blocks without one are zeros or a pattern, which compress as well by
+    /// themselves.
+    sampled: bool,
 }
 
 /// A rolling hash of the last 32 bytes, which gives a sample at places that it chooses.
@@ -113,7 +118,7 @@ impl Index {
             let starts = (0..size).step_by(usize::try_from(BLOCK_LEN).unwrap_or(usize::MAX));
             blocks.extend(starts.map(|from| {
                 let len = BLOCK_LEN.min(size - from);
-                Block { content, from, len }
+                Block { content, from, len, sampled: false }
             }));
             let mut sampler = Sampler::new(rate_log);
             let (mut at, mut chunk) = (0, Vec::new());
@@ -122,8 +127,12 @@ impl Index {
                 let len = CHUNK.min(size - at);
                 base.contents.read_into(&content, at, len, &mut chunk)?;
                 sampler.take(&chunk, |sample, i| {
-                    let block = first as u64 + (at + i as u64) / BLOCK_LEN;
-                    samples.push((sample, u32::try_from(block).unwrap_or(u32::MAX)));
+                    let number = first as u64 + (at + i as u64) / BLOCK_LEN;
+                    let number = u32::try_from(number).unwrap_or(u32::MAX);
+                    samples.push((sample, number));
+                    if let Some(block) = blocks.get_mut(number as usize) {
+                        block.sampled = true;
+                    }
                 });
                 at += len;
             }
@@ -166,9 +175,12 @@ impl Index {
             let to = place(slice.from + slice.len) + PLACE_MARGIN;
             for at in from..=to.min(size.saturating_sub(1) / BLOCK_LEN) {
                 let number = first + usize::try_from(at).unwrap_or(usize::MAX);
-                let len = self.blocks.get(number).map_or(0, |b| b.len);
-                if let Some(w) = worth.get_mut(number) {
-                    *w += ((len * SAMPLE) >> self.rate_log) / PLACE_SHARE + 1;
+                let Some(block) = self.blocks.get(number) else { continue };
+                let expected = block.len >> self.rate_log;
+                if let Some(w) = worth.get_mut(number)
+                    && (block.sampled || expected < SAMPLES_EXPECTED)
+                {
+                    *w += ((block.len * SAMPLE) >> self.rate_log) / PLACE_SHARE + 1;
                 }
             }
         }
@@ -196,7 +208,7 @@ impl Index {
         }
         chosen.sort_unstable_by_key(|(number, _)| *number);
         let mut runs: Vec<Run> = Vec::new();
-        for (_, Block { content, from, len }) in chosen {
+        for (_, Block { content, from, len, .. }) in chosen {
             match runs.last_mut() {
                 Some(run) if run.content == content && run.from + run.len == from => run.len += len,
                 _ => runs.push(Run { content, from, len }),
