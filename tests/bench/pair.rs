@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{ClientConfig, Endpoint, ServerConfig};
+use quinn::{ClientConfig, Endpoint, ServerConfig, TransportConfig};
 use serde_json::{Value, json};
 use stork_tests::lab::{Lab, wait_every};
 use stork_wire::ids::NodeId;
@@ -24,6 +24,19 @@ pub(crate) enum Against {
     Quinn,
     /// One TCP connection with TLS as well.
     TcpTls,
+    /// Plain QUIC whose sender hands each packet to the kernel alone, as well.
+    NoGso,
+}
+
+impl Against {
+    /// How it is named in the report; `None` where nothing more is measured.
+    const fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Quinn => None,
+            Self::TcpTls => Some("tcp_tls"),
+            Self::NoGso => Some("plain_quinn_without_gso"),
+        }
+    }
 }
 
 /// What one kind of transfer took, run by run.
@@ -60,7 +73,7 @@ pub(crate) async fn run(mib: usize, runs: usize, against: Against) -> Result<Val
     lab.settle().await?;
     let package = lab.dir.path().join("package");
     std::fs::create_dir(&package)?;
-    let (mut ours, mut plain, mut tcp) = (Runs::default(), Runs::default(), Runs::default());
+    let (mut ours, mut plain, mut other) = (Runs::default(), Runs::default(), Runs::default());
     let (mut ratios, mut unpack) = (Vec::new(), Vec::new());
     for i in 0..runs {
         let bytes = Arc::new(noise(mib << 20, u8::try_from(i % 250)?));
@@ -70,13 +83,19 @@ pub(crate) async fn run(mib: usize, runs: usize, against: Against) -> Result<Val
         let (fetch_s, unpack_s, cpu_s) = stork_run(&lab, &version).await?;
         ours.add(mib, (fetch_s, cpu_s));
         let before = cpu_ticks(std::process::id())?;
-        let plain_s = plain_run(&lab, Arc::clone(&bytes)).await?;
+        let plain_s = plain_run(&lab, Arc::clone(&bytes), true).await?;
         plain.add(mib, (plain_s, seconds(before, cpu_ticks(std::process::id())?)));
-        if against == Against::TcpTls {
-            let before = cpu_ticks(std::process::id())?;
-            let path = lab.dir.path().join("tcp");
-            let tcp_s = tokio::task::block_in_place(|| super::tcp::run(&bytes, path))?;
-            tcp.add(mib, (tcp_s, seconds(before, cpu_ticks(std::process::id())?)));
+        let before = cpu_ticks(std::process::id())?;
+        let other_s = match against {
+            Against::Quinn => None,
+            Against::TcpTls => {
+                let path = lab.dir.path().join("tcp");
+                Some(tokio::task::block_in_place(|| super::tcp::run(&bytes, path))?)
+            }
+            Against::NoGso => Some(plain_run(&lab, Arc::clone(&bytes), false).await?),
+        };
+        if let Some(other_s) = other_s {
+            other.add(mib, (other_s, seconds(before, cpu_ticks(std::process::id())?)));
         }
         #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
         unpack.push(mib as f64 / unpack_s);
@@ -88,8 +107,8 @@ pub(crate) async fn run(mib: usize, runs: usize, against: Against) -> Result<Val
         "stork": ours.json(), "plain_quinn": plain.json(),
         "ratio": three(&ratios), "unpack_mib_s": three(&unpack),
     });
-    if against == Against::TcpTls {
-        report["tcp_tls"] = tcp.json();
+    if let Some(name) = against.name() {
+        report[name] = other.json();
     }
     Ok(report)
 }
@@ -120,10 +139,13 @@ async fn stork_run(lab: &Lab, version: &str) -> Result<(f64, f64, f64)> {
 }
 
 /// Seconds from connecting to the bytes being written and fsynced, over one stream of plain QUIC.
-async fn plain_run(lab: &Lab, bytes: Arc<Vec<u8>>) -> Result<f64> {
+async fn plain_run(lab: &Lab, bytes: Arc<Vec<u8>>, gso: bool) -> Result<f64> {
     let key = SecretKey::from_seed(&[1; 32]);
     let server = QuicServerConfig::try_from(tls::server_config(&key, &[b"plain"])?)?;
-    let server = ServerConfig::with_crypto(Arc::new(server));
+    let mut server = ServerConfig::with_crypto(Arc::new(server));
+    let mut transport = TransportConfig::default();
+    transport.enable_segmentation_offload(gso);
+    server.transport_config(Arc::new(transport));
     let listener = Endpoint::server(server, "127.0.0.1:0".parse()?)?;
     let addr = listener.local_addr()?;
     let len = bytes.len();

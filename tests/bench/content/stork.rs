@@ -134,7 +134,7 @@ impl<'a> Fleet<'a> {
         let ready = home.join("ready");
         let mut command = self.bed.command(node, &std::env::current_exe()?);
         command.args(["helper", "insider", "--kind", kind.name(), "--to", &to.join(",")]);
-        command.args(["--own", &self.bed.ip(node).to_string()]);
+        command.args(["--own", &self.bed.ip(node)]);
         command.args(["--token", &self.token(node).await?]).arg("--package").arg(package);
         command.arg("--charter").arg(self.dir.join("charter")).arg("--ready").arg(&ready);
         crew.start(node, &mut command, &home)?;
