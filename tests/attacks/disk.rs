@@ -136,6 +136,35 @@ fn t089_a_release_with_too_many_files_is_refused_and_comes_later() {
     host.verify_store();
 }
 
+/// A publisher that would bring more than its quota is refused before a byte is fetched, and only
+/// with that release: a smaller one of it comes, and with a larger quota all of it.
+#[test]
+fn t089_a_publisher_over_its_quota_is_refused_alone() {
+    let mut fleet = Fleet::new(&["web"], 2);
+    let quota = |bytes: usize| format!("[quota]\npublishers = {{ acme = {bytes} }}\n");
+    fleet.hosts[1].configure(&quota(MIB));
+    fleet.hosts[1].restart();
+    let push = |fleet: &Fleet, name: &str, version: &str, len: usize| {
+        let bytes = noise(name, len);
+        fleet.push(&fleet.package(name, version, &[(name, &bytes)]), &["web"]);
+    };
+    let host = &fleet.hosts[1];
+    host.write_vm("vm", &VmFile::usual(&["web"], &host.target("vm")));
+    push(&fleet, "small", "1", 10_000);
+    host.await_vm("vm", &[("small", "1")]);
+    push(&fleet, "large", "1", 2 * MIB);
+    await_counter(host, "fetches_refused", "over_quota", 1);
+    let release = host.release("large", "1").unwrap();
+    let state = release["state"].as_str().unwrap();
+    assert!(state.contains("over the quota of publisher acme: "), "{release}");
+    assert_eq!(release["fetched_bytes"], 0);
+    push(&fleet, "small", "2", 20_000);
+    host.await_vm("vm", &[("small", "2")]);
+    fleet.hosts[1].configure(&quota(4 * MIB));
+    fleet.hosts[1].restart();
+    fleet.hosts[1].await_vm("vm", &[("large", "1"), ("small", "2")]);
+}
+
 fn signal(host: &Host, signal: rustix::process::Signal) {
     let pid = rustix::process::Pid::from_raw(pid_of(host)).unwrap();
     rustix::process::kill_process(pid, signal).unwrap();

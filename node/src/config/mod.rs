@@ -6,12 +6,14 @@
 mod bandwidth;
 mod limits;
 mod node_file;
+mod quota;
 mod seeds;
 mod vm_folder;
 
 pub use bandwidth::WINDOWS_MAX;
 pub use limits::{Bucket, LimitsConfig};
 pub use node_file::{BeaconConfig, ConfigError, LogFormat, NodeConfig};
+pub use quota::QuotaConfig;
 pub use seeds::{SEEDS_MAX, Seed, read_seeds};
 pub use vm_folder::{BadVmFile, VmFolder};
 

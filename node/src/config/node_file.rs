@@ -7,7 +7,7 @@ use serde::Deserialize;
 use stork_origin::Address;
 use stork_wire::limits::BEACON_VALID_MAX_S;
 
-use super::{LimitsConfig, SEEDS_MAX, Seed, hint_for};
+use super::{LimitsConfig, QuotaConfig, SEEDS_MAX, Seed, hint_for};
 use crate::transfer::Schedule;
 
 /// A configuration that cannot be used: which file, what is wrong, what to do.
@@ -58,6 +58,8 @@ pub struct NodeConfig {
     pub origin_bytes_per_s: u64,
     /// How fast publishers and groups may announce.
     pub limits: LimitsConfig,
+    /// How much content publishers and groups may bring here.
+    pub quota: QuotaConfig,
     /// How much content may come and go, and when.
     #[serde(deserialize_with = "super::bandwidth::schedule")]
     pub bandwidth: Schedule,
@@ -131,6 +133,7 @@ impl Default for NodeConfig {
             origin_credentials: None,
             origin_bytes_per_s: 16 * 1024 * 1024,
             limits: LimitsConfig::default(),
+            quota: QuotaConfig::default(),
             bandwidth: Schedule::default(),
         }
     }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use stork_wire::feed::{Entry, Kind, Release};
-use stork_wire::ids::{ManifestId, NodeId, PackId, SwarmId};
+use stork_wire::ids::{ManifestId, NodeId, PackId, PublisherId, SwarmId};
 use stork_wire::manifest::{Manifest, Variant};
 use stork_wire::tick::Tick;
 
@@ -42,6 +42,8 @@ pub(super) enum Stage {
 pub(super) struct Content {
     pub(super) title: String,
     pub(super) release: Release,
+    /// Who announced it; known once somebody wants it.
+    pub(super) publisher: Option<PublisherId>,
     pub(super) manifest: Option<Arc<Manifest>>,
     pub(super) stage: Stage,
     pub(super) wanted: bool,
@@ -143,6 +145,7 @@ impl Driver {
         self.contents.entry(release.manifest.id).or_insert_with(|| Content {
             title: format!("{} {}", release.package, release.version),
             release: release.clone(),
+            publisher: None,
             manifest: None,
             stage: Stage::Idle,
             wanted: false,
@@ -186,6 +189,7 @@ impl Driver {
         }
         for k in wanted {
             let content = self.content(&k.release);
+            content.publisher = Some(k.publisher);
             if !content.wanted {
                 content.wanted = true;
                 if content.stage == Stage::Whole {
@@ -217,6 +221,11 @@ impl Driver {
             Ok(false) => {}
             Err(e) => return self.fail(id, &e.to_string()),
         }
+        if let Some(why) = self.over_quota(id) {
+            self.counters.add("fetches_refused", "over_quota");
+            return self.fail(id, &why);
+        }
+        let Some(content) = self.contents.get_mut(&id) else { return };
         content.began.get_or_insert(now);
         if content.hold.is_none() {
             content.hold = Some(self.store.hold());

@@ -26,7 +26,7 @@ const KNOWN: &[(&str, &[&str])] = &[
     ("contents", &["unpack_failed", "whole"]),
     ("dials", &["admitter", "failed"]),
     ("feeds", &["epoch_begun", "fresh", "frozen", "stale"]),
-    ("fetches_refused", &["disk", "no_inodes", "no_space", "read_only"]),
+    ("fetches_refused", &["disk", "no_inodes", "no_space", "over_quota", "read_only"]),
     ("forks", &["seen"]),
     ("frames_ignored", &["unknown_type"]),
     ("frames_shed", &["lazy"]),

@@ -39,6 +39,7 @@ mod pace;
 mod parts;
 mod peers;
 mod pushes;
+mod quota;
 mod record;
 mod renewal;
 mod switch;
