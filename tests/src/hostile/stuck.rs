@@ -12,7 +12,8 @@ use stork_wire::limits::FRAME_LEN_MAX;
 use stork_wire::tls;
 use tokio::sync::mpsc;
 
-use super::{Dialler, Peer, Talk, act, place, quic};
+use super::talk::act;
+use super::{Dialler, Peer, Talk, place, quic};
 use crate::fleet::Host;
 
 /// Bytes that the host may send beyond what was read: its answer to the hello fits.
