@@ -241,16 +241,17 @@ pub fn found(
     finish(store, &trust, &key, &items, &cert, &[])
 }
 
-/// The order in which stored items are judged, so that nothing has to wait: documents, then the
-/// proofs that freeze feeds, then entries, epoch after epoch, then beacons of their heads.
+/// The order in which stored items are judged, so that nothing has to wait: documents, then what
+/// narrows, then the proofs that freeze feeds, then entries, epoch after epoch, then beacons of their heads.
 pub(crate) fn order(item: &Item) -> (u8, u32, ItemKind, u64) {
     let epoch = || item.envelope.claimed::<Entry>().map_or(0, |e| e.epoch);
     match item.kind {
         ItemKind::Root | ItemKind::Group | ItemKind::Publisher => (0, 0, item.kind, item.seq),
-        ItemKind::Proof => (1, 0, item.kind, item.seq),
-        ItemKind::Entry => (2, epoch(), item.kind, item.seq),
-        ItemKind::Beacon => (3, 0, item.kind, item.seq),
-        ItemKind::Later(_) => (4, 0, item.kind, item.seq),
+        ItemKind::Deny | ItemKind::Suicide | ItemKind::Withdrawal => (1, 0, item.kind, item.seq),
+        ItemKind::Proof => (2, 0, item.kind, item.seq),
+        ItemKind::Entry => (3, epoch(), item.kind, item.seq),
+        ItemKind::Beacon => (4, 0, item.kind, item.seq),
+        ItemKind::Later(_) => (5, 0, item.kind, item.seq),
     }
 }
 
@@ -290,9 +291,7 @@ pub fn load_aside(
 ) -> Result<(), crate::store::StoreError> {
     for item in store.items_aside()? {
         let Ok(entry) = item.envelope.claimed::<Entry>() else { continue };
-        if let Some(freeze) = trust.frozen(entry.publisher)
-            && freeze.at.epoch == entry.epoch
-        {
+        if let Some(freeze) = trust.aside(&entry) {
             each(&entry, freeze);
         }
     }

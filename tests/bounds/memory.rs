@@ -10,12 +10,15 @@ use stork_wire::charter::{
     GroupDoc, HostCert, JoinToken, PeerRecord, PublisherDoc, PushCert, RootDoc,
 };
 use stork_wire::codec::{Blob, List, decode, encode};
+use stork_wire::deny::Denial;
 use stork_wire::feed::Entry;
 use stork_wire::frame::{BulkHeader, Frame, PushReply, PushRequest};
 use stork_wire::item::Item;
 use stork_wire::manifest::{Manifest, Tree};
 use stork_wire::proof::Proof;
 use stork_wire::sign::Envelope;
+use stork_wire::suicide::Suicide;
+use stork_wire::withdrawal::Withdrawal;
 
 const MAX: usize = 64 * 1024 * 1024;
 /// T050. The bytes beyond are the box in which a short message of a long type lies: a refusal to
@@ -80,7 +83,7 @@ fn weigh_as_all(bytes: &[u8], worst: &mut (f64, String)) {
     }
     each!(Frame, PushRequest, PushReply, BulkHeader, Envelope, Item, RootDoc, GroupDoc);
     each!(PublisherDoc, Entry, Proof, HostCert, PeerRecord, PushCert, JoinToken, Manifest, Tree);
-    each!(Beacon);
+    each!(Beacon, Denial, Suicide, Withdrawal);
 }
 
 /// T050: no message of any type takes more than sixteen times its bytes once it is decoded: neither

@@ -162,6 +162,8 @@ impl Feeds {
             expires: FAR,
             authority: Role::single(authority.public()),
             publishers: List::truncated([grant]),
+            veto: List::empty(),
+            lifts: List::empty(),
         };
         let (id, fleet) = (group.group_id(), self.fleet);
         let log = LogId::group(id);

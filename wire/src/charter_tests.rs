@@ -51,6 +51,8 @@ fn group(authority: &Role) -> GroupDoc {
             provides: List::empty(),
             release_bytes_max: 0,
         }]),
+        veto: List::empty(),
+        lifts: List::empty(),
     }
 }
 

@@ -279,7 +279,7 @@ impl LogId {
     pub fn proof(publisher: PublisherId, at: Position) -> Self {
         let place = at.epoch.to_le_bytes().into_iter().chain(at.seq.to_le_bytes());
         let id: Vec<u8> = publisher.0.into_iter().chain(place).collect();
-        Self::tagged(b'E', &id)
+        Self::first(b'E', &id)
     }
     /// The log of a publisher's beacons, of which only the newest is kept.
     #[must_use]
@@ -300,6 +300,29 @@ impl LogId {
     #[must_use]
     pub fn publisher(publisher: PublisherId) -> Self {
         Self::tagged(b'P', publisher.as_bytes())
+    }
+    /// The log of the one suicide of a key.
+    #[must_use]
+    pub fn suicide(key: PublicKey) -> Self {
+        Self::first(b'S', key.as_bytes())
+    }
+
+    /// Does it hold items that only narrow ([`crate::item::ItemKind::is_first`])? It can be told by
+    /// the id, so that what is missing of it is fetched before anything else. To make another log's
+    /// id look so takes 2^64 tries, and would win that log a better place in queues.
+    #[must_use]
+    pub fn is_first(&self) -> bool {
+        self.0.last_chunk() == Some(&[0; Self::FIRST_BYTES])
+    }
+
+    /// Zero bytes at the end of the ids of such logs.
+    const FIRST_BYTES: usize = 8;
+
+    pub(crate) fn first(tag: u8, id: &[u8]) -> Self {
+        let mut log = Self::tagged(tag, id);
+        let end = log.0.last_chunk_mut::<{ Self::FIRST_BYTES }>();
+        end.into_iter().for_each(|end| *end = [0; Self::FIRST_BYTES]);
+        log
     }
     fn tagged(tag: u8, id: &[u8]) -> Self {
         let mut input = vec![tag];

@@ -31,6 +31,12 @@ pub enum ItemKind {
     Proof,
     /// What a publisher says of its feed's head: a [`crate::beacon::Beacon`].
     Beacon,
+    /// Something must not be installed, or a host not connect: a [`crate::deny::Denial`].
+    Deny,
+    /// A release key has ended itself: a [`crate::suicide::Suicide`].
+    Suicide,
+    /// A publisher takes releases back or halts: a [`crate::withdrawal::Withdrawal`].
+    Withdrawal,
     /// Of a later version. No rules here judge it: it is not kept, and not passed on.
     Later(LaterKind),
 }
@@ -41,13 +47,16 @@ pub struct LaterKind(u32);
 
 impl ItemKind {
     /// All known kinds by their numbers.
-    const KNOWN: [(Self, &'static str); 6] = [
+    const KNOWN: [(Self, &'static str); 9] = [
         (Self::Root, "root"),
         (Self::Group, "group"),
         (Self::Publisher, "publisher"),
         (Self::Entry, "entry"),
         (Self::Proof, "proof"),
         (Self::Beacon, "beacon"),
+        (Self::Deny, "deny"),
+        (Self::Suicide, "suicide"),
+        (Self::Withdrawal, "withdrawal"),
     ];
 
     /// The kind with this number.
@@ -67,6 +76,9 @@ impl ItemKind {
             Self::Entry => 3,
             Self::Proof => 4,
             Self::Beacon => 5,
+            Self::Deny => 6,
+            Self::Suicide => 7,
+            Self::Withdrawal => 8,
             Self::Later(kind) => kind.0,
         }
     }
@@ -75,6 +87,13 @@ impl ItemKind {
     #[must_use]
     pub fn name(self) -> &'static str {
         Self::KNOWN.iter().find(|(kind, _)| *kind == self).map_or("later", |(_, name)| name)
+    }
+
+    /// Does it only ever take away what may be installed? Such items go before all others in every
+    /// queue; their logs are told by [`LogId::is_first`].
+    #[must_use]
+    pub const fn is_first(self) -> bool {
+        matches!(self, Self::Proof | Self::Deny | Self::Suicide | Self::Withdrawal)
     }
 }
 
@@ -131,6 +150,13 @@ pub const fn is_moment(seq: u64) -> bool {
     seq >= MOMENTS_FROM
 }
 
+/// The hash of an item that is known by its log and number alone: see [`Item::hash`].
+#[must_use]
+pub fn place_hash(log: LogId, seq: u64) -> ItemHash {
+    let id: Vec<u8> = log.0.into_iter().chain(seq.to_le_bytes()).collect();
+    ItemHash::of(&id)
+}
+
 /// One numbered item of a log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item {
@@ -148,15 +174,14 @@ impl Item {
     /// The hash that stands for this item in heads and in the journal: of its body. Hosts may build
     /// different proofs of one fork, all equally good, and their heads must be equal all the same:
     /// so a proof has a hash of its log alone. Likewise two nodes may make a beacon in one second:
-    /// it has a hash of its log and its number.
+    /// it has a hash of its log and its number. So have those that narrow: what they say is in
+    /// their logs' names, and the reasons that they give may differ.
     #[must_use]
     pub fn hash(&self) -> ItemHash {
         match self.kind {
             ItemKind::Proof => ItemHash::of(self.log.as_bytes()),
-            ItemKind::Beacon => {
-                let number = self.seq.to_le_bytes();
-                let id: Vec<u8> = self.log.0.into_iter().chain(number).collect();
-                ItemHash::of(&id)
+            ItemKind::Beacon | ItemKind::Deny | ItemKind::Suicide | ItemKind::Withdrawal => {
+                place_hash(self.log, self.seq)
             }
             _ => self.envelope.hash(),
         }
@@ -221,10 +246,10 @@ mod tests {
             assert_eq!((kind.number(), kind.name()), (number, name));
             assert_eq!((ItemKind::of(number), encode(&kind)), (kind, encode(&number)));
         }
-        for number in [6, 127, 128, u32::MAX] {
+        for number in [9, 127, 128, u32::MAX] {
             let kind = ItemKind::of(number);
             assert_eq!((kind.number(), kind.name()), (number, "later"));
-            assert!(kind > ItemKind::Beacon);
+            assert!(kind > ItemKind::Withdrawal);
             assert_eq!(encode(&kind), encode(&number));
             assert_eq!(decode(&encode(&number), 8), Ok(kind));
         }
@@ -233,13 +258,13 @@ mod tests {
         assert!(matches!(long, Err(DecodeError::Malformed(_))));
     }
 
-    /// An item of kind 6 is these bytes: a later version changes no part of what every item has.
+    /// An item of kind 9 is these bytes: a later version changes no part of what every item has.
     #[test]
     fn golden_item_of_a_later_kind() {
         let body = crate::codec::Blob::new(vec![1, 2, 3]).unwrap();
         let envelope = Envelope { body, signatures: crate::codec::List::empty() };
-        let item = Item { kind: ItemKind::of(6), log: LogId([7; 32]), seq: 300, envelope };
-        let golden = format!("06{}ac020301020300", "07".repeat(32));
+        let item = Item { kind: ItemKind::of(9), log: LogId([7; 32]), seq: 300, envelope };
+        let golden = format!("09{}ac020301020300", "07".repeat(32));
         assert_eq!(crate::ids::hex(&encode(&item)), golden);
         assert_eq!(decode(&encode(&item), 64), Ok(item.clone()));
         assert_eq!(item.hash(), item.envelope.hash());

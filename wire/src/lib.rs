@@ -11,6 +11,7 @@ pub mod charter;
 #[cfg(test)]
 mod charter_tests;
 pub mod codec;
+pub mod deny;
 pub mod feed;
 pub mod frame;
 pub mod ids;
@@ -21,6 +22,8 @@ pub mod proof;
 pub mod sign;
 #[cfg(test)]
 mod sign_tests;
+pub mod suicide;
 pub mod text;
 pub mod tick;
 pub mod tls;
+pub mod withdrawal;

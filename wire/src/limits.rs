@@ -12,6 +12,10 @@ pub const ENTRY_LEN_MAX: usize = 4 * 1024;
 pub const PROOF_LEN_MAX: usize = 12 * 1024;
 /// Bytes of a signed beacon with its signature.
 pub const BEACON_LEN_MAX: usize = 1024;
+/// Bytes of the body of a denial, suicide or withdrawal: signed, they are no longer than an entry.
+pub const NARROW_LEN_MAX: usize = ENTRY_LEN_MAX - 256;
+/// Releases that one withdrawal recalls.
+pub const RECALLED_MAX: usize = 64;
 /// Seconds that a beacon may be good for at the most, whatever its key's holder says: a week.
 pub const BEACON_VALID_MAX_S: u64 = 7 * 86_400;
 /// Numbers of items from here on are times in seconds since 1970 (this one is in September 2001).

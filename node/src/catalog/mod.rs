@@ -8,12 +8,14 @@
 mod constraint;
 #[cfg(test)]
 mod floor_tests;
+mod narrow;
 mod resolve;
 #[cfg(test)]
 mod tests;
 mod vm;
 
 pub use constraint::{Constraint, ConstraintError, compare_versions};
+pub use narrow::{Narrow, OnDeny, OnRecall};
 pub use resolve::{Choice, Considered, Outcome, Shown, Wish};
 pub use vm::{BackendKind, FileError, HookRule, OnFailure, Subscription, VmFile, VmPin};
 

@@ -6,7 +6,7 @@ use stork_wire::charter::UnixSeconds;
 use stork_wire::ids::ReleaseHash;
 use stork_wire::text::{PackageName, Version};
 
-use super::{Catalog, KnownRelease, VmFile, compare_versions};
+use super::{Catalog, KnownRelease, Narrow, VmFile, compare_versions};
 use crate::trust::{Charter, Decision, Effect, Freeze, decide};
 
 /// What a VM shows now, and what it must not show again.
@@ -47,6 +47,8 @@ pub enum Outcome {
     Skipped,
     /// It lies behind a fork of its feed, and is not shown yet.
     Frozen(Freeze),
+    /// It was recalled, is denied or halted.
+    Narrowed(Narrow),
     /// A newer release of it has expired; an older one is no substitute.
     Stale(Version),
 }
@@ -71,6 +73,7 @@ impl core::fmt::Display for Outcome {
             Self::Expired => f.write_str("its announcement has expired"),
             Self::Skipped => f.write_str("it was rolled back on this VM"),
             Self::Frozen(freeze) => freeze.fmt(f),
+            Self::Narrowed(why) => why.fmt(f),
             Self::Stale(v) => write!(f, "the newer {v} has expired, so nothing older is installed"),
         }
     }
@@ -202,6 +205,10 @@ impl Catalog {
     ) -> Option<Outcome> {
         let r = &known.release;
         let is_shown = shown.releases.get(&r.package) == Some(&known.hash);
+        let narrow = Narrow::of(vm, known, charter);
+        if let Some(why) = narrow.filter(|n| !is_shown || n.takes_away(vm)) {
+            return Some(Outcome::Narrowed(why));
+        }
         if let Some(freeze) = known.frozen.filter(|_| !is_shown) {
             return Some(Outcome::Frozen(freeze));
         }

@@ -183,7 +183,10 @@ fn t020_behind_a_fork_nothing_is_new() {
         f.feed(4).iter().map(|i| i.envelope.claimed().unwrap()).collect();
     let at = stork_wire::ids::Position { epoch: 1, seq: 3 };
     let hash = stork_wire::ids::ItemHash([1; 32]);
-    let freeze = crate::trust::Freeze { at, proof: hash, entries: [hash; 2] };
+    let freeze = crate::trust::Freeze {
+        at,
+        cause: crate::trust::Cause::Fork { proof: hash, entries: [hash; 2] },
+    };
     let mut restarted = Catalog::default();
     entries.iter().take(2).for_each(|e| restarted.apply(e));
     entries.iter().skip(2).for_each(|e| restarted.apply_frozen(e, freeze));

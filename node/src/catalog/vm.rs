@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use stork_wire::text::{Arch, GroupName, Label, PackageName, Pattern};
 
-use super::Constraint;
+use super::{Constraint, OnDeny, OnRecall};
 use crate::trust::{Effect, Rule, Subject};
 
 /// A VM file that cannot be used: what is wrong, and what to do.
@@ -90,6 +90,10 @@ pub struct VmFile {
     pub pins: BTreeMap<PackageName, VmPin>,
     /// Packages that stay as they are, with the reason.
     pub holds: BTreeMap<PackageName, String>,
+    /// What a denial does to what is shown.
+    pub on_deny: OnDeny,
+    /// What is shown while the replacement of what was taken back is not whole.
+    pub on_recall: OnRecall,
     /// Whom it trusts.
     pub rules: Vec<Rule>,
     /// How it is shown.
@@ -128,6 +132,10 @@ struct RawVm {
     name: Option<Label>,
     arch: Option<Arch>,
     groups: Vec<GroupName>,
+    #[serde(default)]
+    on_deny: OnDeny,
+    #[serde(default)]
+    on_recall: OnRecall,
 }
 
 #[derive(Deserialize)]
@@ -223,6 +231,8 @@ impl VmFile {
             name: raw.vm.name.map_or_else(|| name_of(stem), Ok)?,
             arch: raw.vm.arch.map_or_else(this_arch, Ok)?,
             groups: raw.vm.groups,
+            on_deny: raw.vm.on_deny,
+            on_recall: raw.vm.on_recall,
             subscriptions: raw.subscribe.into_iter().map(Into::into).collect(),
             pins: pins
                 .map(|p| (p.package, VmPin { version: p.version, reason: p.reason }))

@@ -14,7 +14,7 @@ use super::Driver;
 use super::workers::Done;
 use crate::catalog::Considered;
 use crate::overlay::Input;
-use crate::trust::Turn;
+use crate::trust::{Cause, Turn};
 
 /// Looks into the journal for our own entry, which the rules know some milliseconds before the disk
 /// does.
@@ -65,6 +65,9 @@ impl Driver {
             let head: Option<Head> = heads.iter().find(|h| h.log == log).copied();
             self.overlay_input(Input::Cut { log, head });
         }
+        if turn.aside {
+            self.look_aside(self.trust.feed_logs(id));
+        }
         let name = self.trust.charter().publisher_name(id);
         match turn.freeze {
             Some(freeze) => {
@@ -92,10 +95,11 @@ impl Driver {
         let frozen = self.trust.feeds().filter_map(|(id, feed)| {
             let freeze = self.trust.frozen(*id)?;
             let newest = feed.newest();
+            let Cause::Fork { proof, entries } = freeze.cause else { return None };
             Some(json!({
                 "publisher": self.trust.charter().publisher_name(*id), "id": id,
-                "epoch": freeze.at.epoch, "seq": freeze.at.seq, "proof": freeze.proof,
-                "entries": freeze.entries,
+                "epoch": freeze.at.epoch, "seq": freeze.at.seq, "proof": proof,
+                "entries": entries,
                 "stands": newest.map(|(at, hash)| json!({
                     "epoch": at.epoch, "seq": at.seq, "hash": hash,
                 })),

@@ -18,6 +18,7 @@ use super::workers::{Done, JournalJob};
 use super::{CommitError, Driver, Reply};
 use crate::net::Priority;
 use crate::overlay::{Input, Refusal as Verdict2};
+use crate::store::Store;
 use crate::trust::{Fact, Refusal, Verdict};
 
 impl Driver {
@@ -73,7 +74,14 @@ impl Driver {
             }
             Verdict::Pending { missing } => {
                 self.counters.add("items_pending", item.kind.name());
-                answer(reply, Err(CommitError::HeadMoved));
+                let waits = if item.kind.is_first() {
+                    let why =
+                        "it waits for a charter document that this node lacks: send those first";
+                    CommitError::Malformed(why.into())
+                } else {
+                    CommitError::HeadMoved
+                };
+                answer(reply, Err(waits));
                 // Where something else must come first, asking for more of this log is no help.
                 if missing == Some(log) { Verdict2::Pending } else { Verdict2::Unknown }
             }
@@ -160,6 +168,18 @@ impl Driver {
                 self.look_at_feed(id);
                 Vec::new()
             }
+            Fact::Deny(denial) => {
+                self.on_deny(&denial);
+                Vec::new()
+            }
+            Fact::Withdrawal(w) => {
+                self.on_withdrawal(&w);
+                Vec::new()
+            }
+            Fact::Suicide(death) => {
+                self.on_suicide(&death, &kept);
+                self.trust.take_all_pending()
+            }
         };
         for log in self.trust.take_void_beacons() {
             self.overlay_input(Input::Cut { log, head: None });
@@ -178,26 +198,41 @@ impl Driver {
         let store = Arc::clone(&self.store);
         let fresh: Vec<Vec<Arc<Item>>> = ranges.iter().map(|r| self.gather.passed(r)).collect();
         self.workers.disk(move || {
-            let mut batch: Vec<Item> = Vec::new();
-            let mut bytes = 0;
-            for (range, fresh) in ranges.into_iter().zip(fresh) {
-                let mut items = store.items(range, 4 * FRAME_LEN_MAX, 256).unwrap_or_default();
-                continue_with(&mut items, range, &fresh);
-                for item in items {
-                    let len = encode(&item).len();
-                    if bytes + len > FRAME_LEN_MAX - 1_024 || batch.len() == ITEMS_PER_FRAME_MAX {
-                        send_batch(&outbox, &mut batch);
-                        bytes = 0;
-                    }
-                    bytes += len;
-                    batch.push(item);
-                }
+            // What narrows goes before what others asked for.
+            let (first, other): (Vec<_>, Vec<_>) =
+                ranges.into_iter().zip(fresh).partition(|(r, _)| r.log.is_first());
+            for (ranges, priority) in [(first, Priority::Control), (other, Priority::Lazy)] {
+                send_ranges(&store, &outbox, ranges, priority);
             }
-            send_batch(&outbox, &mut batch);
             outbox.write();
             None::<Done>
         });
     }
+}
+
+/// Reads ranges and sends them, with what is on its way to the disk.
+fn send_ranges(
+    store: &Store,
+    outbox: &crate::net::Outbox,
+    ranges: Vec<(ItemRange, Vec<Arc<Item>>)>,
+    priority: Priority,
+) {
+    let mut batch: Vec<Item> = Vec::new();
+    let mut bytes = 0;
+    for (range, fresh) in ranges {
+        let mut items = store.items(range, 4 * FRAME_LEN_MAX, 256).unwrap_or_default();
+        continue_with(&mut items, range, &fresh);
+        for item in items {
+            let len = encode(&item).len();
+            if bytes + len > FRAME_LEN_MAX - 1_024 || batch.len() == ITEMS_PER_FRAME_MAX {
+                send_batch(outbox, &mut batch, priority);
+                bytes = 0;
+            }
+            bytes += len;
+            batch.push(item);
+        }
+    }
+    send_batch(outbox, &mut batch, priority);
 }
 
 /// Appends what follows the items that were on disk: without a gap, but of a log that has gaps.
@@ -210,14 +245,14 @@ fn continue_with(items: &mut Vec<Item>, range: ItemRange, fresh: &[Arc<Item>]) {
     }
 }
 
-fn send_batch(outbox: &crate::net::Outbox, batch: &mut Vec<Item>) {
+fn send_batch(outbox: &crate::net::Outbox, batch: &mut Vec<Item>, priority: Priority) {
     if batch.is_empty() {
         return;
     }
     let items = List::truncated(core::mem::take(batch));
     let frame = Frame::Overlay(OverlayFrame::Items(items));
     // The asker asks again after its time-out where this did not fit.
-    outbox.push(Priority::Lazy, frame.to_bytes()).unwrap_or_default();
+    outbox.push(priority, frame.to_bytes()).unwrap_or_default();
 }
 
 pub(super) fn answer(reply: Option<Reply>, outcome: Result<(u64, u32), CommitError>) {

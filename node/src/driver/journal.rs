@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use stork_wire::charter::UnixSeconds;
-use stork_wire::ids::FleetId;
+use stork_wire::ids::{FleetId, LogId};
 use tokio::sync::mpsc;
 
 use super::items::answer;
@@ -126,8 +126,12 @@ impl Journal {
     /// Reads what stands of the feeds that must be built anew.
     fn read_kept(&self, jobs: &mut [JournalJob]) -> Result<(), StoreError> {
         for job in jobs {
-            let Fact::Turn(turn) = &job.fact else { continue };
-            for log in &turn.logs {
+            let logs: Vec<LogId> = match &job.fact {
+                Fact::Turn(turn) => turn.logs.clone(),
+                Fact::Suicide(death) => death.turns.iter().flat_map(|t| t.logs.clone()).collect(),
+                _ => continue,
+            };
+            for log in &logs {
                 job.kept.extend(self.store.log_items(*log)?);
             }
         }

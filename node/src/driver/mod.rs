@@ -22,6 +22,7 @@ mod calls;
 mod clock;
 mod content;
 mod counters;
+mod denials;
 mod fetching;
 mod forks;
 mod fresh_report;
@@ -334,6 +335,7 @@ impl Driver {
             Done::TakenBack(taken) => self.on_taken_back(*taken),
             Done::GivenUp(jobs) => self.on_given_up(jobs),
             Done::JournalOpen => self.on_journal_open(),
+            Done::Aside(items) => self.on_aside(items),
             Done::Rival { ours, theirs } => self.on_rival(ours, &theirs),
             Done::Manifest { id, from, result } => self.on_manifest(id, from, result),
             Done::Opened { id, variant, result } => self.on_opened(id, variant, result),

@@ -10,10 +10,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use stork_wire::charter::UnixSeconds;
 use stork_wire::feed::{Entry, Kind};
-use stork_wire::ids::{GroupId, LogId, NodeId};
+use stork_wire::ids::{GroupId, LogId, NodeId, PublisherId};
 use stork_wire::item::{Item, ItemKind};
 use stork_wire::limits::LOGS_MAX;
 use stork_wire::tick::Tick;
+use stork_wire::withdrawal::Withdrawal;
 
 use super::{CommitError, Driver, Reply};
 use crate::config::{Bucket, LimitsConfig};
@@ -33,6 +34,8 @@ pub(super) const PUBLISHERS_MAX: usize = LOGS_MAX;
 pub(super) const GROUPS_MAX: usize = 4_096;
 /// An entry that is older than this is history, and takes a tenth of a token.
 const HISTORY_S: u64 = 3_600;
+/// Withdrawals of one publisher: many at once in an emergency, few in the long run.
+const WITHDRAWALS: Bucket = Bucket { per_s: 1, burst: 64 };
 /// How often the operator is told that somebody is limited.
 const TELL_EVERY_MS: u64 = 60_000;
 /// Entries that go on in one turn of the driver's loop: others wait no longer than for a frame.
@@ -116,6 +119,8 @@ impl<K: Ord + Copy> Buckets<K> {
 pub(super) struct Pace {
     publishers: Buckets<LogId>,
     groups: Buckets<GroupId>,
+    /// Withdrawals by publisher: never in the bucket of its entries.
+    withdrawals: Buckets<PublisherId>,
     held: BTreeMap<LogId, (Tick, BTreeMap<u64, Held>)>,
     /// When the first entry of each log may go on.
     due: BTreeSet<(Tick, LogId)>,
@@ -128,6 +133,7 @@ impl Pace {
         Self {
             publishers: Buckets::new(limits.publisher, PUBLISHERS_MAX),
             groups: Buckets::new(limits.group, GROUPS_MAX),
+            withdrawals: Buckets::new(WITHDRAWALS, PUBLISHERS_MAX),
             held: BTreeMap::new(),
             due: BTreeSet::new(),
             by_peer: BTreeMap::new(),
@@ -137,7 +143,7 @@ impl Pace {
 
     /// Must this item wait? The log and the groups are claims here: they only make it wait.
     pub(super) fn limited(&self, item: &Item, now: Tick) -> Option<Limited> {
-        if item.kind != ItemKind::Entry {
+        if !matches!(item.kind, ItemKind::Entry | ItemKind::Withdrawal) {
             return None;
         }
         if let Some((until, _)) = self.held.get(&item.log) {
@@ -147,6 +153,12 @@ impl Pace {
     }
 
     fn spent(&self, item: &Item, now: Tick) -> Option<Limited> {
+        if item.kind == ItemKind::Withdrawal {
+            self.withdrawals.empty(self.withdrawals.latest, now)?;
+            let w: Withdrawal = item.envelope.claimed().ok()?;
+            let until = self.withdrawals.until(&w.publisher, now)?;
+            return Some(Limited { whose: "withdrawals", until });
+        }
         if let Some(until) = self.publishers.until(&item.log, now) {
             return Some(Limited { whose: "publisher", until });
         }
@@ -244,14 +256,16 @@ impl Pace {
     pub(super) fn tidy(&mut self, now: Tick) {
         self.publishers.drop_full(now);
         self.groups.drop_full(now);
+        self.withdrawals.drop_full(now);
     }
 
     /// Name, size and bound of everything that is kept.
-    pub(super) fn gauges(&self) -> [(&'static str, usize, usize); 3] {
+    pub(super) fn gauges(&self) -> [(&'static str, usize, usize); 4] {
         [
             ("limited_items", self.len, HELD_MAX),
             ("limited_publishers", self.publishers.spent_until.len(), PUBLISHERS_MAX),
             ("limited_groups", self.groups.spent_until.len(), GROUPS_MAX),
+            ("limited_withdrawals", self.withdrawals.spent_until.len(), PUBLISHERS_MAX),
         ]
     }
 }
@@ -262,6 +276,9 @@ impl Driver {
         if let Fact::Entry(entry) = fact {
             let now = (self.clock.unix(), self.clock.tick());
             self.pace.accepted(log, entry.get(), now);
+        }
+        if let Fact::Withdrawal(w) = fact {
+            self.pace.withdrawals.take(w.publisher, 10, self.clock.tick());
         }
     }
 

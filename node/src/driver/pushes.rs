@@ -182,8 +182,10 @@ impl Driver {
         items.sort_by_key(|i| (i.kind, i.seq));
         let mut answer = Some(answer);
         let last = items.len().saturating_sub(1);
-        if items.iter().any(|i| i.kind > ItemKind::Publisher) {
-            let e = CommitError::Malformed("that is no charter document".into());
+        if !items.iter().all(|i| proves_itself(i.kind)) {
+            let e = CommitError::Malformed(
+                "that is no charter document, and it takes nothing away".into(),
+            );
             if let Some(answer) = answer.take() {
                 drop(answer.send(Err(e)));
             }
@@ -268,6 +270,12 @@ impl Driver {
             CommitError::Malformed(format!("the manifest contradicts its announcement: {why}"))
         })
     }
+}
+
+/// Items that need nobody's hello: who signed them is all that counts.
+const fn proves_itself(kind: ItemKind) -> bool {
+    use ItemKind::{Deny, Group, Publisher, Root, Suicide, Withdrawal};
+    matches!(kind, Root | Group | Publisher | Deny | Suicide | Withdrawal)
 }
 
 const fn commit_code(e: &CommitError) -> &'static str {

@@ -96,9 +96,10 @@ impl Driver {
 
     /// Begins a switch of a VM to these releases.
     pub(super) fn switch(&mut self, name: &Label, target: Vec<KnownRelease>) {
+        let first = self.shows_withdrawn(name);
         let Some((job, file)) = self.begin_switch(name) else { return };
         let name = name.clone();
-        self.workers.slow(move || {
+        self.workers.slow_first(first, move || {
             let tried = target.iter().map(|k| k.hash).collect();
             let result = show(&job, &file, &target);
             let result = Box::new(Switched::Shown { tried, result });

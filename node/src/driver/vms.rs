@@ -8,7 +8,9 @@ use stork_wire::text::{Label, PackageName};
 use stork_wire::tick::Tick;
 
 use super::Driver;
-use crate::catalog::{BackendKind, Catalog, KnownRelease, Outcome, Shown, VmFile, Wish};
+use crate::catalog::{
+    BackendKind, Catalog, KnownRelease, Narrow, OnRecall, Outcome, Shown, VmFile, Wish,
+};
 use crate::view::{Backend, Generation, Isolation, ViewSpec};
 
 /// Announcements that come together are shown together.
@@ -182,7 +184,10 @@ impl Driver {
         for (package, choice) in &vm.wish {
             if self.is_whole(&choice.known.release) {
                 target.push(choice.known.clone());
-            } else if let Some(old) = shown.get(package).filter(|k| self.still_allowed(vm, k)) {
+            } else if let Some(old) = shown
+                .get(package)
+                .filter(|k| self.still_allowed(vm, k) || self.waits_for_older(vm, k))
+            {
                 target.push(old.clone());
             }
         }
@@ -198,6 +203,12 @@ impl Driver {
             return None;
         }
         Some(target)
+    }
+
+    /// Does what was taken back stay until what replaces it is on disk?
+    fn waits_for_older(&self, vm: &Vm, known: &KnownRelease) -> bool {
+        vm.file.on_recall == OnRecall::Older
+            && Narrow::of(&vm.file, known, self.trust.charter()).is_some()
     }
 
     fn still_allowed(&self, vm: &Vm, known: &KnownRelease) -> bool {

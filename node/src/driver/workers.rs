@@ -4,8 +4,9 @@
 //! thread, which commits in one transaction all that has come while it wrote the one before (group
 //! commit, design §4).
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use stork_origin::OriginError;
 use stork_wire::ids::{FleetId, ItemHash, ManifestId, NodeId, SwarmId};
@@ -65,6 +66,7 @@ pub(super) enum Done {
     TakenBack(Box<TakenBack>),
     GivenUp(Vec<JournalJob>),
     JournalOpen,
+    Aside(Vec<Item>),
     Rival { ours: Option<Item>, theirs: Item },
     Manifest { id: ManifestId, from: Option<NodeId>, result: Result<Arc<Manifest>, String> },
     Opened { id: ManifestId, variant: Variant, result: Result<Opened, StoreError> },
@@ -79,12 +81,51 @@ pub(super) enum Done {
     Joined { answer: super::admission::JoinAnswer, fresh: Result<bool, StoreError> },
 }
 
+type Work = Box<dyn FnOnce() -> Option<Done> + Send>;
+
+/// Work that is done piece after piece. The driver bounds what waits: one switch of each VM, one
+/// unpacking of each release.
+#[derive(Default)]
+struct Lane(Mutex<Waiting>);
+
+#[derive(Default)]
+struct Waiting {
+    first: VecDeque<Work>,
+    other: VecDeque<Work>,
+    busy: bool,
+}
+
+impl core::fmt::Debug for Lane {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Lane")
+    }
+}
+
+impl Lane {
+    /// Queues work. True where nobody is at work, so that the caller must see to it.
+    fn push(&self, first: bool, work: Work) -> bool {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let queue = if first { &mut waiting.first } else { &mut waiting.other };
+        queue.push_back(work);
+        !core::mem::replace(&mut waiting.busy, true)
+    }
+
+    /// What comes next; with nothing left nobody is at work.
+    fn next(&self) -> Option<Work> {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = waiting.first.pop_front();
+        let next = next.or_else(|| waiting.other.pop_front());
+        waiting.busy = next.is_some();
+        next
+    }
+}
+
 /// Hands work to threads.
 #[derive(Debug, Clone)]
 pub(super) struct Workers {
     journal: SyncSender<Batch>,
     disk: Arc<Semaphore>,
-    slow: Arc<Semaphore>,
+    slow: Arc<Lane>,
     done: mpsc::Sender<Done>,
 }
 
@@ -98,7 +139,7 @@ impl Workers {
         let thread = Journal { store, fleet, done: done.clone(), era: 0 };
         std::thread::Builder::new().name("journal".into()).spawn(move || thread.run(&batches))?;
         let disk = Arc::new(Semaphore::new(DISK_JOBS));
-        let slow = Arc::new(Semaphore::new(1));
+        let slow = Arc::new(Lane::default());
         Ok(Self { journal, disk, slow, done })
     }
 
@@ -116,7 +157,27 @@ impl Workers {
 
     /// Long work, one after the other in the order in which it was asked for.
     pub(super) fn slow(&self, work: impl FnOnce() -> Option<Done> + Send + 'static) {
-        self.run(Arc::clone(&self.slow), work);
+        self.slow_first(false, work);
+    }
+
+    /// The same; `first` goes before what waits and is not so.
+    pub(super) fn slow_first(
+        &self,
+        first: bool,
+        work: impl FnOnce() -> Option<Done> + Send + 'static,
+    ) {
+        let idle = self.slow.push(first, Box::new(work));
+        if !idle {
+            return;
+        }
+        let (lane, done) = (Arc::clone(&self.slow), self.done.clone());
+        tokio::spawn(async move {
+            while let Some(work) = lane.next() {
+                if let Ok(Some(outcome)) = tokio::task::spawn_blocking(work).await {
+                    drop(done.send(outcome).await);
+                }
+            }
+        });
     }
 
     /// Where tasks report to.

@@ -4,7 +4,7 @@
 //! former are committed or refused: the receiver's disk sets the pace (protocol.md §3d).
 
 use core::ops::Bound;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use stork_wire::codec::List;
 use stork_wire::frame::{ItemRange, OverlayFrame};
@@ -14,6 +14,7 @@ use stork_wire::limits::{ITEMS_PER_FRAME_MAX, LOGS_MAX};
 use stork_wire::tick::Tick;
 
 use super::Overlay;
+use super::first::FIRST_MAX;
 use super::flight::Via;
 use super::io::{Action, Class, Refusal};
 use super::links::Link;
@@ -65,6 +66,8 @@ struct Piece {
 #[derive(Debug, Default)]
 pub(super) struct Fetches {
     wants: BTreeMap<LogId, Want>,
+    /// Those of them whose items narrow.
+    first: BTreeSet<LogId>,
     running: BTreeMap<NodeId, Piece>,
     owned: BTreeMap<NodeId, usize>,
     /// Bytes of one item, smoothed; 0: none has come yet.
@@ -97,6 +100,7 @@ impl Fetches {
 
     fn remove_want(&mut self, log: &LogId) {
         let Some(want) = self.wants.remove(log) else { return };
+        self.first.remove(log);
         if let Some(n) = self.owned.get_mut(&want.owner) {
             *n = n.saturating_sub(1);
             if *n == 0 {
@@ -138,6 +142,30 @@ impl Fetches {
         self.running.remove(&node)
     }
 
+    /// Logs that narrow and that nobody was asked for.
+    pub(super) fn first_free(&self) -> Vec<LogId> {
+        let free = |log: &&LogId| self.wants.get(log).is_some_and(|w| w.busy.is_none());
+        self.first.iter().filter(free).copied().collect()
+    }
+
+    /// Neighbours that have a wanted log, and up to where.
+    pub(super) fn sources(&self, log: &LogId) -> &[(NodeId, u64)] {
+        self.wants.get(log).map_or(&[], |w| &w.sources)
+    }
+
+    /// A neighbour is asked for these, beside the piece that it was asked for before.
+    pub(super) fn ask(&mut self, now: Tick, node: NodeId, ranges: &[(LogId, u64, u64)]) {
+        let piece =
+            Piece { ranges: BTreeMap::new(), progress: now, fruitful: false, refused: false };
+        let piece = self.running.entry(node).or_insert(piece);
+        for (log, from, to) in ranges {
+            piece.ranges.insert(*log, (*from, *to));
+            if let Some(want) = self.wants.get_mut(log) {
+                want.busy = Some(node);
+            }
+        }
+    }
+
     /// Items that a piece may have now.
     fn piece_items(&self) -> u64 {
         let each = if self.item_bytes == 0 { ITEM_BYTES } else { self.item_bytes };
@@ -159,9 +187,16 @@ impl Overlay {
         let f = &mut self.fetches;
         if !f.wants.contains_key(&log) {
             let owned = f.owned.get(&from).copied().unwrap_or(0);
-            if f.wants.len() >= WANTS_MAX || owned >= WANTS_PER_PEER_MAX {
+            let full = match log.is_first() {
+                true => f.first.len() >= FIRST_MAX,
+                false => f.wants.len() - f.first.len() >= WANTS_MAX || owned >= WANTS_PER_PEER_MAX,
+            };
+            if full {
                 self.counters.dropped += 1;
                 return;
+            }
+            if log.is_first() {
+                f.first.insert(log);
             }
             f.owned.insert(from, owned + 1);
             let want = Want { to, owner: from, sources: Vec::new(), busy: None };
@@ -194,6 +229,7 @@ impl Overlay {
         if !core::mem::take(&mut self.fetches.dirty) || self.fetches.wants.is_empty() {
             return;
         }
+        self.plan_first(now, actions);
         let all = self.links.iter().chain(&self.guests);
         let idle = all.filter(|(n, l)| l.fetch_after <= now && !self.fetches.is_running(n));
         let idle: Vec<NodeId> = idle.map(|(n, _)| *n).collect();
@@ -236,7 +272,8 @@ impl Overlay {
             }
             let has = want.sources.iter().find(|(n, _)| *n == node).map(|(_, to)| *to);
             let from = self.heads.seq(log).saturating_add(1);
-            let Some(to) = has.filter(|to| *to >= from && want.busy.is_none()) else { continue };
+            let free = want.busy.is_none() && !log.is_first();
+            let Some(to) = has.filter(|to| *to >= from && free) else { continue };
             let from = if is_moment(to) { to } else { from };
             if link.shuns(&(*log, from), now) {
                 continue;

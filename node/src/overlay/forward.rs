@@ -6,7 +6,7 @@ use std::sync::Arc;
 use stork_wire::codec::List;
 use stork_wire::frame::{Have, OverlayFrame};
 use stork_wire::ids::{ItemHash, NodeId};
-use stork_wire::item::{Item, ItemKind};
+use stork_wire::item::Item;
 use stork_wire::limits::{HOPS_MAX, ITEMS_PER_FRAME_MAX};
 use stork_wire::tick::Tick;
 
@@ -137,9 +137,8 @@ impl Overlay {
             lazy.retain(|n| !more.contains(n));
             push.extend(more);
         }
-        // A proof stops what must not be installed: nothing goes before it, and it is not shed.
-        let proof = item.kind == ItemKind::Proof;
-        let class = if proof { Class::Control } else { Class::News };
+        // It stops what must not be installed: nothing goes before it, and it is not shed.
+        let class = if item.kind.is_first() { Class::Control } else { Class::News };
         for to in push {
             let frame =
                 OverlayFrame::Push { hop, age_ms, entry, item: Box::new(Item::clone(item)) };
@@ -158,6 +157,10 @@ impl Overlay {
     /// Queues an announcement; a full batch goes at once.
     fn announce(&mut self, now: Tick, to: NodeId, key: Key, actions: &mut Vec<Action>) {
         let Some(link) = self.links.get_mut(&to) else { return };
+        if key.0.is_first() {
+            let have = announcements(now, &mut vec![(key, now)]);
+            return self.send(now, to, OverlayFrame::IHave(have), Class::Control, actions);
+        }
         link.ihave.push((key, now));
         if link.ihave.len() >= IHAVE_BATCH {
             let batch = announcements(now, &mut link.ihave);

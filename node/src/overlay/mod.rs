@@ -20,6 +20,7 @@ mod bounded;
 mod cells;
 mod contacts;
 mod fetch;
+mod first;
 mod flight;
 mod forward;
 mod heads;

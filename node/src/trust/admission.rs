@@ -38,6 +38,12 @@ pub enum AdmissionError {
     /// The publisher is not known here.
     #[error("the publisher is not known here: no group names it")]
     UnknownPublisher,
+    /// The host was denied after its certificate was issued.
+    #[error("the host is denied: {0}")]
+    Denied(String),
+    /// The release key has ended itself.
+    #[error("the release key {0} has ended itself")]
+    DeadKey(String),
 }
 
 impl AdmissionError {
@@ -50,6 +56,8 @@ impl AdmissionError {
         "out_of_time",
         "other_node",
         "unknown_publisher",
+        "denied",
+        "dead_key",
     ];
 
     /// The stable word for counters and `--json`.
@@ -63,6 +71,8 @@ impl AdmissionError {
             Self::Time(_) => "out_of_time",
             Self::OtherNode(_) => "other_node",
             Self::UnknownPublisher => "unknown_publisher",
+            Self::Denied(_) => "denied",
+            Self::DeadKey(_) => "dead_key",
         }
     }
 }
@@ -104,7 +114,10 @@ impl Trust {
             .map_err(|error| AdmissionError::Signature { what: "the certificate", error })?;
         let cert = verified.into_body();
         check_time("the certificate", cert.issued, cert.expires, now)?;
-        Ok(cert)
+        match self.charter.denied_cert(&cert) {
+            Some(why) => Err(AdmissionError::Denied(why.to_string())),
+            None => Ok(cert),
+        }
     }
 
     /// Checks certificate and record of a host together.
@@ -168,8 +181,12 @@ impl Trust {
             .filter(|k| k.valid_through.is_none() && k.not_after > now)
             .map(|k| k.key)
             .collect();
-        let cert =
-            envelope.verify::<PushCert>(self.fleet(), &keys, 1).map_err(signature)?.into_body();
+        let verified = envelope.verify::<PushCert>(self.fleet(), &keys, 1).map_err(signature)?;
+        if verified.signers().iter().all(|k| self.charter.is_dead(k)) {
+            let key = verified.signers().first().map(|k| k.short());
+            return Err(AdmissionError::DeadKey(key.unwrap_or_default()));
+        }
+        let cert = verified.into_body();
         if cert.tls_key != tls_key {
             return Err(AdmissionError::OtherKey(what));
         }

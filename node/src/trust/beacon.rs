@@ -341,10 +341,16 @@ impl Trust {
         let id = match fact {
             Fact::Charter(_) => self.charter.publisher_of(log).map(|(id, _)| id),
             Fact::Turn(turn) => Some(turn.publisher),
-            Fact::Entry(_) | Fact::Beacon(_) => None,
+            _ => None,
         };
-        if let Some(id) = id.filter(|id| self.drop_void(*id)) {
-            self.beacons.void.push(LogId::beacon(id));
+        let turned = match fact {
+            Fact::Suicide(death) => death.turns.iter().map(|t| t.publisher).collect(),
+            _ => Vec::new(),
+        };
+        for id in id.into_iter().chain(turned) {
+            if self.drop_void(id) {
+                self.beacons.void.push(LogId::beacon(id));
+            }
         }
     }
 

@@ -8,9 +8,12 @@ use stork_wire::item::{Head, Item, ItemKind};
 use stork_wire::limits::{CLOCK_SKEW_S, LOGS_MAX};
 use stork_wire::sign::{Body, Verified};
 
+use super::deny::Denials;
 use super::epoch::Epochs;
 use super::group::GroupState;
 use super::sorted::Sorted;
+use super::suicide::DeadKeys;
+use super::withdrawal::Withdrawals;
 use super::{Fact, Refusal, Verdict};
 
 /// A document with the hash that names it.
@@ -50,6 +53,10 @@ pub struct Charter {
     /// Boxed: the nodes of a tree stand a third empty, and a state is large.
     publishers: BTreeMap<PublisherId, Box<PublisherState>>,
     publisher_logs: BTreeMap<LogId, PublisherId>,
+    /// What narrows all of it.
+    pub(super) dead: DeadKeys,
+    pub(super) denials: Denials,
+    pub(super) withdrawals: Withdrawals,
 }
 
 /// Number, predecessor and the keys that decide about a chain of documents.
@@ -157,7 +164,7 @@ fn accepted(hash: ItemHash, kind: ItemKind) -> Verdict {
 }
 
 impl Charter {
-    pub(super) const fn new(fleet: FleetId) -> Self {
+    pub(super) fn new(fleet: FleetId) -> Self {
         Self {
             fleet,
             root: None,
@@ -165,6 +172,9 @@ impl Charter {
             group_logs: BTreeMap::new(),
             publishers: BTreeMap::new(),
             publisher_logs: BTreeMap::new(),
+            dead: DeadKeys::new(),
+            denials: Denials::default(),
+            withdrawals: Withdrawals::default(),
         }
     }
 
@@ -232,7 +242,8 @@ impl Charter {
         let groups = self.groups.values().map(GroupState::head);
         let publishers =
             self.publishers.iter().map(|(id, p)| p.current.head(LogId::publisher(*id)));
-        root.chain(groups).chain(publishers).collect()
+        let narrow = self.dead.heads().chain(self.denials.heads()).chain(self.withdrawals.heads());
+        root.chain(groups).chain(publishers).chain(narrow).collect()
     }
 
     pub(super) fn judge_root(&mut self, item: &Item, now: UnixSeconds) -> Result<Verdict, Refusal> {
@@ -256,7 +267,12 @@ impl Charter {
         };
         match judge_next(self.fleet, current, item, &doc, now)? {
             Step::Done(v) => Ok(v),
-            Step::Next(v) => Ok(accepted(current.replace(v), ItemKind::Root)),
+            Step::Next(v) => {
+                if v.body().admission != current.doc.admission {
+                    self.denials.note_admission(&current.doc.admission);
+                }
+                Ok(accepted(current.replace(v), ItemKind::Root))
+            }
         }
     }
 

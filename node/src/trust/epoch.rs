@@ -5,7 +5,7 @@
 //! one, until the open epoch, which is the newest. A state cannot be taken back entry by entry: it
 //! is built anew from the journal ([`Trust::replay`]), and until then the feed's entries wait.
 
-use stork_wire::charter::{PublisherDoc, ReleaseKey, Survivor, UnixSeconds};
+use stork_wire::charter::{PublisherDoc, ReleaseKey, Role, Survivor, UnixSeconds};
 use stork_wire::feed::Entry;
 use stork_wire::ids::{ItemHash, LogId, Position, PublicKey, PublisherId};
 use stork_wire::item::{Cut, Item, ItemKind};
@@ -36,6 +36,8 @@ pub struct Turn {
     pub logs: Vec<LogId>,
     /// Why it is frozen; `None`: a new epoch has begun.
     pub freeze: Option<Freeze>,
+    /// Entries that were kept aside may stand again: they are to be judged anew.
+    pub aside: bool,
 }
 
 /// What the documents say of a publisher's epochs.
@@ -47,6 +49,8 @@ pub(super) struct Epochs {
     /// newest document says is not here. An entry is judged by the keys of its own epoch: whoever
     /// comes later, and every host after a restart, must judge as those did who saw it new.
     keys: Vec<(u32, ReleaseKey)>,
+    /// Root roles likewise, for what they have withdrawn; most publishers never change theirs.
+    roots: Option<Box<Vec<(u32, Role)>>>,
 }
 
 /// Keys of earlier documents that are kept for a publisher: a new key each week for ten years.
@@ -64,6 +68,9 @@ impl Epochs {
             if !stays && !known {
                 self.keys.push((old.epoch, key.clone()));
             }
+        }
+        if (old.epoch, &old.root) != (new.epoch, &new.root) {
+            self.roots.get_or_insert_default().push((old.epoch, old.root.clone()));
         }
     }
 }
@@ -89,10 +96,27 @@ impl PublisherState {
         &'a self,
         entry: &'a Entry,
     ) -> impl Iterator<Item = &'a ReleaseKey> + 'a {
-        let past = self.epochs().keys.iter().filter(|(epoch, _)| *epoch == entry.epoch);
-        let newest = (self.doc().epoch == entry.epoch).then_some(&self.doc().release_keys);
-        let all = past.map(|(_, k)| k).chain(newest.into_iter().flat_map(|keys| keys.iter()));
-        all.filter(|k| usable(k, entry))
+        self.rules_of(entry.epoch).filter(|k| usable(k, entry))
+    }
+
+    /// What the documents of an epoch say of release keys.
+    pub(super) fn rules_of(&self, epoch: u32) -> impl Iterator<Item = &ReleaseKey> {
+        let past = self.epochs().keys.iter().filter(move |(e, _)| *e == epoch);
+        let newest = (self.doc().epoch == epoch).then_some(&self.doc().release_keys);
+        past.map(|(_, k)| k).chain(newest.into_iter().flat_map(|keys| keys.iter()))
+    }
+
+    /// The root roles of the documents of an epoch.
+    pub(super) fn roots_of(&self, epoch: u32) -> impl Iterator<Item = &Role> {
+        let past = self.epochs().roots.iter().flat_map(|all| all.iter());
+        let past = past.filter(move |(e, _)| *e == epoch).map(|(_, role)| role);
+        past.chain((self.doc().epoch == epoch).then_some(&self.doc().root))
+    }
+
+    /// Has any document named this release key?
+    pub(super) fn ever_named(&self, key: &PublicKey) -> bool {
+        let past = self.epochs().keys.iter().map(|(_, k)| k);
+        past.chain(self.doc().release_keys.iter()).any(|k| k.key == *key)
     }
 
     /// The keys of these rules.
@@ -108,7 +132,8 @@ impl PublisherState {
 
     /// May this document follow the newest one?
     pub(super) fn check_next(&self, new: &PublisherDoc) -> Result<(), Refusal> {
-        if self.epochs().keys.len() > PAST_KEYS_MAX {
+        let roots = self.epochs().roots.as_ref().map_or(0, |all| all.len());
+        if self.epochs().keys.len() > PAST_KEYS_MAX || roots > PAST_KEYS_MAX {
             return Err(Refusal::TooMany);
         }
         check_next(self.doc(), new)
@@ -172,7 +197,7 @@ impl Trust {
         let held = self.proofs.remove(&id);
         let closed = held.as_ref().map(super::fork::Held::log);
         let feed = self.feeds.entry(id).or_default();
-        let cuts: Vec<Cut> = feed
+        let mut cuts: Vec<Cut> = feed
             .beyond(&path)
             .map(|s| {
                 let log = LogId::feed_epoch(id, s.epoch);
@@ -181,7 +206,9 @@ impl Trust {
             })
             .collect();
         // What was frozen is looked at anew in any case: what stands may be installed again.
-        let replay = !cuts.is_empty() || held.is_some();
+        // So is what a dead key has signed: the root has said what of it stands.
+        let dead = self.charter.publisher(id).is_some_and(|p| self.charter.any_dead(p));
+        let replay = !cuts.is_empty() || held.is_some() || dead;
         feed.rewinds += u32::from(replay);
         for Cut { log, after, .. } in &cuts {
             self.pending.retain(|(l, seq), _| l != log || seq <= after);
@@ -193,10 +220,13 @@ impl Trust {
             self.begun.extend(feed.advance(&path).map(|e| LogId::feed_epoch(id, e)));
         }
         let logs = if replay { self.feed_logs(id) } else { Vec::new() };
-        Turn { publisher: id, cuts, closed, logs, freeze: None }
+        cuts.extend(self.charter.end_halts(id));
+        Turn { publisher: id, cuts, closed, logs, freeze: None, aside: replay }
     }
 
-    pub(super) fn feed_logs(&self, id: PublisherId) -> Vec<LogId> {
+    /// The logs of a feed, epoch after epoch.
+    #[must_use]
+    pub fn feed_logs(&self, id: PublisherId) -> Vec<LogId> {
         let path = self.charter.publisher(id).map(PublisherState::path).unwrap_or_default();
         path.iter().map(|s| LogId::feed_epoch(id, s.epoch)).collect()
     }
@@ -218,6 +248,12 @@ impl Trust {
                 || entry.prev != feed.last_hash()
             {
                 break;
+            }
+            if entry.epoch == state.doc().epoch {
+                let signers = self.charter.signers(state, &entry, item);
+                if feed.note_signers(entry.seq, &signers).is_err() {
+                    break;
+                }
             }
             feed.take(&entry, item.envelope.hash());
             feed.advance(&path);

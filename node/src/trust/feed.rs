@@ -12,6 +12,7 @@ use stork_wire::text::{Arch, PackageName, Version};
 
 use super::epoch::Segment;
 use super::sorted::Sorted;
+use super::suicide::SignedBy;
 use super::{Accepted, Charter, Fact, PublisherState, Refusal, Verdict};
 
 /// Hashes of accepted entries kept per feed, to tell a repeated entry from a second one with the
@@ -48,6 +49,8 @@ pub struct FeedState {
     /// rests ([`FeedState::rest`]).
     ready: Vec<ReadyKey>,
     live: Live,
+    /// Who has signed entries of the open epoch, and the first of each.
+    pub(super) signed: Vec<SignedBy>,
     /// The highest release counter of each package, withdrawn ones included.
     counters: Sorted<(PackageName, Arch), u64>,
     /// What each version stood for first, by the entry that said so; withdrawn ones included.
@@ -88,6 +91,7 @@ impl FeedState {
         self.epoch = next;
         self.head = None;
         self.hashes.clear();
+        self.signed = Vec::new();
     }
     pub(super) fn knows(&self, entry: &Entry, hash: ItemHash) -> bool {
         entry.epoch == self.epoch && self.is_known(entry.seq, hash)
@@ -176,8 +180,11 @@ impl FeedState {
             return Err(Refusal::FutureDated(ahead));
         }
         let doc = publisher.doc();
-        self.make_ready(&publisher.keys_for(entry));
-        let verified = item.envelope.verify_read(read, charter.fleet(), &self.ready, 1)?;
+        self.make_ready(&charter.living(publisher, entry));
+        let verified = match item.envelope.verify_read(read, charter.fleet(), &self.ready, 1) {
+            Ok(verified) => verified,
+            Err(e) => return Err(charter.or_dead(publisher, item, e.into())),
+        };
         let (entry, signers) = (verified.body(), verified.signers());
         if seen_before {
             return match self.hashes.get(&entry.seq) {
@@ -202,6 +209,9 @@ impl FeedState {
         }
         if view_root(live) != entry.view_root {
             return Err(Refusal::ViewRootMismatch);
+        }
+        if entry.epoch == doc.epoch {
+            self.note_signers(entry.seq, signers)?;
         }
         let hash = verified.hash();
         self.take_hashed(entry, hash, release);

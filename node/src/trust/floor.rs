@@ -32,12 +32,13 @@ impl Times {
             ItemKind::Root => e.claimed::<RootDoc>().map_or(0, |d| d.issued),
             ItemKind::Group => e.claimed::<GroupDoc>().map_or(0, |d| d.issued),
             ItemKind::Publisher => e.claimed::<PublisherDoc>().map_or(0, |d| d.issued),
-            ItemKind::Entry | ItemKind::Proof | ItemKind::Beacon | ItemKind::Later(_) => 0,
+            // What narrows is signed by one key, and often in a hurry.
+            _ => 0,
         };
         let other = match fact {
             Fact::Entry(entry) => signed_at(entry.get()),
             Fact::Beacon(_) => e.claimed::<Beacon>().map_or(0, |b| b.time),
-            Fact::Charter(_) | Fact::Turn(_) => 0,
+            _ => 0,
         };
         self.threshold = self.threshold.max(document);
         self.any = self.any.max(document).max(other);

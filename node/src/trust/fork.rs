@@ -9,33 +9,54 @@
 use core::fmt;
 
 use stork_wire::feed::Entry;
-use stork_wire::ids::{ItemHash, LogId, Position, PublisherId};
+use stork_wire::ids::{ItemHash, LogId, Position, PublicKey, PublisherId};
 use stork_wire::item::{Cut, Head, Item, ItemKind};
 use stork_wire::proof::Proof;
 
 use super::epoch::Turn;
 use super::{Fact, Refusal, Trust, Verdict};
 
-/// Why a feed is frozen.
+/// Why a feed is frozen, or an entry void.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Freeze {
-    /// The number that two entries have: the feed stands at the one before.
+    /// The first number that does not stand: the feed stands at the one before.
     pub at: Position,
-    /// The hash of the proof's body. Other hosts may hold another proof of the same fork.
-    pub proof: ItemHash,
-    /// The hashes of the two entries.
-    pub entries: [ItemHash; 2],
+    /// Why.
+    pub cause: Cause,
+}
+
+/// Why an entry does not stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// Two entries have this number.
+    Fork {
+        /// The hash of the proof's body. Other hosts may hold another proof of the same fork.
+        proof: ItemHash,
+        /// The hashes of the two entries.
+        entries: [ItemHash; 2],
+    },
+    /// The only key that signed it has ended itself.
+    DeadKey(PublicKey),
 }
 
 impl fmt::Display for Freeze {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "frozen: two entries with number {} (proof {}); the publisher's owner must start a \
-             new epoch",
-            self.at,
-            self.proof.short()
-        )
+        match self.cause {
+            Cause::Fork { proof, .. } => write!(
+                f,
+                "frozen: two entries with number {} (proof {}); the publisher's owner must start \
+                 a new epoch",
+                self.at,
+                proof.short()
+            ),
+            Cause::DeadKey(key) => write!(
+                f,
+                "void from number {} on: release key {} has ended itself; the publisher's owner \
+                 must start a new epoch",
+                self.at,
+                key.short()
+            ),
+        }
     }
 }
 
@@ -89,21 +110,31 @@ impl Trust {
         if self.proofs.get(&id).is_some_and(|h| h.freeze.at <= at) {
             return Ok(Verdict::Known);
         }
-        for envelope in proof.both() {
-            let keys = publisher.keys_for(&envelope.claimed()?);
-            envelope.verify::<Entry>(self.charter.fleet(), &keys, 1)?;
-        }
+        self.check_both(&proof)?;
         let turn = self.freeze(item, proof);
         Ok(Verdict::Accepted { hash: item.hash(), fact: Fact::Turn(Box::new(turn)) })
     }
 
+    /// Are both entries signed by keys that live?
+    fn check_both(&self, proof: &Proof) -> Result<(), Refusal> {
+        let publisher = self.charter.publisher(proof.publisher);
+        for envelope in proof.both() {
+            let entry = envelope.claimed()?;
+            let keys = publisher.map(|p| self.charter.living(p, &entry)).unwrap_or_default();
+            envelope.verify::<Entry>(self.charter.fleet(), &keys, 1)?;
+        }
+        Ok(())
+    }
+
+    /// Does a proof that was taken still prove anything, since a key has ended itself?
+    pub(super) fn still_proves(&self, proof: &Proof) -> bool {
+        self.check_both(proof).is_ok()
+    }
+
     fn freeze(&mut self, item: &Item, proof: Proof) -> Turn {
         let (id, at) = (proof.publisher, proof.at);
-        let freeze = Freeze {
-            at,
-            proof: item.envelope.hash(),
-            entries: proof.both().map(stork_wire::sign::Envelope::hash),
-        };
+        let entries = proof.both().map(stork_wire::sign::Envelope::hash);
+        let freeze = Freeze { at, cause: Cause::Fork { proof: item.envelope.hash(), entries } };
         let log = LogId::feed_epoch(id, at.epoch);
         let mut cuts = vec![Cut { log, after: at.seq.saturating_sub(1), last: None, keep: true }];
         if let Some(old) = self.proofs.insert(id, Held { freeze, log: item.log, proof }) {
@@ -114,7 +145,8 @@ impl Trust {
         let replay = feed.reaches(at);
         feed.rewinds += u32::from(replay);
         let logs = if replay { self.feed_logs(id) } else { Vec::new() };
-        Turn { publisher: id, cuts, closed: None, logs, freeze: Some(freeze) }
+        let freeze = Some(freeze);
+        Turn { publisher: id, cuts, closed: None, logs, freeze, aside: false }
     }
 
     /// The entry after which a later epoch begins may be one of the two of a proof: then it is

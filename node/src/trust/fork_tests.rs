@@ -8,7 +8,7 @@ use stork_wire::proof::Proof;
 
 use super::epoch_tests::document;
 use super::tests::{Fixture, NOW, key, refused};
-use super::{Fact, Refusal, Trust, Turn, Verdict};
+use super::{Cause, Fact, Refusal, Trust, Turn, Verdict};
 
 pub(super) fn at(epoch: u32, seq: u64) -> Position {
     Position { epoch, seq }
@@ -47,19 +47,48 @@ fn turn(fact: Fact) -> Turn {
 pub(super) struct Host {
     pub(super) trust: Trust,
     pub(super) journal: Vec<Item>,
+    /// What was cut and kept aside.
+    pub(super) aside: Vec<Item>,
 }
 
 impl Host {
     pub(super) fn new(f: &Fixture) -> Self {
-        let mut host = Self { trust: Trust::new(f.fleet), journal: Vec::new() };
+        let mut host = Self::empty(f);
         f.documents.iter().for_each(|d| host.give(d));
         host
+    }
+
+    /// A host that knows no document.
+    pub(super) fn empty(f: &Fixture) -> Self {
+        Self { trust: Trust::new(f.fleet), journal: Vec::new(), aside: Vec::new() }
     }
 
     fn cut(&mut self, c: &Cut) {
         let kept = |i: &Item| i.log != c.log || i.seq <= c.after;
         let other = |i: &Item| i.seq == c.after && c.last.is_some_and(|h| h != i.hash());
-        self.journal.retain(|i| kept(i) && !(i.log == c.log && other(i)));
+        let stays = |i: &Item| kept(i) && !(i.log == c.log && other(i));
+        let gone = self.journal.iter().filter(|i| c.keep && !stays(i));
+        self.aside.extend(gone.cloned());
+        self.journal.retain(stays);
+    }
+
+    /// Does what the driver does once a turn is on disk; returns what is to be judged.
+    fn turn(&mut self, turn: &Turn) -> Vec<Item> {
+        if !turn.logs.is_empty() {
+            let log = |log| self.journal.iter().filter(move |i: &&Item| i.log == log);
+            let kept: Vec<Item> = turn.logs.iter().flat_map(|l| log(*l)).cloned().collect();
+            self.trust.replay(turn.publisher, &kept);
+        }
+        let mut ready = self.trust.take_all_pending();
+        if turn.aside {
+            let mut aside = self.aside.clone();
+            aside.sort_by_key(crate::join::order);
+            // Taken from the end.
+            aside.reverse();
+            aside.extend(ready);
+            ready = aside;
+        }
+        ready
     }
 
     /// Judges an item and what waits for it, and commits what is accepted.
@@ -71,17 +100,10 @@ impl Host {
             self.journal.push(item.clone());
             queue.extend(match fact {
                 Fact::Entry(_) => self.trust.take_ready(item.log, item.seq),
-                Fact::Beacon(_) => Vec::new(),
+                Fact::Beacon(_) | Fact::Deny(_) | Fact::Withdrawal(_) => Vec::new(),
                 Fact::Charter(_) => self.trust.take_unlocked(&item),
-                Fact::Turn(turn) => {
-                    if !turn.logs.is_empty() {
-                        let log = |log| self.journal.iter().filter(move |i: &&Item| i.log == log);
-                        let kept: Vec<Item> =
-                            turn.logs.iter().flat_map(|l| log(*l)).cloned().collect();
-                        self.trust.replay(turn.publisher, &kept);
-                    }
-                    self.trust.take_all_pending()
-                }
+                Fact::Turn(turn) => self.turn(&turn),
+                Fact::Suicide(death) => death.turns.iter().flat_map(|t| self.turn(t)).collect(),
             });
         }
     }
@@ -92,7 +114,8 @@ impl Host {
 
     /// The same host after a restart, from its journal alone.
     pub(super) fn restarted(&self, f: &Fixture) -> Self {
-        let mut host = Self { trust: Trust::new(f.fleet), journal: self.journal.clone() };
+        let mut host = Self { journal: self.journal.clone(), ..Self::empty(f) };
+        host.aside.clone_from(&self.aside);
         let mut items = self.journal.clone();
         items.sort_by_key(crate::join::order);
         for item in items {
@@ -150,9 +173,10 @@ fn t020_a_fork_freezes_the_feed() {
     let heads = host.trust.heads();
     for mut host in [host.restarted(&f), host] {
         let freeze = host.trust.frozen(f.publisher).unwrap();
+        let Cause::Fork { entries, .. } = freeze.cause else { panic!("{freeze:?}") };
         let mut both = [feed[2].envelope.hash(), evil.envelope.hash()];
         both.sort();
-        assert_eq!((freeze.at, freeze.entries), (at(1, 3), both));
+        assert_eq!((freeze.at, entries), (at(1, 3), both));
         for i in [&feed[2], &feed[3], &evil] {
             assert_eq!(refused(host.trust.judge(i, NOW)), Refusal::Frozen(freeze));
         }

@@ -14,6 +14,7 @@ use stork_wire::text::PackageName;
 
 use super::Refusal;
 use super::charter::Current;
+use super::deny::Vetoes;
 
 /// Grants of earlier versions that are kept for a group. Beyond it the group takes no document.
 const PAST_GRANTS_MAX: usize = 4_096;
@@ -25,6 +26,8 @@ pub struct GroupState {
     pub(super) current: Current<GroupDoc>,
     /// Grants of earlier versions, each once, that the newest does not have just so.
     past: Vec<PublisherGrant>,
+    /// Who may deny, and what is lifted.
+    pub(super) vetoes: Vetoes,
 }
 
 /// Why a grant does not allow a release.
@@ -49,7 +52,10 @@ fn lack(grant: &PublisherGrant, r: &Release) -> Option<Lack> {
 
 impl GroupState {
     pub(super) fn first(id: GroupId, v: Verified<GroupDoc>) -> Self {
-        Self { id, current: Current::first(v), past: Vec::new() }
+        let mut vetoes = Vetoes::default();
+        // One document is never too much.
+        drop(vetoes.note(&v.body().veto, &v.body().lifts));
+        Self { id, current: Current::first(v), past: Vec::new(), vetoes }
     }
 
     /// Takes the next version.
@@ -60,6 +66,7 @@ impl GroupState {
         if self.past.len() + gone.len() > PAST_GRANTS_MAX {
             return Err(Refusal::TooMany);
         }
+        self.vetoes.note(&v.body().veto, &v.body().lifts)?;
         self.past.extend(gone);
         Ok(self.current.replace(v))
     }

@@ -25,7 +25,7 @@ fn take(t: &mut Trust, c: &mut Catalog, items: &[Item]) {
 }
 
 /// The next document of the group, with what `change` does to it.
-fn next_group(f: &Fixture, change: impl Fn(&mut GroupDoc)) -> Item {
+pub(super) fn next_group(f: &Fixture, change: impl Fn(&mut GroupDoc)) -> Item {
     let first = &f.documents[1];
     let mut doc: GroupDoc = first.envelope.claimed().unwrap();
     (doc.number, doc.prev) = (2, Some(first.envelope.hash()));
@@ -34,7 +34,7 @@ fn next_group(f: &Fixture, change: impl Fn(&mut GroupDoc)) -> Item {
 }
 
 /// The publisher's next document.
-fn next_publisher(f: &Fixture, change: impl Fn(&mut PublisherDoc)) -> Item {
+pub(super) fn next_publisher(f: &Fixture, change: impl Fn(&mut PublisherDoc)) -> Item {
     let first = &f.documents[2];
     let mut doc: PublisherDoc = first.envelope.claimed().unwrap();
     (doc.number, doc.prev) = (2, Some(first.envelope.hash()));

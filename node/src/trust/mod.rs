@@ -14,6 +14,7 @@ mod beacon;
 #[cfg(test)]
 mod beacon_tests;
 mod charter;
+mod deny;
 #[cfg(test)]
 mod document_tests;
 mod epoch;
@@ -28,38 +29,51 @@ mod fork_tests;
 mod group;
 #[cfg(test)]
 mod history_tests;
+#[cfg(test)]
+mod narrow_order_tests;
+#[cfg(test)]
+mod narrow_tests;
 mod policy;
 mod refusal;
 #[cfg(test)]
 mod signer_tests;
 mod sorted;
+mod suicide;
 #[cfg(test)]
 pub(crate) mod tests;
+mod withdrawal;
 
 pub use admission::{AdmissionError, CheckedPeer};
 pub use beacon::Freshness;
 pub use charter::{Charter, PublisherState};
+pub use deny::{DENIALS_MAX, DENIALS_PER_KEY_MAX, DENIED_HOSTS_MAX, DeniedBy, HeldDenial};
 pub use epoch::Turn;
 pub use expiry::{Due, Expired};
 pub use feed::{FeedState, LiveRelease};
 pub use floor::Floor;
-pub use fork::Freeze;
+pub use fork::{Cause, Freeze};
 pub use group::GroupState;
 pub use policy::{Decision, Effect, Rule, RuleError, Subject, decide};
 pub use refusal::Refusal;
+pub use suicide::Death;
+pub use withdrawal::{HALTS_MAX, HeldHalt, HeldRecall, RECALLS_MAX, RECALLS_PER_KEY_MAX};
 
 use std::collections::{BTreeMap, VecDeque};
 
 use stork_wire::charter::{GroupDoc, UnixSeconds};
+use stork_wire::deny::Denial;
 use stork_wire::feed::Entry;
 use stork_wire::ids::{FleetId, ItemHash, LogId, Position, PublisherId};
 use stork_wire::item::{Cut, Head, Item, ItemKind};
 use stork_wire::limits::LOGS_MAX;
+use stork_wire::withdrawal::Withdrawal;
 
 /// Items that wait for one that comes before them, in all. A dropped one comes again by sync.
 pub const PENDING_MAX: usize = 1_024;
 /// Entries that wait, in one feed: a publisher that runs ahead cannot take the room of others.
 pub const PENDING_PER_LOG_MAX: usize = 256;
+/// Items that narrow and wait: room of their own, so that entries cannot take it.
+pub const PENDING_FIRST_MAX: usize = 256;
 /// Feeds whose keys are kept ready; of more that speak at once, keys are made again and again.
 const BUSY_MAX: usize = 256;
 
@@ -85,6 +99,12 @@ pub enum Fact {
     Turn(Box<Turn>),
     /// A publisher has spoken of its feed's head.
     Beacon(PublisherId),
+    /// Something must not be installed, or a host not connect.
+    Deny(Box<Denial>),
+    /// A release key has ended itself.
+    Suicide(Box<Death>),
+    /// A publisher takes releases back, or halts, or goes on.
+    Withdrawal(Box<Withdrawal>),
 }
 
 impl Fact {
@@ -93,7 +113,8 @@ impl Fact {
     pub fn cuts(&self) -> &[Cut] {
         match self {
             Self::Turn(turn) => &turn.cuts,
-            Self::Charter(_) | Self::Entry(_) | Self::Beacon(_) => &[],
+            Self::Suicide(death) => &death.cuts,
+            _ => &[],
         }
     }
 }
@@ -152,7 +173,7 @@ pub struct Trust {
 impl Trust {
     /// Knows only the fleet's id: the first root document must hash to it.
     #[must_use]
-    pub const fn new(fleet: FleetId) -> Self {
+    pub fn new(fleet: FleetId) -> Self {
         Self {
             charter: Charter::new(fleet),
             feeds: BTreeMap::new(),
@@ -200,6 +221,9 @@ impl Trust {
             ItemKind::Entry => self.judge_entry(item, now),
             ItemKind::Proof => self.judge_proof(item),
             ItemKind::Beacon => self.judge_beacon(item, now),
+            ItemKind::Deny => self.judge_deny(item, now),
+            ItemKind::Suicide => self.judge_suicide(item, now),
+            ItemKind::Withdrawal => self.judge_withdrawal(item, now),
             ItemKind::Later(_) => Err(Refusal::LaterKind),
         };
         let verdict = match verdict {
@@ -247,6 +271,11 @@ impl Trust {
             }
             _ => return self.take_all_pending(),
         }
+        // What narrows does not say in its log what it waits for; little of it ever does.
+        let narrow = self.pending.values().filter(|i| i.kind.is_first()).map(|i| i.log);
+        logs.extend(narrow.collect::<Vec<_>>());
+        logs.sort_unstable();
+        logs.dedup();
         let of_log = |log: &LogId| (*log, 0)..=(*log, u64::MAX);
         let keys = logs.iter().flat_map(|log| self.pending.range(of_log(log)).map(|(k, _)| *k));
         let keys: Vec<(LogId, u64)> = keys.collect();
@@ -262,6 +291,13 @@ impl Trust {
     }
 
     fn keep_pending(&mut self, item: &Item) {
+        if item.kind.is_first() {
+            let all = self.pending.values().filter(|i| i.kind.is_first()).count();
+            if all < PENDING_FIRST_MAX {
+                self.pending.insert((item.log, item.seq), item.clone());
+            }
+            return;
+        }
         let of_log = self.pending.range((item.log, 0)..=(item.log, u64::MAX)).count();
         if self.pending.len() < PENDING_MAX && of_log < PENDING_PER_LOG_MAX {
             self.pending.insert((item.log, item.seq), item.clone());

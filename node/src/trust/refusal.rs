@@ -96,6 +96,12 @@ pub enum Refusal {
         /// Known.
         have: u64,
     },
+    /// Signed by a release key that has ended itself, for an epoch that is open.
+    #[error("release key {0} has ended itself")]
+    RevokedKey(String),
+    /// A denial by a key that may not deny, or not any more.
+    #[error("{0}")]
+    NotVeto(String),
     /// Over a quota of the group (attack A10).
     #[error("{got} bytes exceed the group's limit of {limit}")]
     OverQuota {
@@ -141,6 +147,8 @@ impl Refusal {
         "beacon_too_often",
         "view_root_mismatch",
         "release_not_rising",
+        "revoked_key",
+        "not_veto",
         "over_quota",
         "expired",
         "name_taken",
@@ -172,6 +180,8 @@ impl Refusal {
             Self::TooOften => "beacon_too_often",
             Self::ViewRootMismatch => "view_root_mismatch",
             Self::ReleaseNotRising { .. } => "release_not_rising",
+            Self::RevokedKey(_) => "revoked_key",
+            Self::NotVeto(_) => "not_veto",
             Self::OverQuota { .. } => "over_quota",
             Self::Expired => "expired",
             Self::NameTaken(_) => "name_taken",

@@ -1,7 +1,7 @@
 //! The rules of trust, one test for each way in which an item is refused.
 
 use stork_wire::charter::{
-    Authority, GroupDoc, PublisherDoc, PublisherGrant, ReleaseKey, Role, RootDoc,
+    Authority, GroupDoc, PublisherDoc, PublisherGrant, ReleaseKey, Role, RootDoc, VetoKey,
 };
 use stork_wire::codec::List;
 use stork_wire::feed::{Entry, Kind, ManifestRef, Release, Urgency, view_root};
@@ -100,6 +100,8 @@ impl Fixture {
                 provides: List::empty(),
                 release_bytes_max: 1_000_000,
             }]),
+            veto: List::truncated([VetoKey { key: key(7).public(), not_after: NOW + 1_000_000 }]),
+            lifts: List::empty(),
         };
         let group = group_doc.group_id();
         let documents = vec![

@@ -83,6 +83,8 @@ impl Change {
             prev,
             issued: self.life.issued,
             expires,
+            // What a document lifts stays lifted without being named again.
+            lifts: List::empty(),
             ..old.clone()
         })
     }
@@ -176,6 +178,8 @@ pub fn add_group(
         expires: change.life.expires,
         authority: authority.ok_or_else(nobody)?.role.clone(),
         publishers: List::empty(),
+        veto: List::empty(),
+        lifts: List::empty(),
     };
     for publisher in publishers {
         let id = charter.publisher_named(publisher)?;

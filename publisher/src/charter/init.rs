@@ -216,6 +216,8 @@ fn group_doc(
         expires: life.expires,
         authority,
         publishers: List::new(vec![grant])?,
+        veto: List::empty(),
+        lifts: List::empty(),
     })
 }
 

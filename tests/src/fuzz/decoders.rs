@@ -8,6 +8,7 @@ use stork_wire::charter::{
     GroupDoc, HostCert, JoinToken, PeerRecord, PublisherDoc, PushCert, RootDoc,
 };
 use stork_wire::codec::{DecodeError, decode, encode};
+use stork_wire::deny::Denial;
 use stork_wire::feed::Entry;
 use stork_wire::frame::{BulkHeader, Frame, PushReply, PushRequest};
 use stork_wire::item::{Item, ItemKind};
@@ -15,6 +16,8 @@ use stork_wire::limits::{DOC_LEN_MAX, FRAME_LEN_MAX, PUSH_FRAME_LEN_MAX};
 use stork_wire::manifest::{Manifest, Variant};
 use stork_wire::proof::Proof;
 use stork_wire::sign::{Body, Envelope};
+use stork_wire::suicide::Suicide;
+use stork_wire::withdrawal::Withdrawal;
 
 use super::samples::{FLEET, key};
 use super::{feature, kind_of};
@@ -93,7 +96,7 @@ fn looked_at(envelope: &Envelope) -> String {
         )*};
     }
     each!(RootDoc, GroupDoc, PublisherDoc, Entry, Proof, HostCert, PeerRecord, PushCert);
-    each!(JoinToken, Beacon);
+    each!(JoinToken, Beacon, Denial, Suicide, Withdrawal);
     seen
 }
 
@@ -107,7 +110,7 @@ pub(super) fn envelope(data: &[u8]) -> String {
 pub(super) fn item(data: &[u8]) -> String {
     match canonical::<Item>(data, FRAME_LEN_MAX) {
         Ok(item) => {
-            let own = matches!(item.kind, ItemKind::Proof | ItemKind::Beacon);
+            let own = item.kind.is_first() || item.kind == ItemKind::Beacon;
             assert!(own || item.hash() == item.envelope.hash());
             feature(item.kind.name(), data.len())
         }
@@ -129,7 +132,7 @@ pub(super) fn body(data: &[u8]) -> String {
         }
     }
     let Some((kind, rest)) = data.split_first() else { return feature("nothing", 0) };
-    match kind % 10 {
+    match kind % 13 {
         0 => one::<RootDoc>(rest),
         1 => one::<GroupDoc>(rest),
         2 => one::<PublisherDoc>(rest),
@@ -139,7 +142,10 @@ pub(super) fn body(data: &[u8]) -> String {
         6 => one::<PeerRecord>(rest),
         7 => one::<PushCert>(rest),
         8 => one::<JoinToken>(rest),
-        _ => one::<Beacon>(rest),
+        9 => one::<Beacon>(rest),
+        10 => one::<Denial>(rest),
+        11 => one::<Suicide>(rest),
+        _ => one::<Withdrawal>(rest),
     }
 }
 

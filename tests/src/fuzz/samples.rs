@@ -3,10 +3,11 @@
 
 use stork_wire::beacon::{Beacon, BeaconHead};
 use stork_wire::charter::{
-    Authority, Cell, GroupDoc, HostCert, JoinToken, PeerRecord, PublisherDoc, PublisherGrant,
-    PushCert, ReleaseKey, Role, RootDoc, ShortGroup,
+    Authority, Cell, GroupDoc, HostCert, JoinToken, Lift, PeerRecord, PublisherDoc, PublisherGrant,
+    PushCert, ReleaseKey, Role, RootDoc, ShortGroup, VetoKey,
 };
 use stork_wire::codec::{List, encode};
+use stork_wire::deny::{Content, Denial, Denied};
 use stork_wire::feed::{DeltaOffer, Entry, Kind, Recall, Release, Urgency, view_root};
 use stork_wire::frame::PeerHint;
 use stork_wire::ids::{
@@ -18,6 +19,8 @@ use stork_wire::manifest::{
 };
 use stork_wire::proof::Proof;
 use stork_wire::sign::{Body, Envelope, SecretKey};
+use stork_wire::suicide::Suicide;
+use stork_wire::withdrawal::{Level, What, Withdrawal};
 
 pub(super) use super::sample_frames::{bulks, frames, push_replies, push_requests};
 
@@ -106,6 +109,11 @@ fn group(publisher: PublisherId) -> GroupDoc {
             provides: List::empty(),
             release_bytes_max: 0,
         }]),
+        veto: list([VetoKey { key: key(6).public(), not_after: NOW + 1_000_000 }]),
+        lifts: list([
+            Lift::Denial { log: LogId([5; 32]), through: NOW - 1_000 },
+            Lift::AllBy(key(8).public()),
+        ]),
     }
 }
 
@@ -129,7 +137,7 @@ impl Fleet {
     #[must_use]
     pub fn later(&self) -> Item {
         let envelope = self.documents[0].envelope.clone();
-        Item { kind: ItemKind::of(6), log: LogId([6; 32]), seq: 1, envelope }
+        Item { kind: ItemKind::of(9), log: LogId([6; 32]), seq: 1, envelope }
     }
 
     /// An entry of the feed: a release, or a recall of the first one.
@@ -179,6 +187,38 @@ impl Fleet {
         let mut recall = self.entry(releases + 1, out.last().map(Item::hash), &[]);
         recall.view_root = view_root(live.iter().skip(1).map(Release::hash));
         out.push(self.signed(&recall));
+        out
+    }
+
+    /// A denial by the group's veto key, one of a host, the end of the release key, a recall and a
+    /// halt.
+    #[must_use]
+    pub fn narrowing(&self) -> Vec<Item> {
+        let reason: stork_wire::text::Line = "a hole".parse().unwrap();
+        let what = Content::Releases {
+            publisher: self.publisher,
+            package: "*".parse().unwrap(),
+            from: 1,
+            to: 2,
+        };
+        let content = Denied::Content { group: self.group, signer: key(6).public(), what };
+        let host = Denied::Host(NodeId(key(7).public().0));
+        let mut out = Vec::new();
+        for (what, by) in [(content, 6), (host, 2)] {
+            let denial = Denial { version: 1, what, signed_at: NOW, reason: reason.clone() };
+            out.push(denial.item(Envelope::sign(&denial, self.fleet, &key(by)).unwrap()));
+        }
+        let gone = list([release(self.group, 1).hash()]);
+        let recall = What::Recall { package: "hello".parse().unwrap(), releases: gone };
+        let halt = What::Halt { package: None, halted: true };
+        for (what, by, signer) in [(recall, Level::Release, 5), (halt, Level::Root, 4)] {
+            let (publisher, reason) = (self.publisher, reason.clone());
+            let (version, epoch, document, signed_at) = (1, 1, 1, NOW);
+            let w = Withdrawal { version, publisher, epoch, document, by, signed_at, what, reason };
+            out.push(w.item(Envelope::sign(&w, self.fleet, &key(signer)).unwrap()));
+        }
+        let end = Suicide { version: 1, key: key(5).public(), signed_at: NOW, reason };
+        out.push(end.item(Envelope::sign(&end, self.fleet, &key(5)).unwrap()));
         out
     }
 
@@ -276,6 +316,14 @@ fn beacons() -> [(Beacon, Envelope); 2] {
     })
 }
 
+const fn narrowing_tag(kind: ItemKind) -> u8 {
+    match kind {
+        ItemKind::Deny => 10,
+        ItemKind::Suicide => 11,
+        _ => 12,
+    }
+}
+
 /// One envelope of each kind of body.
 fn all_envelopes() -> Vec<(u8, Envelope)> {
     let fleet = Fleet::new();
@@ -287,6 +335,7 @@ fn all_envelopes() -> Vec<(u8, Envelope)> {
     out.extend([(4, proof), (5, hint.cert), (6, hint.record), (7, push_cert())]);
     out.push((8, token_envelope()));
     out.extend(beacons().map(|(_, e)| (9, e)));
+    out.extend(fleet.narrowing().into_iter().map(|i| (narrowing_tag(i.kind), i.envelope)));
     out
 }
 
@@ -307,7 +356,8 @@ pub(super) fn items() -> Vec<Vec<u8>> {
     let later = fleet.later();
     let known = fleet.documents.iter().cloned().chain(fleet.feed(2)).chain(proof);
     let beacons = beacons().map(|(b, e)| b.item(e));
-    known.chain(beacons).chain([later]).map(|i| encode(&i)).collect()
+    let narrowing = fleet.narrowing();
+    known.chain(beacons).chain(narrowing).chain([later]).map(|i| encode(&i)).collect()
 }
 
 pub(super) fn bodies() -> Vec<Vec<u8>> {

@@ -4,21 +4,27 @@
 use stork_node::trust::{PENDING_MAX, Trust, Verdict};
 use stork_wire::beacon::Beacon;
 use stork_wire::codec::{Blob, encode};
+use stork_wire::deny::Denial;
 use stork_wire::feed::Entry;
 use stork_wire::item::{Item, ItemKind};
 use stork_wire::sign::{Body, Envelope, signed_bytes};
+use stork_wire::suicide::Suicide;
+use stork_wire::withdrawal::Withdrawal;
 
 use super::bytes::Bytes;
 use super::samples::{Fleet, NOW, key};
 
 const STEPS_MAX: usize = 60;
-const KINDS: [ItemKind; 6] = [
+const KINDS: [ItemKind; 9] = [
     ItemKind::Root,
     ItemKind::Group,
     ItemKind::Publisher,
     ItemKind::Entry,
     ItemKind::Proof,
     ItemKind::Beacon,
+    ItemKind::Deny,
+    ItemKind::Suicide,
+    ItemKind::Withdrawal,
 ];
 
 /// Signs an item's body again, as it stands, by some key.
@@ -29,6 +35,9 @@ fn sign_again(item: &mut Item, fleet: &Fleet, by: u8) {
         ItemKind::Publisher => "publisher",
         ItemKind::Entry | ItemKind::Proof => Entry::CONTEXT,
         ItemKind::Beacon => Beacon::CONTEXT,
+        ItemKind::Deny => Denial::CONTEXT,
+        ItemKind::Suicide => Suicide::CONTEXT,
+        ItemKind::Withdrawal => Withdrawal::CONTEXT,
         ItemKind::Later(_) => return,
     };
     let message = signed_bytes(context, fleet.fleet, &item.envelope.body);
@@ -69,7 +78,7 @@ fn changed(bytes: &mut Bytes<'_>, fleet: &Fleet, mut item: Item) -> Item {
             body.iter_mut().skip(at).take(1).for_each(|b| *b ^= bit);
             item.envelope.body = Blob::new(body).unwrap();
             if bytes.flag() {
-                let by = bytes.pick(&[1, 3, 4, 5]);
+                let by = bytes.pick(&[1, 3, 4, 5, 6]);
                 sign_again(&mut item, fleet, by);
             }
         }
@@ -86,6 +95,7 @@ pub(super) fn trust(data: &[u8]) -> String {
     let mut pool = fleet.documents.clone();
     pool.extend(fleet.feed(4));
     pool.extend(fleet.proof().item());
+    pool.extend(fleet.narrowing());
     let mut trust = Trust::new(fleet.fleet);
     let mut bytes = Bytes::new(data);
     if bytes.flag() {

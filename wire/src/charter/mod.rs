@@ -13,7 +13,7 @@ pub use host::{Cell, HostCert, JoinToken, PeerRecord, PushCert, ShortGroup, Toke
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{List, encode};
-use crate::ids::{FleetId, GroupId, ItemHash, NodeId, Position, PublicKey, PublisherId};
+use crate::ids::{FleetId, GroupId, ItemHash, LogId, NodeId, Position, PublicKey, PublisherId};
 use crate::limits::DOC_LEN_MAX;
 use crate::sign::{Body, is_sound};
 use crate::text::{GroupName, Label, Pattern};
@@ -172,6 +172,33 @@ pub struct GroupDoc {
     pub authority: Role,
     /// The publishers of this group.
     pub publishers: List<PublisherGrant, 64>,
+    /// Who may deny content to this group's VMs, sorted by key.
+    pub veto: List<VetoKey, 8>,
+    /// Denials that end with this document. They stay lifted when a later one names them no more.
+    pub lifts: List<Lift, 64>,
+}
+
+/// A key of a group's security team.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct VetoKey {
+    /// The key.
+    pub key: PublicKey,
+    /// No denial signed at or after this time is accepted; those before stay in force.
+    pub not_after: UnixSeconds,
+}
+
+/// The end of denials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Lift {
+    /// Of one: what was signed later denies again.
+    Denial {
+        /// Its log.
+        log: LogId,
+        /// The last second whose denial is lifted.
+        through: UnixSeconds,
+    },
+    /// Of all that this key has signed or will sign: it was stolen.
+    AllBy(PublicKey),
 }
 
 impl Body for GroupDoc {
@@ -182,7 +209,13 @@ impl Body for GroupDoc {
         check_chain(self.number, self.prev)?;
         self.authority.check("authority")?;
         let ids: Vec<_> = self.publishers.iter().map(|p| p.publisher).collect();
-        check_sorted(&ids, "publishers")
+        check_sorted(&ids, "publishers")?;
+        let keys: Vec<_> = self.veto.iter().map(|v| v.key).collect();
+        check_sorted(&keys, "veto keys")?;
+        match keys.iter().find(|k| !is_sound(k)) {
+            Some(k) => Err(format!("veto key {} is weak or no key", k.short())),
+            None => Ok(()),
+        }
     }
 }
 
