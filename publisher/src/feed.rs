@@ -302,6 +302,11 @@ impl Author<'_> {
         Err(FeedError::Name { who: "the release key".into(), name: package.to_string() })
     }
 
+    /// May this key halt all that is released now?
+    pub fn may_halt(&self, key: PublicKey, now: UnixSeconds) -> Result<(), FeedError> {
+        self.release_key(key, now).map(|_| ())
+    }
+
     /// The entry that follows `standing` and leaves `live`.
     pub fn follow(
         &self,

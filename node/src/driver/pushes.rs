@@ -151,7 +151,11 @@ impl Driver {
             }
             PushCall::Releases { publisher, package, before, answer } => {
                 let own = self.catalog.of_package(&package).iter();
-                let own = own.filter(|k| k.publisher == publisher && k.frozen.is_none());
+                let charter = self.trust.charter();
+                let own = own.filter(|k| {
+                    let stays = || charter.recalled(publisher, k.epoch, &package, k.hash).is_none();
+                    k.publisher == publisher && k.frozen.is_none() && stays()
+                });
                 let places = own.map(|k| Position { epoch: k.epoch, seq: k.seq });
                 let mut places: Vec<_> =
                     places.filter(|at| before.is_none_or(|b| *at < b)).collect();

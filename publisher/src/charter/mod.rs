@@ -17,6 +17,7 @@ mod rotate;
 #[cfg(test)]
 mod tests;
 mod verify;
+mod veto;
 mod words;
 
 pub use change::{Change, Changed, Life, Outcome, import, sign};
@@ -31,12 +32,13 @@ pub use roles::{RoleChange, RoleName};
 pub use rotate::{renew, rotate, rotate_release};
 pub(crate) use verify::expiry;
 pub use verify::{Checked, verify};
+pub use veto::{LiftWhat, VetoChange, lift, veto};
 pub use words::describe;
 
 use std::collections::BTreeMap;
 
 use stork_wire::charter::{GroupDoc, PublisherDoc, ReleaseKey, Role, RootDoc};
-use stork_wire::ids::{FleetId, GroupId, ItemHash, LogId, PublisherId};
+use stork_wire::ids::{FleetId, GroupId, ItemHash, LogId, PublicKey, PublisherId};
 use stork_wire::item::{Item, ItemKind};
 use stork_wire::sign::Body;
 
@@ -135,6 +137,14 @@ fn logs(items: &[Item], kind: ItemKind) -> BTreeMap<LogId, Vec<Item>> {
         log.dedup();
     }
     out
+}
+
+/// The veto keys that any version of a group's document names.
+fn veto_keys(charter: &Charter, group: GroupId) -> Vec<PublicKey> {
+    let log = LogId::group(group);
+    let items = charter.items.iter().filter(|i| i.log == log);
+    let docs = items.filter_map(|i| i.envelope.claimed::<GroupDoc>().ok());
+    docs.flat_map(|d| d.veto.to_vec()).map(|v| v.key).collect()
 }
 
 fn own_log(ok: bool, kind: &str) -> Result<(), CharterError> {

@@ -1,6 +1,8 @@
 //! What a change does, in words: for whoever is asked to sign it.
 
-use stork_wire::charter::{GroupDoc, PublisherDoc, PublisherGrant, ReleaseKey, Role, RootDoc};
+use stork_wire::charter::{
+    GroupDoc, Lift, PublisherDoc, PublisherGrant, ReleaseKey, Role, RootDoc, VetoKey,
+};
 use stork_wire::ids::PublicKey;
 use stork_wire::text::Pattern;
 
@@ -92,6 +94,21 @@ fn group(old: Option<&GroupDoc>, new: &GroupDoc, out: &mut Vec<String>) {
             .filter(|g| !before.contains(g))
             .map(|g| "+ ".to_owned() + &granted(g)),
     );
+    let before = old.map(|d| d.veto.to_vec()).unwrap_or_default();
+    let veto =
+        |v: &VetoKey| format!("veto key {} until {}", fingerprint(&v.key), out::day(v.not_after));
+    let gone = before.iter().filter(|v| !new.veto.contains(v));
+    out.extend(gone.map(|v| "- ".to_owned() + &veto(v)));
+    let come = new.veto.iter().filter(|v| !before.contains(v));
+    out.extend(come.map(|v| "+ ".to_owned() + &veto(v)));
+    out.extend(new.lifts.iter().map(|lift| match lift {
+        Lift::Denial { log, through } => {
+            format!("! the denial {log} is lifted, as signed until {}", out::day(*through))
+        }
+        Lift::AllBy(key) => {
+            format!("! every denial by veto key {} is lifted for ever", fingerprint(key))
+        }
+    }));
 }
 
 fn release_key(k: &ReleaseKey) -> String {

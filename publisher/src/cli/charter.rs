@@ -7,6 +7,7 @@ use stork_wire::ids::ItemHash;
 use stork_wire::text::{GroupName, Label, Pattern};
 
 use super::charter_show::InitArgs;
+use super::narrow::VetoArgs;
 use crate::charter::RoleName;
 use crate::push::Target;
 
@@ -58,6 +59,13 @@ admission key that the newest root document does not name.")]
 
 `stork release PACKAGE` on any host shows the number and the hash of each release's entry.")]
     Revoke(RevokeArgs),
+    /// Change who may deny content to a group's VMs: the keys of its security team
+    #[command(after_help = "Examples:
+  stork-publish charter veto web --charter ~/stork --add alice.pub --add bob.pub
+  stork-publish charter veto web --charter ~/stork --remove SHA256:…
+
+What a key has denied stays so when it has run out or is taken away: see `stork-publish lift`.")]
+    Veto(VetoArgs),
     /// Say documents again with a later end, and release keys with them
     Renew(RenewArgs),
     /// Begin a new epoch of the feed after the last entry that stands: after a fork or a stolen key

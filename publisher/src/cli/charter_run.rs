@@ -32,6 +32,7 @@ pub(super) fn run(command: CharterCommand) -> Result<(), Failure> {
         CharterCommand::Ungrant(args) => ungrant(args),
         CharterCommand::Rotate(args) => rotate(args),
         CharterCommand::Revoke(args) => revoke(args),
+        CharterCommand::Veto(args) => super::narrow::veto(args),
         CharterCommand::Renew(args) => renew(args),
         CharterCommand::NewEpoch(args) => new_epoch(args),
         CharterCommand::Send(args) => send(&args),
@@ -50,7 +51,7 @@ fn passphrase(file: Option<std::path::PathBuf>) -> Passphrase {
 }
 
 /// The change, and whether JSON is wanted.
-fn change(args: ChangeArgs) -> (Change, bool) {
+pub(super) fn change(args: ChangeArgs) -> (Change, bool) {
     let change = Change {
         dir: args.charter,
         keys: args.key,
@@ -95,7 +96,7 @@ fn show_steps(steps: &[Step]) {
 }
 
 /// What became of a change, and what to do next.
-fn report(changed: &Changed, dir: &Path, json: bool) -> Result<(), Failure> {
+pub(super) fn report(changed: &Changed, dir: &Path, json: bool) -> Result<(), Failure> {
     if json {
         return print_json(&json_of(changed));
     }

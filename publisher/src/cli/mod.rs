@@ -4,6 +4,7 @@ mod charter;
 mod charter_run;
 mod charter_show;
 mod commands;
+mod narrow;
 mod recall;
 mod run;
 #[cfg(test)]
@@ -68,6 +69,14 @@ enum Command {
     Push(PushArgs),
     /// Withdraw releases, also from the VMs that show them
     Recall(recall::RecallArgs),
+    /// Halt what this publisher releases: nothing of it is installed anew
+    Halt(narrow::HaltArgs),
+    /// Let what was halted go on
+    Resume(narrow::HaltArgs),
+    /// Deny content to a group's VMs, as its security team, or a host to the fleet
+    Deny(narrow::DenyArgs),
+    /// End denials, by the group's threshold
+    Lift(narrow::LiftArgs),
     /// Print a completion script for a shell
     Completion {
         /// The shell
@@ -98,6 +107,8 @@ enum KeyCommand {
         #[arg(long)]
         json: bool,
     },
+    /// End a release key for ever, with one signature by it
+    Suicide(narrow::SuicideArgs),
     /// Print a key's id and fingerprint; no passphrase is needed
     Show {
         /// A private or public key file

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use super::{Cli, Command, KeyCommand, charter_run, commands};
+use super::{Cli, Command, KeyCommand, charter_run, commands, narrow};
 use crate::charter::CharterError;
 use crate::inspect::InspectError;
 use crate::keys::KeyError;
@@ -71,12 +71,17 @@ fn run(command: Command) -> Result<(), Failure> {
             commands::key_generate(&out, &comment, &passphrase, json)
         }
         Command::Key(KeyCommand::Show { file, json }) => commands::key_show(&file, json),
+        Command::Key(KeyCommand::Suicide(args)) => narrow::suicide(args),
         Command::Charter(command) => charter_run::run(command),
         Command::Pack(args) => commands::pack(&args),
         Command::Inspect(args) => commands::inspect(&args),
         Command::Verify(args) => commands::verify(&args),
         Command::Push(args) => commands::push(args),
         Command::Recall(args) => super::recall::run(args),
+        Command::Halt(args) => narrow::halt(args, true),
+        Command::Resume(args) => narrow::halt(args, false),
+        Command::Deny(args) => narrow::deny(args),
+        Command::Lift(args) => narrow::lift(args),
         Command::Completion { shell } => {
             out::completion(Cli::command(), shell);
             Ok(())

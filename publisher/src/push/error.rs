@@ -42,6 +42,14 @@ pub enum PushError {
     /// A group that the charter does not have.
     #[error("the charter has no group `{0}`")]
     NoGroup(String),
+    /// A key that may not say this.
+    #[error("key {key} is none of {role}")]
+    NotSigner {
+        /// Its fingerprint.
+        key: String,
+        /// Whose keys may.
+        role: String,
+    },
     /// None of the targets is a home of the feed.
     #[error("none of the targets takes entries of this feed; its homes are {}", .0.join(", "))]
     NoHome(Vec<String>),
@@ -133,6 +141,9 @@ impl PushError {
             }
             Self::Sign(e) => e.help(),
             Self::Usage(_) => "see `stork-publish push --help`".into(),
+            Self::NotSigner { .. } => {
+                "see who may: stork-publish charter show DIR; name another by --key".into()
+            }
             Self::NoGroup(_) => "list them: stork-publish charter show DIR".into(),
             Self::NoHome(_) => "add --to NODEID@HOST:PORT of one of these nodes".into(),
             Self::Local(_) => "check the disk, then try again".into(),
@@ -168,6 +179,7 @@ impl PushError {
             Self::Origin(e) => e.exit(),
             Self::Sign(e) => e.exit(),
             Self::Usage(_) => 2,
+            Self::NotSigner { .. } => 4,
             Self::NoGroup(_) | Self::NotLive(_) => 5,
             Self::NoHome(_) | Self::Lower { .. } | Self::VersionTaken { .. } => 7,
             Self::Connect { .. } | Self::Lost { .. } => 75,

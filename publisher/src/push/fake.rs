@@ -10,10 +10,12 @@ use stork_wire::charter::PushCert;
 use stork_wire::codec::{List, decode, encode};
 use stork_wire::feed::{Entry, Kind, Release, view_root};
 use stork_wire::frame::{ALPN_PUSH, PackState, PushReply, PushRequest, RELEASES_AT_ONCE, Refusal};
-use stork_wire::ids::{ManifestId, NodeId, PackId, PublicKey};
+use stork_wire::ids::{ManifestId, NodeId, PackId, PublicKey, ReleaseHash};
+use stork_wire::item::Item;
 use stork_wire::limits::PUSH_FRAME_LEN_MAX;
 use stork_wire::sign::{Envelope, SecretKey};
 use stork_wire::tls::{peer_key, server_config};
+use stork_wire::withdrawal::{What, Withdrawal};
 
 /// All that the node knows, and how it misbehaves.
 #[derive(Default)]
@@ -23,6 +25,8 @@ pub(super) struct State {
     pub(super) partial: BTreeMap<PackId, Vec<u8>>,
     pub(super) manifests: BTreeMap<ManifestId, Vec<u8>>,
     pub(super) documents: usize,
+    /// What narrows and was taken.
+    pub(super) narrowing: Vec<Item>,
     /// Bytes of packs that came in.
     pub(super) received: usize,
     /// Refuses so many commits because the head moved, and moves it.
@@ -61,6 +65,16 @@ impl State {
 
     pub(super) fn releases(&self) -> Vec<Release> {
         self.live().into_iter().map(|(_, r)| r).collect()
+    }
+
+    /// The releases that a withdrawal has recalled.
+    pub(super) fn recalled(&self) -> Vec<ReleaseHash> {
+        let bodies = self.narrowing.iter().filter_map(|i| i.envelope.claimed::<Withdrawal>().ok());
+        let releases = bodies.filter_map(|w| match w.what {
+            What::Recall { releases, .. } => Some(releases.to_vec()),
+            What::Halt { .. } => None,
+        });
+        releases.flatten().collect()
     }
 
     fn head(&self) -> PushReply {
@@ -177,7 +191,13 @@ fn answer(
             PushReply::Welcome { node, name: "fake".parse().unwrap() }
         }
         PushRequest::Documents(items) => {
-            state.documents += items.len();
+            for item in &items {
+                if item.kind.is_first() {
+                    state.narrowing.push(item.clone());
+                } else {
+                    state.documents += 1;
+                }
+            }
             PushReply::Taken
         }
         PushRequest::Head => state.head(),
@@ -188,7 +208,9 @@ fn answer(
         }
         PushRequest::Releases { package, before } => {
             let at = |e: &Envelope| e.claimed::<Entry>().unwrap().position();
-            let live = state.live().into_iter().rev().filter(|(_, r)| r.package == package);
+            let gone = state.recalled();
+            let live = state.live().into_iter().rev();
+            let live = live.filter(|(_, r)| r.package == package && !gone.contains(&r.hash()));
             let older = live.filter(|(e, _)| before.is_none_or(|b| at(e) < b));
             let mut shown: Vec<_> = older.map(|(e, _)| e.clone()).take(RELEASES_AT_ONCE).collect();
             if state.shuffles {

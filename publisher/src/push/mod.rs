@@ -8,6 +8,9 @@ mod client;
 mod error;
 #[cfg(test)]
 mod fake;
+mod narrow;
+#[cfg(test)]
+mod narrow_tests;
 mod origin;
 mod recall;
 #[cfg(test)]
@@ -21,6 +24,9 @@ mod upload;
 
 pub use base::BaseChoice;
 pub use error::PushError;
+pub use narrow::{
+    DenyOptions, DenyWhat, HaltOptions, NarrowReport, Sending, SuicideOptions, deny, halt, suicide,
+};
 pub use origin::OriginReport;
 pub use recall::{RecallOptions, RecallReport, Recalled, recall};
 pub use report::{NodeReport, Outcome, PushReport};

@@ -1,8 +1,8 @@
 //! `recall`: releases are withdrawn, also from the VMs that show them.
 //!
-//! A recall is an entry of the feed like a release. It names the releases by their counters, so
-//! that the publisher must know which counter a version has: nodes are asked for the entries of the
-//! live releases, which are checked like everything that nodes show.
+//! A recall stands beside the feed, so that it passes a freeze and waits for no entry. It names the
+//! releases by their hashes: nodes are asked for the entries of the live releases, which are
+//! checked like everything that nodes show. The feed itself does not change.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,22 +10,17 @@ use std::path::PathBuf;
 use serde::Serialize;
 use stork_wire::charter::UnixSeconds;
 use stork_wire::codec::List;
-use stork_wire::feed::{Kind, Recall};
-use stork_wire::frame::Refusal;
-use stork_wire::ids::ReleaseHash;
+use stork_wire::ids::{LogId, ReleaseHash};
 use stork_wire::text::{Arch, Line, PackageName, Version};
+use stork_wire::withdrawal::{Level, What, Withdrawal};
 
-use super::client::is_refusal;
 use super::session::{self, Enough, Peer};
 use super::target::places;
-use super::{COMMIT_TRIES, NodeReport, PushError, Target, now, release_signer};
-use crate::feed::{Author, Published, Standing};
+use super::{NodeReport, PushError, Target, now, release_signer};
+use crate::feed::{Author, Published};
 use crate::keys::{Passphrase, Signer};
 use crate::progress::Progress;
 use crate::version;
-
-/// What is withdrawn stays so: the entry never runs out.
-const FOR_EVER_S: u64 = 100 * 365 * 86_400;
 
 /// What to withdraw, and how.
 #[derive(Debug, Clone)]
@@ -68,14 +63,14 @@ pub struct Recalled {
 /// What a recall did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RecallReport {
-    /// `stork.recall/v1`.
+    /// `stork.recall/v2`.
     pub schema: &'static str,
     /// `recalled` or `dry_run`.
     pub outcome: &'static str,
     /// The package.
     pub package: String,
-    /// The number of the entry in the feed.
-    pub seq: u64,
+    /// The withdrawal's log, by which hosts know it.
+    pub log: LogId,
     /// What is withdrawn.
     pub recalled: Vec<Recalled>,
     /// The nodes.
@@ -89,7 +84,7 @@ impl RecallReport {
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
         let did = if self.outcome == "dry_run" { "would recall" } else { "recalled" };
-        let mut out = vec![format!("{did} {} as entry {}", self.package, self.seq)];
+        let mut out = vec![format!("{did} {}", self.package)];
         for r in &self.recalled {
             let then = match &r.left {
                 Some(version) => format!("VMs go back to {version}"),
@@ -120,17 +115,7 @@ fn split(
             return Err(PushError::NotLive(format!("{} {version}{arch}", options.package)));
         }
     }
-    let (gone, stay): (Vec<_>, Vec<_>) = live.into_iter().partition(meant);
-    // An entry names counters, and those of two machines may be equal.
-    let same = |p: &&Published| gone.iter().any(|g| g.release.release == p.release.release);
-    if let Some(other) = stay.iter().find(same) {
-        let (version, arch) = (&other.release.version, &other.release.arch);
-        return Err(PushError::Usage(format!(
-            "{version} ({arch}) has the same release number and would go too: recall it as well, \
-             or publish a newer one instead"
-        )));
-    }
-    Ok((gone, stay))
+    Ok(live.into_iter().partition(meant))
 }
 
 /// What is left for each machine.
@@ -169,7 +154,7 @@ pub async fn recall(
     progress.phase("connecting", 0);
     let enough = Enough { copies: 1, homes: &doc.homes };
     let (mut peers, notes) = session::open(&places, (author, &signer), enough, now()).await?;
-    let report = commit(options, author, &signer, &mut peers, progress).await;
+    let report = commit(options, author, &signer, &mut peers).await;
     let mut nodes = Vec::new();
     for peer in peers {
         peer.client.close().await;
@@ -182,67 +167,57 @@ pub async fn recall(
     Ok(report)
 }
 
-/// Signs what follows the head and commits it; looks again when somebody else was faster.
+/// Signs the withdrawal and hands it to the nodes; the home must take it.
 async fn commit(
     options: &RecallOptions,
     author: Author<'_>,
     signer: &Signer,
     peers: &mut [Peer],
-    progress: &Progress,
 ) -> Result<RecallReport, PushError> {
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        let home = peers.first().ok_or_else(|| PushError::Usage("no node to ask".into()))?;
-        if !options.dry_run {
-            home.documents(author).await?;
-        }
-        let standing = home.standing(author).await?;
-        let live = home.releases(author, &standing, &options.package).await?;
-        let (gone, stay) = split(options, live)?;
-        let entry = entry(options, author, &standing, &gone, now())?;
-        let mut report = RecallReport {
-            schema: "stork.recall/v1",
-            outcome: if options.dry_run { "dry_run" } else { "recalled" },
-            package: options.package.to_string(),
-            seq: entry.seq,
-            recalled: recalled(&gone, &stay),
-            nodes: Vec::new(),
-            notes: Vec::new(),
-        };
-        if options.dry_run {
-            return Ok(report);
-        }
-        let envelope = signer.sign(&entry, author.charter.fleet)?;
-        match session::commit_home(peers, &envelope, &entry).await {
-            Err(e) if is_refusal(&e, Refusal::HeadMoved) && tries < COMMIT_TRIES => {
-                progress.note("somebody else published meanwhile: signing again");
-                continue;
-            }
-            other => other?,
-        }
-        report.notes = session::commit_others(peers, author, &envelope, &entry).await;
+    let home = peers.first().ok_or_else(|| PushError::Usage("no node to ask".into()))?;
+    if !options.dry_run {
+        home.documents(author).await?;
+    }
+    let standing = home.standing(author).await?;
+    let live = home.releases(author, &standing, &options.package).await?;
+    let (gone, stay) = split(options, live)?;
+    let body = withdrawal(options, author, &gone, now())?;
+    let mut report = RecallReport {
+        schema: "stork.recall/v2",
+        outcome: if options.dry_run { "dry_run" } else { "recalled" },
+        package: options.package.to_string(),
+        log: body.log(),
+        recalled: recalled(&gone, &stay),
+        nodes: Vec::new(),
+        notes: Vec::new(),
+    };
+    if options.dry_run {
         return Ok(report);
     }
+    let item = body.item(signer.sign(&body, author.charter.fleet)?);
+    for (i, peer) in peers.iter_mut().enumerate() {
+        let given = peer.give(author, &item, i > 0).await;
+        match given {
+            Ok(()) => peer.report.committed = true,
+            Err(e) if i == 0 => return Err(e),
+            // The fleet brings it there.
+            Err(e) => report.notes.push(format!("{} did not take it: {e}", peer.report.name)),
+        }
+    }
+    Ok(report)
 }
 
-fn entry(
+fn withdrawal(
     options: &RecallOptions,
     author: Author<'_>,
-    standing: &Standing,
     gone: &[Published],
     now: UnixSeconds,
-) -> Result<stork_wire::feed::Entry, PushError> {
-    let mut counters: Vec<u64> = gone.iter().map(|p| p.release.release).collect();
-    counters.sort_unstable();
-    counters.dedup();
+) -> Result<Withdrawal, PushError> {
+    let mut hashes: Vec<ReleaseHash> = gone.iter().map(|p| p.release.hash()).collect();
+    hashes.sort_unstable();
+    hashes.dedup();
     let many = |_| PushError::Usage("64 releases at once at the most: recall them in parts".into());
-    let recall = Recall {
-        package: options.package.clone(),
-        releases: List::new(counters).map_err(many)?,
-        reason: options.reason.clone(),
-    };
-    let hashes: Vec<ReleaseHash> = gone.iter().map(|p| p.release.hash()).collect();
-    let left = standing.live.iter().copied().filter(|h| !hashes.contains(h));
-    Ok(author.follow(standing, left, (now, now + FOR_EVER_S), Kind::Recall(recall)))
+    let releases = List::new(hashes).map_err(many)?;
+    let what = What::Recall { package: options.package.clone(), releases };
+    Ok(super::narrow::withdrawal(author, Level::Release, what, (now, options.reason.clone())))
 }

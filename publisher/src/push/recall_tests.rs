@@ -1,6 +1,6 @@
 //! Recalls over real sockets: what is withdrawn, what is left, and what is refused.
 
-use stork_wire::feed::{Entry, Kind};
+use stork_wire::withdrawal::Withdrawal;
 
 use super::fake::Fake;
 use super::tests::Shop;
@@ -25,7 +25,7 @@ async fn recall(shop: &Shop, versions: &[&str], to: &[&Fake]) -> Result<RecallRe
 }
 
 /// The newest of three is withdrawn on both nodes, and the one before it is left. The feed goes on
-/// after it; what is withdrawn cannot be withdrawn twice.
+/// beside it; what is withdrawn cannot be withdrawn twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_newest_goes() {
     let (a, b) = (Fake::start(1), Fake::start(2));
@@ -36,10 +36,10 @@ async fn the_newest_goes() {
     let mut dry = options(&shop, &["1.2"], &[&a, &b]);
     dry.dry_run = true;
     let would = super::recall(&dry, &Progress::Silent).await.unwrap();
-    assert_eq!((would.outcome, would.seq, a.state().feed.len()), ("dry_run", 4, 3));
+    assert_eq!((would.outcome, a.state().narrowing.len()), ("dry_run", 0));
 
     let did = recall(&shop, &["1.2"], &[&a, &b]).await.unwrap();
-    assert_eq!((did.outcome, did.seq, &did.recalled), ("recalled", 4, &would.recalled));
+    assert_eq!((did.outcome, &did.recalled), ("recalled", &would.recalled));
     let one = &did.recalled[0];
     assert_eq!((&*one.version, one.release, one.seq), ("1.2", 3, 3));
     assert_eq!(one.left.as_deref(), Some("1.1"));
@@ -47,16 +47,16 @@ async fn the_newest_goes() {
     assert!(did.nodes.iter().all(|n| n.committed), "{:?}", did.nodes);
     for fake in [&a, &b] {
         let state = fake.state();
-        let entry: Entry = state.feed[3].claimed().unwrap();
-        let Kind::Recall(recall) = entry.kind else { panic!("{:?}", entry.kind) };
-        assert_eq!((&*recall.releases, recall.reason.as_str()), (&[3][..], "it does not start"));
-        assert_eq!(state.releases().len(), 2);
+        let body: Withdrawal = state.narrowing[0].envelope.claimed().unwrap();
+        assert_eq!((body.log(), body.reason.as_str()), (did.log, "it does not start"));
+        assert_eq!(state.recalled(), [state.releases()[2].hash()]);
+        assert_eq!(state.feed.len(), 3, "the feed itself does not change");
     }
     let e = recall(&shop, &["1.2"], &[&a, &b]).await.unwrap_err();
     assert_eq!((e.exit(), e.to_string().contains("recalled already")), (5, true), "{e}");
     assert!(e.help().contains("`stork release`"), "{}", e.help());
-    assert_eq!(shop.push("1.3", &[&a, &b]).await.unwrap().seq, Some(5));
-    assert_eq!(a.state().releases().last().unwrap().release, 5);
+    assert_eq!(shop.push("1.3", &[&a, &b]).await.unwrap().seq, Some(4));
+    assert_eq!(a.state().releases().last().unwrap().release, 4);
 }
 
 /// More releases than one answer holds are all found, and all of them can go: then nothing is left,
@@ -73,21 +73,8 @@ async fn all_of_many_go() {
     let oldest = recall(&shop, &all[..1], &[&a]).await.unwrap();
     assert_eq!(oldest.recalled[0].left.as_deref(), Some("1.34"));
     let did = recall(&shop, &all[1..], &[&a]).await.unwrap();
-    assert_eq!((did.recalled.len(), a.state().releases().len()), (34, 0));
+    assert_eq!((did.recalled.len(), a.state().recalled().len()), (34, 35));
     assert!(did.lines()[1].contains("VMs lose the package"), "{:?}", did.lines());
-}
-
-/// Somebody else publishes in between: the recall follows what is there then.
-#[tokio::test(flavor = "multi_thread")]
-async fn the_head_moves_on() {
-    let a = Fake::start(1);
-    let shop = Shop::new(Vec::new(), &[]);
-    shop.push("1.0", &[&a]).await.unwrap();
-    let feed = a.state().feed.clone();
-    let other = shop.elsewhere("2.0", &feed).await;
-    a.state().heads_to_move.push(other);
-    let did = recall(&shop, &["1.0"], &[&a]).await.unwrap();
-    assert_eq!((did.seq, a.state().releases().len()), (3, 1));
 }
 
 /// A name that the key may not use, a version that never was, a node that shows releases in another
@@ -116,5 +103,5 @@ async fn what_is_refused() {
     a.state().hide_live = 1;
     let e = recall(&shop, &["1.0"], &[&a]).await.unwrap_err();
     assert_eq!(e.exit(), 4, "{e}");
-    assert_eq!(a.state().feed.len(), 2);
+    assert_eq!(a.state().narrowing.len(), 0);
 }

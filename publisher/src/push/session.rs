@@ -160,6 +160,20 @@ impl Peer {
         Ok(())
     }
 
+    /// Gives the node what narrows, and the charter before it if it may lack that.
+    pub(super) async fn give(
+        &self,
+        author: Author<'_>,
+        item: &Item,
+        charter: bool,
+    ) -> Result<(), PushError> {
+        if charter {
+            self.documents(author).await?;
+        }
+        let request = PushRequest::Documents(List::truncated([item.clone()]));
+        self.client.put(&request, Body::None).await.map(|_| ())
+    }
+
     /// Where the feed stands on this node, checked.
     pub(super) async fn standing(&self, author: Author<'_>) -> Result<Standing, PushError> {
         match self.client.ask(&PushRequest::Head, Body::None).await?.0 {
