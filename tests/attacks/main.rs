@@ -24,5 +24,6 @@ mod operator;
 mod packages;
 mod pushing;
 mod quic;
+mod revoked_key;
 mod sources;
 mod versions;

@@ -14,6 +14,7 @@ mod bootstrap;
 mod charters;
 mod crashes;
 mod deltas;
+mod denials;
 mod everything;
 mod freshness;
 mod garbage;

@@ -3,7 +3,9 @@
 use std::process::Command;
 
 use serde_json::Value;
+use stork_tests::feed::Feed;
 use stork_tests::fleet::{Fleet, Host, VmFile, binary, report};
+use stork_tests::hostile::Peer;
 use stork_tests::wait::wait_until;
 
 fn recall(fleet: &Fleet, what: &[&str]) -> Command {
@@ -36,9 +38,11 @@ fn a_recall_reaches_vms_that_show_the_release() {
         (&"dry_run".into(), &"1".into())
     );
     let did = report(&recall(&fleet, &["tool", "2"]).output().unwrap());
-    assert_eq!((&did["outcome"], &did["seq"]), (&"recalled".into(), &3.into()), "{did}");
+    assert_eq!(did["outcome"], "recalled", "{did}");
     fleet.hosts.iter().for_each(|h| h.await_vm("vm", &[("tool", "1")]));
-    assert!(fleet.hosts.iter().all(|h| h.release("tool", "2").is_none()));
+    let gone = |h: &Host, v: &str| h.release("tool", v).unwrap()["recalled"].clone();
+    assert!(fleet.hosts.iter().all(|h| gone(h, "2") == "it does not start"));
+    assert!(fleet.hosts.iter().all(|h| gone(h, "1").is_null()));
     let said = |h: &Host| h.tell(&["events"]).to_string();
     assert!(fleet.hosts.iter().all(|h| said(h).contains("it does not start")));
 
@@ -59,4 +63,68 @@ fn a_recall_reaches_vms_that_show_the_release() {
     wait_until("the files to leave", || {
         fleet.hosts.iter().all(|h| !h.seen("vm").join("tool").exists())
     });
+}
+
+/// Two entries of the feed have one number, and it is frozen: a recall passes all the same, also to
+/// a host that comes later and to one that starts again. A halt keeps new installations back until
+/// it is ended.
+#[test]
+fn recall_passes_a_frozen_feed() {
+    let mut fleet = Fleet::new(&["web"], 2);
+    let below = |h: &Host| {
+        VmFile::new(&["web"], &h.target("vm")).subscribe_to("tool", "< 3").trust("allow = \"acme\"")
+    };
+    for host in &fleet.hosts {
+        host.write_vm("vm", &below(host));
+    }
+    for v in ["1", "2", "3"] {
+        fleet.push(&fleet.package("tool", v, &[("tool", v.as_bytes())]), &["web"]);
+    }
+    fleet.hosts.iter().for_each(|h| h.await_vm("vm", &[("tool", "2")]));
+    let feed = Feed::read(&fleet);
+    let mut twin = feed.entry.clone();
+    twin.expires += 1;
+    let twin = feed.item(feed.sign(&twin), twin.seq);
+    let talk = Peer::enlist(&fleet, "insider").dial(&fleet.hosts[1]);
+    talk.push(&twin);
+    let frozen = |h: &Host| h.tell(&["status"])["frozen"].as_array().unwrap().len() == 1;
+    wait_until("the feed to be frozen", || fleet.hosts.iter().all(frozen));
+
+    let did = report(&recall(&fleet, &["tool", "2"]).output().unwrap());
+    assert_eq!(did["recalled"][0]["left"], "1", "{did}");
+    fleet.hosts.iter().for_each(|h| h.await_vm("vm", &[("tool", "1")]));
+    let told = |h: &Host| h.tell(&["events"]).to_string().contains("vm shows tool 2; it goes");
+    assert!(fleet.hosts.iter().all(told));
+    let why = fleet.hosts[1].tell(&["why", "vm", "tool"]).to_string();
+    assert!(why.contains("its publisher recalled it: it does not start"), "{why}");
+    let late = fleet.enlist();
+    late.write_vm("vm", &below(late));
+    late.start().await_vm("vm", &[("tool", "1")]);
+    fleet.hosts[1].restart().await_vm("vm", &[("tool", "1")]);
+
+    halt(&fleet, "halt");
+    wait_until("the halt to come", || fleet.hosts.iter().all(|h| is_halted(h)));
+    let newcomer = fleet.enlist();
+    newcomer.write_vm("vm", &below(newcomer));
+    newcomer.start();
+    wait_until("the halt to come to a newcomer", || {
+        is_halted(newcomer) && newcomer.release("tool", "1").is_some()
+    });
+    assert!(newcomer.vm_shows("vm").is_empty());
+    fleet.hosts[0].await_vm("vm", &[("tool", "1")]);
+    halt(&fleet, "resume");
+    fleet.hosts.iter().for_each(|h| h.await_vm("vm", &[("tool", "1")]));
+}
+
+fn halt(fleet: &Fleet, word: &str) {
+    let home = &fleet.hosts[0];
+    let mut command = Command::new(binary("stork-publish"));
+    command.args([word, "--reason", "wait", "--json"]);
+    command.arg("--to").arg(format!("{}@{}", home.id(), home.addr()));
+    command.arg("--charter").arg(&fleet.charter);
+    report(&command.output().unwrap());
+}
+
+fn is_halted(host: &Host) -> bool {
+    !host.tell(&["status"])["narrowed"]["halts"].as_array().unwrap().is_empty()
 }

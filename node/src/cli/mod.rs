@@ -3,6 +3,7 @@
 mod bandwidth;
 mod freshness;
 mod init;
+mod narrowed;
 mod node;
 pub mod out;
 mod show;

@@ -59,12 +59,6 @@ fn journal(v: &Value) -> String {
     format!("\n{what} since {}: {}{help}", text(&j["since"]), text(&j["cause"]))
 }
 
-/// Feeds that are frozen, one line each.
-fn frozen(v: &Value) -> String {
-    let line = |f: &Value| format!("\nFEED {} {}", text(&f["publisher"]), text(&f["text"]));
-    list(&v["frozen"]).iter().map(line).collect()
-}
-
 /// Feeds that are not fresh, one line each, and how many more there are.
 fn freshness(v: &Value) -> String {
     let all = list(&v["freshness"]);
@@ -125,7 +119,7 @@ pub(super) fn status(v: &Value) -> String {
             text(&v["store"]["cause"])
         );
     }
-    out += &(journal(v) + &frozen(v) + &freshness(v));
+    out += &(journal(v) + &super::narrowed::lines(v) + &freshness(v));
     let cert = &v["certificate"];
     if !cert["help"].is_null() {
         let days = text(&cert["days_left"]);
@@ -243,6 +237,9 @@ pub(super) fn releases(v: &Value) -> String {
 
 /// What there is of a release here, and what is wrong with its feed.
 fn here(r: &Value) -> String {
+    if !r["recalled"].is_null() {
+        return "recalled".to_owned();
+    }
     match (r["frozen"].is_null(), r["freshness"].as_str()) {
         (false, _) => "frozen".to_owned(),
         (true, Some(word @ ("stale" | "expired"))) => format!("{} ({word})", text(&r["state"])),

@@ -213,6 +213,7 @@ impl Driver {
                     "entry": self.entry_hash(k),
                     "signed_at": k.signed_at,
                     "frozen": k.frozen.map(|f| f.to_string()),
+                    "recalled": charter.recalled(k.publisher, k.epoch, &r.package, k.hash),
                     "publisher": charter.publisher_name(k.publisher),
                     "freshness": self.freshness_word(k.publisher),
                     "groups": r.groups.iter().map(group_name).collect::<Vec<_>>(),

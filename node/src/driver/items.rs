@@ -10,7 +10,7 @@ use std::sync::Arc;
 use stork_wire::codec::{List, encode};
 use stork_wire::frame::{Frame, ItemRange, OverlayFrame};
 use stork_wire::ids::NodeId;
-use stork_wire::item::{Item, is_moment};
+use stork_wire::item::{Item, ItemKind, is_moment};
 use stork_wire::limits::{FRAME_LEN_MAX, ITEMS_PER_FRAME_MAX};
 
 use super::pace::Held;
@@ -74,14 +74,7 @@ impl Driver {
             }
             Verdict::Pending { missing } => {
                 self.counters.add("items_pending", item.kind.name());
-                let waits = if item.kind.is_first() {
-                    let why =
-                        "it waits for a charter document that this node lacks: send those first";
-                    CommitError::Malformed(why.into())
-                } else {
-                    CommitError::HeadMoved
-                };
-                answer(reply, Err(waits));
+                answer(reply, Err(too_early(item.kind)));
                 // Where something else must come first, asking for more of this log is no help.
                 if missing == Some(log) { Verdict2::Pending } else { Verdict2::Unknown }
             }
@@ -255,6 +248,16 @@ fn send_batch(outbox: &crate::net::Outbox, batch: &mut Vec<Item>, priority: Prio
     outbox.push(priority, frame.to_bytes()).unwrap_or_default();
 }
 
+/// What to tell who brought something that must wait.
+fn too_early(kind: ItemKind) -> CommitError {
+    if kind.is_first() {
+        let why = "it waits for a charter document that this node lacks: send those first";
+        CommitError::Malformed(why.into())
+    } else {
+        CommitError::HeadMoved
+    }
+}
+
 pub(super) fn answer(reply: Option<Reply>, outcome: Result<(u64, u32), CommitError>) {
     if let Some(reply) = reply {
         // The publisher may have gone meanwhile; the entry stands all the same.
@@ -266,7 +269,6 @@ pub(super) fn answer(reply: Option<Reply>, outcome: Result<(u64, u32), CommitErr
 mod tests {
     use super::*;
     use stork_wire::ids::LogId;
-    use stork_wire::item::ItemKind;
     use stork_wire::limits::MOMENTS_FROM;
     use stork_wire::sign::Envelope;
 

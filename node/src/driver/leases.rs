@@ -69,8 +69,12 @@ pub(super) fn kept(store: &Store) -> Result<BTreeSet<ManifestId>, StoreError> {
 impl Driver {
     /// Contents whose files a VM wants or keeps, and live contents whose packs are kept for others.
     fn needed(&self) -> Needed {
+        let charter = self.trust.charter();
+        let stays = |k: &&crate::catalog::KnownRelease| {
+            charter.recalled(k.publisher, k.epoch, &k.release.package, k.hash).is_none()
+        };
         let live: BTreeSet<ManifestId> =
-            self.catalog.all().map(|k| k.release.manifest.id).collect();
+            self.catalog.all().filter(stays).map(|k| k.release.manifest.id).collect();
         let held = self.contents.iter().filter(|(_, c)| c.wanted || c.hold.is_some());
         let mut files: BTreeSet<ManifestId> = held.map(|(id, _)| *id).collect();
         for name in self.vms.keys() {

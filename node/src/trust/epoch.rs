@@ -50,7 +50,7 @@ pub(super) struct Epochs {
     /// comes later, and every host after a restart, must judge as those did who saw it new.
     keys: Vec<(u32, ReleaseKey)>,
     /// Root roles likewise, for what they have withdrawn; most publishers never change theirs.
-    roots: Option<Box<Vec<(u32, Role)>>>,
+    roots: Box<[(u32, Role)]>,
 }
 
 /// Keys of earlier documents that are kept for a publisher: a new key each week for ten years.
@@ -70,7 +70,8 @@ impl Epochs {
             }
         }
         if (old.epoch, &old.root) != (new.epoch, &new.root) {
-            self.roots.get_or_insert_default().push((old.epoch, old.root.clone()));
+            let all = core::mem::take(&mut self.roots).into_iter();
+            self.roots = all.chain([(old.epoch, old.root.clone())]).collect();
         }
     }
 }
@@ -108,8 +109,8 @@ impl PublisherState {
 
     /// The root roles of the documents of an epoch.
     pub(super) fn roots_of(&self, epoch: u32) -> impl Iterator<Item = &Role> {
-        let past = self.epochs().roots.iter().flat_map(|all| all.iter());
-        let past = past.filter(move |(e, _)| *e == epoch).map(|(_, role)| role);
+        let past =
+            self.epochs().roots.iter().filter(move |(e, _)| *e == epoch).map(|(_, role)| role);
         past.chain((self.doc().epoch == epoch).then_some(&self.doc().root))
     }
 
@@ -132,7 +133,7 @@ impl PublisherState {
 
     /// May this document follow the newest one?
     pub(super) fn check_next(&self, new: &PublisherDoc) -> Result<(), Refusal> {
-        let roots = self.epochs().roots.as_ref().map_or(0, |all| all.len());
+        let roots = self.epochs().roots.len();
         if self.epochs().keys.len() > PAST_KEYS_MAX || roots > PAST_KEYS_MAX {
             return Err(Refusal::TooMany);
         }

@@ -10,10 +10,11 @@ use stork_wire::charter::PushCert;
 use stork_wire::codec::{List, decode, encode};
 use stork_wire::feed::{Entry, Kind, Release, view_root};
 use stork_wire::frame::{ALPN_PUSH, PackState, PushReply, PushRequest, RELEASES_AT_ONCE, Refusal};
-use stork_wire::ids::{ManifestId, NodeId, PackId, PublicKey, ReleaseHash};
+use stork_wire::ids::{ManifestId, NodeId, PackId, Position, PublicKey, ReleaseHash};
 use stork_wire::item::Item;
 use stork_wire::limits::PUSH_FRAME_LEN_MAX;
 use stork_wire::sign::{Envelope, SecretKey};
+use stork_wire::text::PackageName;
 use stork_wire::tls::{peer_key, server_config};
 use stork_wire::withdrawal::{What, Withdrawal};
 
@@ -75,6 +76,20 @@ impl State {
             What::Halt { .. } => None,
         });
         releases.flatten().collect()
+    }
+
+    /// The releases of a package that are left, the newest first, as many as one answer holds.
+    fn shown(&self, package: &PackageName, before: Option<Position>) -> PushReply {
+        let at = |e: &Envelope| e.claimed::<Entry>().unwrap().position();
+        let gone = self.recalled();
+        let live = self.live().into_iter().rev();
+        let live = live.filter(|(_, r)| r.package == *package && !gone.contains(&r.hash()));
+        let older = live.filter(|(e, _)| before.is_none_or(|b| at(e) < b));
+        let mut shown: Vec<_> = older.map(|(e, _)| e.clone()).take(RELEASES_AT_ONCE).collect();
+        if self.shuffles {
+            shown.reverse();
+        }
+        PushReply::Releases(List::new(shown).unwrap())
     }
 
     fn head(&self) -> PushReply {
@@ -191,13 +206,10 @@ fn answer(
             PushReply::Welcome { node, name: "fake".parse().unwrap() }
         }
         PushRequest::Documents(items) => {
-            for item in &items {
-                if item.kind.is_first() {
-                    state.narrowing.push(item.clone());
-                } else {
-                    state.documents += 1;
-                }
-            }
+            let all = items.into_vec().into_iter();
+            let (first, other): (Vec<_>, Vec<_>) = all.partition(|i| i.kind.is_first());
+            state.narrowing.extend(first);
+            state.documents += other.len();
             PushReply::Taken
         }
         PushRequest::Head => state.head(),
@@ -206,18 +218,7 @@ fn answer(
             let newest = live.iter().rev().find(|(_, r)| r.package == package);
             PushReply::Latest(newest.map(|(e, _)| Box::new((*e).clone())))
         }
-        PushRequest::Releases { package, before } => {
-            let at = |e: &Envelope| e.claimed::<Entry>().unwrap().position();
-            let gone = state.recalled();
-            let live = state.live().into_iter().rev();
-            let live = live.filter(|(_, r)| r.package == package && !gone.contains(&r.hash()));
-            let older = live.filter(|(e, _)| before.is_none_or(|b| at(e) < b));
-            let mut shown: Vec<_> = older.map(|(e, _)| e.clone()).take(RELEASES_AT_ONCE).collect();
-            if state.shuffles {
-                shown.reverse();
-            }
-            PushReply::Releases(List::new(shown).unwrap())
-        }
+        PushRequest::Releases { package, before } => state.shown(&package, before),
         PushRequest::Packs(packs) => {
             let held = |(id, _): &(PackId, u64)| match state.packs.get(id) {
                 Some(_) => PackState::Whole,

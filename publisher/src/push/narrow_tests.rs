@@ -98,14 +98,13 @@ async fn halts() {
     halt(&halt_of(None, true, true)).await.unwrap();
     let did = halt(&halt_of(Some("tool"), false, false)).await.unwrap();
     assert!(did.lines().join("\n").contains("resume --root"), "{:?}", did.lines());
-    let state = a.state();
-    let bodies = state.narrowing.iter().map(|i| i.envelope.claimed::<Withdrawal>().unwrap());
+    let items = a.state().narrowing.clone();
+    let bodies = items.iter().map(|i| i.envelope.claimed::<Withdrawal>().unwrap());
     let said: Vec<_> = bodies.map(|w| (w.by, w.what)).collect();
     let tool = || Some("tool".parse().unwrap());
     assert_eq!(said[0], (Level::Release, What::Halt { package: tool(), halted: true }));
     assert_eq!(said[1], (Level::Root, What::Halt { package: None, halted: true }));
     assert_eq!(said[2], (Level::Release, What::Halt { package: tool(), halted: false }));
-    drop(state);
     let e = halt(&halt_of(Some("kernel"), true, false)).await.unwrap_err();
     assert_eq!((e.exit(), e.to_string().contains("kernel")), (4, true), "{e}");
     let mut wrong = halt_of(None, true, true);
