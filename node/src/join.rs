@@ -102,7 +102,8 @@ pub fn fleet_of(store: &Store) -> Result<Option<FleetId>, crate::store::StoreErr
 }
 
 /// May this host join the fleet? Not where it is a member: of another fleet at all, or of this one
-/// with a certificate that is still good. One whose certificate ran out joins again.
+/// with a certificate that is still good. One whose certificate ran out joins again, and one that was
+/// denied: those who admit hosts decide by the token.
 fn check_new(store: &Store, fleet: FleetId) -> Result<(), JoinError> {
     let Some(before) = fleet_of(store)? else { return Ok(()) };
     if before != fleet {
@@ -110,8 +111,14 @@ fn check_new(store: &Store, fleet: FleetId) -> Result<(), JoinError> {
     }
     let cert: Option<Envelope> = store.get_state("cert")?.and_then(|b| decode(&b, 16_384).ok());
     let cert: Option<HostCert> = cert.and_then(|e| e.claimed().ok());
-    let good = cert.is_some_and(|c| c.expires > crate::driver::Clock::start().unix());
-    if good { Err(JoinError::Already(before)) } else { Ok(()) }
+    let good = cert.filter(|c| c.expires > crate::driver::Clock::start().unix());
+    let Some(cert) = good else { return Ok(()) };
+    let trust = load_trust(store, before, |_| {})?;
+    if trust.charter().denied_cert(&cert).is_none() {
+        Err(JoinError::Already(before))
+    } else {
+        Ok(())
+    }
 }
 
 /// Joins by token.

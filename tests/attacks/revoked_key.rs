@@ -48,7 +48,7 @@ fn t027_a_stolen_key_is_ended() {
     let end = ["key", "suicide", &key, "--reason", "stolen", "--to", &home];
     let asks = publish(&fleet, &end).output().unwrap();
     fails(&asks, 2, "nobody can be asked here");
-    report(&publish(&fleet, &end).arg("--yes").output().unwrap());
+    drop(report(&publish(&fleet, &end).arg("--yes").output().unwrap()));
     for host in &fleet.hosts {
         wait_until("the key to be dead", || dead_keys(host).len() == 1);
         assert!(has_event(host, "key_suicide", "stolen"));
@@ -60,7 +60,8 @@ fn t027_a_stolen_key_is_ended() {
         fails(&out, 4, "has ended itself");
         let next = feed.next_with(|_| {});
         let insider = Peer::enlist(&fleet, &format!("insider-{round}"));
-        insider.dial(&fleet.hosts[2]).push(&feed.item(feed.sign(&next), next.seq));
+        let talk = insider.dial(&fleet.hosts[2]);
+        talk.push(&feed.item(feed.sign(&next), next.seq));
         await_counter(&fleet.hosts[2], "items_refused", "revoked_key", 1);
         for host in &fleet.hosts {
             host.await_vm("vm", &[("app", "2")]);
@@ -84,7 +85,7 @@ fn t027_a_stolen_key_is_ended() {
         assert!(host.release("app", "2").is_none(), "it is void");
     }
     let mut push = fleet.push_command(0, &package(&fleet, "4"), &["web"]);
-    report(&push.args(["--key", &new]).output().unwrap());
+    drop(report(&push.args(["--key", &new]).output().unwrap()));
     fleet.hosts.iter().for_each(|h| h.await_vm("vm", &[("app", "4")]));
     let late = fleet.enlist();
     late.write_vm("vm", &VmFile::usual(&["web"], &late.target("vm")));

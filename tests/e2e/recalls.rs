@@ -85,7 +85,8 @@ fn recall_passes_a_frozen_feed() {
     let mut twin = feed.entry.clone();
     twin.expires += 1;
     let twin = feed.item(feed.sign(&twin), twin.seq);
-    let talk = Peer::enlist(&fleet, "insider").dial(&fleet.hosts[1]);
+    let insider = Peer::enlist(&fleet, "insider");
+    let talk = insider.dial(&fleet.hosts[1]);
     talk.push(&twin);
     let frozen = |h: &Host| h.tell(&["status"])["frozen"].as_array().unwrap().len() == 1;
     wait_until("the feed to be frozen", || fleet.hosts.iter().all(frozen));
@@ -103,7 +104,7 @@ fn recall_passes_a_frozen_feed() {
     fleet.hosts[1].restart().await_vm("vm", &[("tool", "1")]);
 
     halt(&fleet, "halt");
-    wait_until("the halt to come", || fleet.hosts.iter().all(|h| is_halted(h)));
+    wait_until("the halt to come", || fleet.hosts.iter().all(is_halted));
     let newcomer = fleet.enlist();
     newcomer.write_vm("vm", &below(newcomer));
     newcomer.start();
@@ -122,7 +123,7 @@ fn halt(fleet: &Fleet, word: &str) {
     command.args([word, "--reason", "wait", "--json"]);
     command.arg("--to").arg(format!("{}@{}", home.id(), home.addr()));
     command.arg("--charter").arg(&fleet.charter);
-    report(&command.output().unwrap());
+    drop(report(&command.output().unwrap()));
 }
 
 fn is_halted(host: &Host) -> bool {

@@ -24,8 +24,7 @@ pub(super) fn lines(v: &Value) -> String {
         format!("HALTED {package} of {by}, by its {}: {}", text(&h["by"]), text(&h["reason"]))
     });
     out += &few(narrowed, "denials", |d| {
-        let group = text(&d["group"]);
-        let group = if group.is_empty() { String::new() } else { format!(" for group {group}") };
+        let group = d["group"].as_str().map(|g| format!(" for group {g}")).unwrap_or_default();
         let lifted = if d["in_force"] == Value::Bool(true) { "" } else { " (lifted)" };
         format!("DENIED {}{group}{lifted}: {}", text(&d["what"]), text(&d["reason"]))
     });

@@ -327,6 +327,7 @@ mod tests {
     use stork_wire::feed::Recall;
     use stork_wire::ids::{FleetId, ItemHash, PublisherId, ViewRoot};
     use stork_wire::sign::{Envelope, SecretKey};
+    use stork_wire::withdrawal::{Level, What};
 
     use super::*;
 
@@ -398,6 +399,45 @@ mod tests {
         assert_eq!(went, expected);
         pace.tidy(Tick(10_000));
         assert!(pace.gauges().iter().all(|(_, now, _)| *now == 0), "{:?}", pace.gauges());
+    }
+
+    fn withdrawal(publisher: u8, n: u64) -> Item {
+        let package = Some(format!("app-{n}").parse().unwrap());
+        let body = Withdrawal {
+            version: 1,
+            publisher: PublisherId([publisher; 32]),
+            epoch: 1,
+            document: 1,
+            by: Level::Release,
+            signed_at: 1_800_000_000,
+            what: What::Halt { package, halted: true },
+            reason: "test".parse().unwrap(),
+        };
+        let envelope = Envelope::sign(&body, FleetId([1; 32]), &SecretKey::from_seed(&[1; 32]));
+        body.item(envelope.unwrap())
+    }
+
+    /// Ten thousand entries of the same feed wait or were given back; a withdrawal of its publisher
+    /// goes on at once. Withdrawals have a bucket of their own, for each publisher.
+    #[test]
+    fn recall_behind_ten_thousand_junk_entries() {
+        let mut pace = Pace::new(LIMITS);
+        let junk = held(7, 1, None).item;
+        for seq in 1..=10_000 {
+            let held = Held { item: Item { seq, ..junk.clone() }, source: None, reply: None };
+            match pace.limited(&held.item, Tick(0)) {
+                None => pace.accepted(log(7), &entry(7, seq, 1), (1, Tick(0))),
+                Some(limited) => drop(pace.hold(held, limited.until)),
+            }
+        }
+        assert!(pace.limited(&junk, Tick(0)).is_some());
+        let free = (0..100).take_while(|n| {
+            let free = pace.limited(&withdrawal(7, *n), Tick(0)).is_none();
+            pace.withdrawals.take(PublisherId([7; 32]), 10, Tick(0));
+            free
+        });
+        assert_eq!(free.count(), 65);
+        assert!(pace.limited(&withdrawal(8, 1), Tick(0)).is_none(), "another publisher's");
     }
 
     /// What was signed long ago takes a tenth: history comes ten times as fast.

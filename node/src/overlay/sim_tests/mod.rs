@@ -8,6 +8,7 @@ mod cells;
 mod check;
 mod closed;
 mod faults;
+mod first;
 mod floods;
 mod forks;
 mod hostile;
