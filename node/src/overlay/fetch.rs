@@ -14,7 +14,6 @@ use stork_wire::limits::{ITEMS_PER_FRAME_MAX, LOGS_MAX};
 use stork_wire::tick::Tick;
 
 use super::Overlay;
-use super::first::FIRST_MAX;
 use super::flight::Via;
 use super::io::{Action, Class, Refusal};
 use super::links::Link;
@@ -40,36 +39,36 @@ const PIECE_WAIT_MS: u64 = 5_000;
 pub(super) const WANTS_MAX: usize = LOGS_MAX;
 /// Logs wanted because of one host alone: a newcomer may have but one neighbour that has them. It
 /// loses them all when it does not keep its promise.
-const WANTS_PER_PEER_MAX: usize = LOGS_MAX / 4 * 3;
+pub(super) const WANTS_PER_PEER_MAX: usize = LOGS_MAX / 4 * 3;
 /// Neighbours that are remembered as having a wanted item.
 const SOURCES_MAX: usize = 4;
 
 /// A log of which items are missing.
 #[derive(Debug)]
-struct Want {
+pub(super) struct Want {
     to: u64,
     owner: NodeId,
-    sources: Vec<(NodeId, u64)>,
-    busy: Option<NodeId>,
+    pub(super) sources: Vec<(NodeId, u64)>,
+    pub(super) busy: Option<NodeId>,
 }
 
 /// A piece that a neighbour was asked for.
 #[derive(Debug)]
-struct Piece {
-    ranges: BTreeMap<LogId, (u64, u64)>,
-    progress: Tick,
-    fruitful: bool,
-    refused: bool,
+pub(super) struct Piece {
+    pub(super) ranges: BTreeMap<LogId, (u64, u64)>,
+    pub(super) progress: Tick,
+    pub(super) fruitful: bool,
+    pub(super) refused: bool,
 }
 
 /// All that is wanted and asked for.
 #[derive(Debug, Default)]
 pub(super) struct Fetches {
-    wants: BTreeMap<LogId, Want>,
+    pub(super) wants: BTreeMap<LogId, Want>,
     /// Those of them whose items narrow.
-    first: BTreeSet<LogId>,
-    running: BTreeMap<NodeId, Piece>,
-    owned: BTreeMap<NodeId, usize>,
+    pub(super) first: BTreeSet<LogId>,
+    pub(super) running: BTreeMap<NodeId, Piece>,
+    pub(super) owned: BTreeMap<NodeId, usize>,
     /// Bytes of one item, smoothed; 0: none has come yet.
     item_bytes: u64,
     /// Where the next piece begins: what cannot be judged yet must not keep out what it waits for.
@@ -81,11 +80,6 @@ pub(super) struct Fetches {
 impl Fetches {
     pub(super) fn is_running(&self, node: &NodeId) -> bool {
         self.running.contains_key(node)
-    }
-
-    /// Wanted logs, pieces under way, and hosts because of which something is wanted.
-    pub(super) fn sizes(&self) -> (usize, usize, usize) {
-        (self.wants.len(), self.running.len(), self.owned.len())
     }
 
     pub(super) fn deadline(&self) -> Option<Tick> {
@@ -142,30 +136,6 @@ impl Fetches {
         self.running.remove(&node)
     }
 
-    /// Logs that narrow and that nobody was asked for.
-    pub(super) fn first_free(&self) -> Vec<LogId> {
-        let free = |log: &&LogId| self.wants.get(log).is_some_and(|w| w.busy.is_none());
-        self.first.iter().filter(free).copied().collect()
-    }
-
-    /// Neighbours that have a wanted log, and up to where.
-    pub(super) fn sources(&self, log: &LogId) -> &[(NodeId, u64)] {
-        self.wants.get(log).map_or(&[], |w| &w.sources)
-    }
-
-    /// A neighbour is asked for these, beside the piece that it was asked for before.
-    pub(super) fn ask(&mut self, now: Tick, node: NodeId, ranges: &[(LogId, u64, u64)]) {
-        let piece =
-            Piece { ranges: BTreeMap::new(), progress: now, fruitful: false, refused: false };
-        let piece = self.running.entry(node).or_insert(piece);
-        for (log, from, to) in ranges {
-            piece.ranges.insert(*log, (*from, *to));
-            if let Some(want) = self.wants.get_mut(log) {
-                want.busy = Some(node);
-            }
-        }
-    }
-
     /// Items that a piece may have now.
     fn piece_items(&self) -> u64 {
         let each = if self.item_bytes == 0 { ITEM_BYTES } else { self.item_bytes };
@@ -186,19 +156,10 @@ impl Overlay {
         }
         let f = &mut self.fetches;
         if !f.wants.contains_key(&log) {
-            let owned = f.owned.get(&from).copied().unwrap_or(0);
-            let full = match log.is_first() {
-                true => f.first.len() >= FIRST_MAX,
-                false => f.wants.len() - f.first.len() >= WANTS_MAX || owned >= WANTS_PER_PEER_MAX,
-            };
-            if full {
+            if !f.admits(log, from) {
                 self.counters.dropped += 1;
                 return;
             }
-            if log.is_first() {
-                f.first.insert(log);
-            }
-            f.owned.insert(from, owned + 1);
             let want = Want { to, owner: from, sources: Vec::new(), busy: None };
             f.wants.insert(log, want);
         }
@@ -272,8 +233,7 @@ impl Overlay {
             }
             let has = want.sources.iter().find(|(n, _)| *n == node).map(|(_, to)| *to);
             let from = self.heads.seq(log).saturating_add(1);
-            let free = want.busy.is_none() && !log.is_first();
-            let Some(to) = has.filter(|to| *to >= from && free) else { continue };
+            let Some(to) = has.filter(|to| *to >= from && want.busy.is_none()) else { continue };
             let from = if is_moment(to) { to } else { from };
             if link.shuns(&(*log, from), now) {
                 continue;

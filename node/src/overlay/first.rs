@@ -11,10 +11,57 @@ use stork_wire::limits::ITEMS_PER_FRAME_MAX;
 use stork_wire::tick::Tick;
 
 use super::Overlay;
+use super::fetch::{Fetches, Piece, WANTS_MAX, WANTS_PER_PEER_MAX};
 use super::io::{Action, Class};
 
 /// Wanted logs of items that narrow, beside the room for all others.
 pub(super) const FIRST_MAX: usize = 4_096;
+
+impl Fetches {
+    /// Wanted logs, pieces under way, and hosts because of which something is wanted.
+    pub(super) fn sizes(&self) -> (usize, usize, usize) {
+        (self.wants.len(), self.running.len(), self.owned.len())
+    }
+
+    /// Is there room to want one more log, because of this neighbour? Then it is counted.
+    pub(super) fn admits(&mut self, log: LogId, from: NodeId) -> bool {
+        let owned = self.owned.get(&from).copied().unwrap_or(0);
+        if log.is_first() {
+            if self.first.len() >= FIRST_MAX {
+                return false;
+            }
+            self.first.insert(log);
+        } else if self.wants.len() - self.first.len() >= WANTS_MAX || owned >= WANTS_PER_PEER_MAX {
+            return false;
+        }
+        self.owned.insert(from, owned + 1);
+        true
+    }
+
+    /// Logs that narrow and that nobody was asked for.
+    fn first_free(&self) -> Vec<LogId> {
+        let free = |log: &&LogId| self.wants.get(log).is_some_and(|w| w.busy.is_none());
+        self.first.iter().filter(free).copied().collect()
+    }
+
+    /// Neighbours that have a wanted log, and up to where.
+    fn sources(&self, log: &LogId) -> &[(NodeId, u64)] {
+        self.wants.get(log).map_or(&[], |w| &w.sources)
+    }
+
+    /// A neighbour is asked for these, beside the piece that it was asked for before.
+    fn ask(&mut self, now: Tick, node: NodeId, ranges: &[(LogId, u64, u64)]) {
+        let piece =
+            Piece { ranges: BTreeMap::new(), progress: now, fruitful: false, refused: false };
+        let piece = self.running.entry(node).or_insert(piece);
+        for (log, from, to) in ranges {
+            piece.ranges.insert(*log, (*from, *to));
+            if let Some(want) = self.wants.get_mut(log) {
+                want.busy = Some(node);
+            }
+        }
+    }
+}
 
 impl Overlay {
     /// Asks for what is missing of logs that narrow.

@@ -42,6 +42,8 @@ mod suicide;
 #[cfg(test)]
 pub(crate) mod tests;
 mod withdrawal;
+#[cfg(test)]
+mod withdrawal_tests;
 
 pub use admission::{AdmissionError, CheckedPeer};
 pub use beacon::Freshness;

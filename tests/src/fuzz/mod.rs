@@ -13,6 +13,7 @@ mod overlay;
 mod planner;
 mod runner;
 mod sample_frames;
+mod sample_narrow;
 mod samples;
 mod texts;
 mod trust;

@@ -7,7 +7,6 @@ use stork_wire::charter::{
     PushCert, ReleaseKey, Role, RootDoc, ShortGroup, VetoKey,
 };
 use stork_wire::codec::{List, encode};
-use stork_wire::deny::{Content, Denial, Denied};
 use stork_wire::feed::{DeltaOffer, Entry, Kind, Recall, Release, Urgency, view_root};
 use stork_wire::frame::PeerHint;
 use stork_wire::ids::{
@@ -19,10 +18,9 @@ use stork_wire::manifest::{
 };
 use stork_wire::proof::Proof;
 use stork_wire::sign::{Body, Envelope, SecretKey};
-use stork_wire::suicide::Suicide;
-use stork_wire::withdrawal::{Level, What, Withdrawal};
 
 pub(super) use super::sample_frames::{bulks, frames, push_replies, push_requests};
+use super::sample_narrow::narrowing_tag;
 
 /// The fleet for which bodies are signed that need not belong to a real charter.
 pub(super) const FLEET: FleetId = FleetId([0xf1; 32]);
@@ -190,38 +188,6 @@ impl Fleet {
         out
     }
 
-    /// A denial by the group's veto key, one of a host, the end of the release key, a recall and a
-    /// halt.
-    #[must_use]
-    pub fn narrowing(&self) -> Vec<Item> {
-        let reason: stork_wire::text::Line = "a hole".parse().unwrap();
-        let what = Content::Releases {
-            publisher: self.publisher,
-            package: "*".parse().unwrap(),
-            from: 1,
-            to: 2,
-        };
-        let content = Denied::Content { group: self.group, signer: key(6).public(), what };
-        let host = Denied::Host(NodeId(key(7).public().0));
-        let mut out = Vec::new();
-        for (what, by) in [(content, 6), (host, 2)] {
-            let denial = Denial { version: 1, what, signed_at: NOW, reason: reason.clone() };
-            out.push(denial.item(Envelope::sign(&denial, self.fleet, &key(by)).unwrap()));
-        }
-        let gone = list([release(self.group, 1).hash()]);
-        let recall = What::Recall { package: "hello".parse().unwrap(), releases: gone };
-        let halt = What::Halt { package: None, halted: true };
-        for (what, by, signer) in [(recall, Level::Release, 5), (halt, Level::Root, 4)] {
-            let (publisher, reason) = (self.publisher, reason.clone());
-            let (version, epoch, document, signed_at) = (1, 1, 1, NOW);
-            let w = Withdrawal { version, publisher, epoch, document, by, signed_at, what, reason };
-            out.push(w.item(Envelope::sign(&w, self.fleet, &key(signer)).unwrap()));
-        }
-        let end = Suicide { version: 1, key: key(5).public(), signed_at: NOW, reason };
-        out.push(end.item(Envelope::sign(&end, self.fleet, &key(5)).unwrap()));
-        out
-    }
-
     /// Two entries with one number.
     #[must_use]
     pub fn proof(&self) -> Proof {
@@ -316,14 +282,6 @@ fn beacons() -> [(Beacon, Envelope); 2] {
     })
 }
 
-const fn narrowing_tag(kind: ItemKind) -> u8 {
-    match kind {
-        ItemKind::Deny => 10,
-        ItemKind::Suicide => 11,
-        _ => 12,
-    }
-}
-
 /// One envelope of each kind of body.
 fn all_envelopes() -> Vec<(u8, Envelope)> {
     let fleet = Fleet::new();
@@ -356,8 +314,7 @@ pub(super) fn items() -> Vec<Vec<u8>> {
     let later = fleet.later();
     let known = fleet.documents.iter().cloned().chain(fleet.feed(2)).chain(proof);
     let beacons = beacons().map(|(b, e)| b.item(e));
-    let narrowing = fleet.narrowing();
-    known.chain(beacons).chain(narrowing).chain([later]).map(|i| encode(&i)).collect()
+    known.chain(beacons).chain(fleet.narrowing()).chain([later]).map(|i| encode(&i)).collect()
 }
 
 pub(super) fn bodies() -> Vec<Vec<u8>> {

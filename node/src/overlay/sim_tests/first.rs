@@ -31,8 +31,8 @@ fn a_withdrawal_overtakes_a_thousand_entries() {
         while entry.is_none() || first.is_none() {
             world.run(5);
             let everywhere = |w: &World, log| (w.holding(log, 1) >= 11).then_some(w.now - start);
-            entry = entry.or(everywhere(&world, log_id(100)));
-            first = first.or(everywhere(&world, narrow));
+            entry = entry.or_else(|| everywhere(&world, log_id(100)));
+            first = first.or_else(|| everywhere(&world, narrow));
             assert!(world.now - start < 30_000, "not everywhere, seed {}", world.seed);
         }
         println!("an entry {entry:?} ms, a withdrawal {first:?} ms");

@@ -1,0 +1,53 @@
+//! Valid items that narrow, for the fuzz targets.
+
+use stork_wire::deny::{Content, Denial, Denied};
+use stork_wire::ids::NodeId;
+use stork_wire::item::{Item, ItemKind};
+use stork_wire::sign::Envelope;
+use stork_wire::suicide::Suicide;
+use stork_wire::withdrawal::{Level, What, Withdrawal};
+
+use super::samples::{Fleet, NOW, key, list, release};
+
+impl Fleet {
+    /// A denial by the group's veto key, one of a host, the end of the release key, a recall and a
+    /// halt.
+    #[must_use]
+    pub fn narrowing(&self) -> Vec<Item> {
+        let reason: stork_wire::text::Line = "a hole".parse().unwrap();
+        let what = Content::Releases {
+            publisher: self.publisher,
+            package: "*".parse().unwrap(),
+            from: 1,
+            to: 2,
+        };
+        let content = Denied::Content { group: self.group, signer: key(6).public(), what };
+        let host = Denied::Host(NodeId(key(7).public().0));
+        let mut out = Vec::new();
+        for (what, by) in [(content, 6), (host, 2)] {
+            let denial = Denial { version: 1, what, signed_at: NOW, reason: reason.clone() };
+            out.push(denial.item(Envelope::sign(&denial, self.fleet, &key(by)).unwrap()));
+        }
+        let gone = list([release(self.group, 1).hash()]);
+        let recall = What::Recall { package: "hello".parse().unwrap(), releases: gone };
+        let halt = What::Halt { package: None, halted: true };
+        for (what, by, signer) in [(recall, Level::Release, 5), (halt, Level::Root, 4)] {
+            let (publisher, reason) = (self.publisher, reason.clone());
+            let (version, epoch, document, signed_at) = (1, 1, 1, NOW);
+            let w = Withdrawal { version, publisher, epoch, document, by, signed_at, what, reason };
+            out.push(w.item(Envelope::sign(&w, self.fleet, &key(signer)).unwrap()));
+        }
+        let end = Suicide { version: 1, key: key(5).public(), signed_at: NOW, reason };
+        out.push(end.item(Envelope::sign(&end, self.fleet, &key(5)).unwrap()));
+        out
+    }
+}
+
+/// The tag of such a body among all kinds.
+pub(super) const fn narrowing_tag(kind: ItemKind) -> u8 {
+    match kind {
+        ItemKind::Deny => 10,
+        ItemKind::Suicide => 11,
+        _ => 12,
+    }
+}
