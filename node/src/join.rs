@@ -102,8 +102,8 @@ pub fn fleet_of(store: &Store) -> Result<Option<FleetId>, crate::store::StoreErr
 }
 
 /// May this host join the fleet? Not where it is a member: of another fleet at all, or of this one
-/// with a certificate that is still good. One whose certificate ran out joins again, and one that was
-/// denied: those who admit hosts decide by the token.
+/// with a certificate that is still good. One whose certificate ran out joins again, and one that
+/// was denied: those who admit hosts decide by the token.
 fn check_new(store: &Store, fleet: FleetId) -> Result<(), JoinError> {
     let Some(before) = fleet_of(store)? else { return Ok(()) };
     if before != fleet {
@@ -249,7 +249,8 @@ pub fn found(
 }
 
 /// The order in which stored items are judged, so that nothing has to wait: documents, then what
-/// narrows, then the proofs that freeze feeds, then entries, epoch after epoch, then beacons of their heads.
+/// narrows, then the proofs that freeze feeds, then entries, epoch after epoch, then beacons of their
+/// heads.
 pub(crate) fn order(item: &Item) -> (u8, u32, ItemKind, u64) {
     let epoch = || item.envelope.claimed::<Entry>().map_or(0, |e| e.epoch);
     match item.kind {

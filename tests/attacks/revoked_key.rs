@@ -1,5 +1,5 @@
-//! A release key is stolen: its owner ends it with one signature, and the publisher's root says later
-//! what of its work stands.
+//! A release key is stolen: its owner ends it with one signature, and the publisher's root says
+//! later what of its work stands.
 
 use std::process::Command;
 

@@ -64,8 +64,8 @@ impl SendingArgs {
       --key ~/.ssh/stork-veto --reason \"TLS is broken\" --to NODEID@host:7749
   stork-publish deny --host NODEID --key keys/admission --reason stolen --to NODEID@host:7749
 
-VMs of the group do not install what is denied; one that shows it goes back to what is left, or keeps
-it where its file says `on_deny = \"keep\"`. It holds until the group's threshold lifts it:
+VMs of the group do not install what is denied; one that shows it goes back to what is left, or
+keeps it where its file says `on_deny = \"keep\"`. It holds until the group's threshold lifts it:
 `stork-publish lift`. A host that was denied is admitted again by a new token.
 `stork release PACKAGE --json` shows trees and release numbers.")]
 pub(super) struct DenyArgs {
@@ -144,8 +144,8 @@ pub(super) struct VetoArgs {
   stork-publish halt --root --reason \"the build host is broken into\" --to NODEID@host:7749
   stork-publish resume nginx --reason \"mended\" --to NODEID@host:7749
 
-While it is halted nothing is installed anew; what VMs show stays. A halt by the root (--root) is ended
-by the root only, and every halt by a new epoch of the feed.")]
+While it is halted nothing is installed anew; what VMs show stays. A halt by the root (--root) is
+ended by the root only, and every halt by a new epoch of the feed.")]
 pub(super) struct HaltArgs {
     /// One package; default: all of this publisher
     package: Option<PackageName>,
@@ -167,8 +167,8 @@ pub(super) struct HaltArgs {
       --to NODEID@host:7749
 
 For the hour in which a release key is stolen and the publisher's root is not at hand. It cannot be
-taken back. What the key has signed in the feed's open epoch is void at every host; what VMs show of it
-stays until the root says by `charter revoke` after which entry a new epoch begins.")]
+taken back. What the key has signed in the feed's open epoch is void at every host; what VMs show of
+it stays until the root says by `charter revoke` after which entry a new epoch begins.")]
 pub(super) struct SuicideArgs {
     /// The key that ends: a file, ssh-agent:SHA256:…, ssh-agent: or 'exec:PROGRAM ARGUMENT…'
     key: String,

@@ -28,8 +28,8 @@ pub enum PushRequest {
         /// A [`crate::charter::PushCert`] signed by a release key.
         cert: Envelope,
     },
-    /// Charter documents that the node may not have yet, denials, suicides and withdrawals. Answered
-    /// with `Taken`.
+    /// Charter documents that the node may not have yet, denials, suicides and withdrawals.
+    /// Answered with `Taken`.
     Documents(List<Item, 4>),
     /// Where does the feed stand? Answered with `Head`.
     Head,
