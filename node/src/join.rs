@@ -249,8 +249,8 @@ pub fn found(
 }
 
 /// The order in which stored items are judged, so that nothing has to wait: documents, then what
-/// narrows, then the proofs that freeze feeds, then entries, epoch after epoch, then beacons of their
-/// heads.
+/// narrows, then the proofs that freeze feeds, then entries, epoch after epoch, then beacons of
+/// their heads.
 pub(crate) fn order(item: &Item) -> (u8, u32, ItemKind, u64) {
     let epoch = || item.envelope.claimed::<Entry>().map_or(0, |e| e.epoch);
     match item.kind {

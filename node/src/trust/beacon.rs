@@ -108,6 +108,16 @@ impl Beacons {
         core::mem::take(&mut self.waiting).into_values().map(|w| w.item)
     }
 
+    /// Entries from this number on are void: a beacon that speaks of one does not stand any more.
+    pub(super) fn drop_beyond(&mut self, publisher: PublisherId, epoch: u32, first: u64) {
+        let Some(state) = self.states.get_mut(&publisher) else { return };
+        let speaks = |b: &Beacon| b.epoch == epoch && b.head.is_some_and(|h| h.seq >= first);
+        if state.newest.as_ref().is_some_and(|n| speaks(&n.beacon)) {
+            state.newest = None;
+            self.void.push(LogId::beacon(publisher));
+        }
+    }
+
     fn newest(&self, publisher: PublisherId) -> Option<&Newest> {
         self.states.get(&publisher).and_then(|s| s.newest.as_ref())
     }
@@ -332,6 +342,10 @@ impl Trust {
         let (id, epoch) = (newest.beacon.publisher, newest.beacon.epoch);
         let seq = newest.beacon.head.map_or(0, |h| h.seq);
         let frozen = self.frozen(id).is_some_and(|f| f.at.epoch == epoch && f.at.seq <= seq);
+        // Its head may have been a dead key's.
+        let publisher = self.charter.publisher(id).filter(|p| self.charter.any_dead(p));
+        let head = self.feeds.get(&id).map_or(0, |f| f.head_seq());
+        let frozen = frozen || (publisher.is_some() && seq > head);
         let doc = self.charter.publisher(id).map(super::PublisherState::doc);
         !frozen && doc.is_some_and(|d| d.epoch == epoch && names(d, newest.key))
     }

@@ -231,3 +231,20 @@ fn what_ends_a_beacon() {
         }
     }
 }
+
+/// A beacon of a head that a dead key alone has signed stands no more, also after a restart; the
+/// next one of what is left does.
+#[test]
+fn a_beacon_of_a_dead_keys_entry() {
+    let f = fixture();
+    let feed = f.feed(3);
+    let mut host = host(&f, &feed);
+    host.give(&beacon(&f, Some(&feed[2]), NOW));
+    assert!(held(&f, &host).is_some());
+    host.give(&super::narrow_tests::suicide(&f, 5, 5));
+    for mut host in [host.restarted(&f), host] {
+        assert_eq!(held(&f, &host), None);
+        host.give(&beacon(&f, None, NOW + 1));
+        assert!(held(&f, &host).is_some());
+    }
+}

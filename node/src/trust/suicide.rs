@@ -215,6 +215,7 @@ impl Trust {
         let feed = self.feeds.entry(id).or_default();
         let first = if feed.epoch == epoch { feed.first_void(&self.charter.dead) } else { None };
         if let Some(first) = first {
+            self.beacons.drop_beyond(id, epoch, first);
             let after = first.saturating_sub(1);
             cuts.push(Cut { log, after, last: None, keep: true });
         }
