@@ -19,6 +19,7 @@ mod everything;
 mod freshness;
 mod garbage;
 mod gone;
+mod incident;
 mod joining;
 mod late;
 mod links;
