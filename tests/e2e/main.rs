@@ -29,6 +29,7 @@ mod pushes;
 mod recalls;
 mod rejoining;
 mod renewal;
+mod sandbox;
 mod sites;
 mod trees;
 mod views;

@@ -8,6 +8,7 @@
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use zeroize::Zeroizing;
 
 use crate::codec::{Blob, DecodeError, List, decode, encode};
 use crate::ids::{FleetId, ItemHash, KeyId, PublicKey, de_bytes, ser_bytes};
@@ -322,10 +323,10 @@ impl SecretKey {
     pub fn sign(&self, message: &[u8]) -> SignatureBytes {
         SignatureBytes(self.0.sign(message).to_bytes())
     }
-    /// The 32-byte seed, to write it into a key file.
+    /// The 32-byte seed, to write it into a key file; cleared when dropped.
     #[must_use]
-    pub fn seed(&self) -> [u8; 32] {
-        self.0.to_bytes()
+    pub fn seed(&self) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(self.0.to_bytes())
     }
 }
 

@@ -3,6 +3,7 @@
 mod bandwidth;
 mod freshness;
 mod init;
+mod locked;
 mod node;
 pub mod out;
 mod show;
