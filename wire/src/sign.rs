@@ -335,6 +335,17 @@ mod tests {
     use super::*;
     use rustls::SignatureScheme;
     use rustls::crypto::ring::default_provider;
+    use zeroize::ZeroizeOnDrop;
+
+    /// T111: keys and seeds clear their memory when they are dropped; the compiler says so.
+    #[test]
+    fn t111_keys_are_cleared() {
+        const fn clears<T: ZeroizeOnDrop>(_: &T) {}
+        let key = SecretKey::from_seed(&[7; 32]);
+        clears(&key.0);
+        clears(&key.seed());
+        assert_eq!(format!("{key:?}"), format!("SecretKey(of {})", key.public().short()));
+    }
 
     /// The library computes with AVX-512, with AVX2 or plainly, as the processor can. Another
     /// library agrees with it, on good signatures and on those of which one bit is wrong.

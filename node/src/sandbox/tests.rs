@@ -28,8 +28,8 @@ fn vm(target: &Path) -> VmFile {
     VmFile::parse("web-1", &text).unwrap()
 }
 
-/// T108: also root opens nothing but its own folders, and what every program may read. Files go from
-/// the store to the view by links, which needs the same rights at both.
+/// T108: also root opens nothing but its own folders, and what every program may read. Files go
+/// from the store to the view by links, which needs the same rights at both.
 #[test]
 fn t108_files_outside_are_closed() {
     let dir = tempfile::tempdir().unwrap();
