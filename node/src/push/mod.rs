@@ -31,6 +31,8 @@ pub const CONNECTIONS_MAX: usize = 16;
 const REQUESTS_MAX: usize = 8;
 /// A publisher that sends nothing for so long is given up.
 const STALL: Duration = Duration::from_secs(30);
+/// How long a connection may take until it has said who it is, with the documents before that.
+const INTRODUCTION: Duration = Duration::from_secs(10);
 /// How long the last reply of a connection is waited for to arrive.
 const REPLY_WAIT: Duration = Duration::from_secs(3);
 /// Bytes read before they are written.
@@ -88,8 +90,9 @@ impl From<PushReply> for Answer {
 }
 
 impl Service {
-    async fn connection(&self, push: PushConnection) {
-        let Some(publisher) = self.introduction(&push).await else { return };
+    async fn connection(&self, mut push: PushConnection) {
+        let introduced = timeout(INTRODUCTION, self.introduction(&mut push)).await;
+        let Some(publisher) = introduced.ok().flatten() else { return };
         let places = Arc::new(tokio::sync::Semaphore::new(REQUESTS_MAX));
         while let Ok((send, recv)) = push.connection.accept_bi().await {
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
@@ -102,7 +105,7 @@ impl Service {
     }
 
     /// Requests up to a good hello: that one, and documents that prove themselves.
-    async fn introduction(&self, push: &PushConnection) -> Option<PublisherId> {
+    async fn introduction(&self, push: &mut PushConnection) -> Option<PublisherId> {
         let mut documents = 0;
         loop {
             let (mut send, mut recv) = accept(&push.connection).await?;
@@ -110,6 +113,7 @@ impl Service {
             let outcome = match request {
                 Ok(PushRequest::Hello { cert, .. }) => match self.hello(push, cert).await {
                     Ok((publisher, answer)) => {
+                        push.admit();
                         respond(&mut send, Ok(answer)).await;
                         return Some(publisher);
                     }
