@@ -121,7 +121,7 @@ fn transport_for(alpn: &[u8]) -> TransportConfig {
         t.ack_frequency_config(Some(rare_acks()));
         t
     } else {
-        transport(8, 0, windows::FLOOR, 8 * MIB)
+        transport(windows::FIRST_STREAMS, 0, windows::FLOOR, 8 * MIB)
     }
 }
 

@@ -18,9 +18,14 @@ pub(super) const UNADMITTED: u32 = 16 * KIB;
 /// What one stream may bring ahead of its reader: a piece of content and a little more.
 pub(super) const STREAM: u32 = 1280 * KIB;
 /// Every admitted connection has this, however many there are; the driver bounds their number.
-pub(super) const FLOOR: u32 = 128 * KIB;
+pub(super) const FLOOR: u32 = 64 * KIB;
+/// Streams of a bulk connection at once. Each costs 32 KiB and more when its data has gaps, however
+/// small the window is: QUIC keeps whole datagrams up to that much.
+pub(super) const STREAMS: u32 = 8;
+/// The same before it has brought a piece.
+pub(super) const FIRST_STREAMS: u32 = 2;
 /// What a control connection asks for.
-const CONTROL: [u32; 3] = [512 * KIB, 256 * KIB, FLOOR];
+const CONTROL: [u32; 4] = [512 * KIB, 256 * KIB, 128 * KIB, FLOOR];
 /// What a bulk connection begins with.
 const BULK: [u32; 3] = [MIB, 512 * KIB, FLOOR];
 /// What one gets that has brought a piece that was asked for.
@@ -84,7 +89,7 @@ impl Window {
     /// Of a bulk connection of an admitted host.
     pub(super) fn of_bulk(accountant: &Arc<Accountant>, connection: &Connection) -> Self {
         connection.set_max_concurrent_bi_streams(VarInt::from_u32(0));
-        connection.set_max_concurrent_uni_streams(VarInt::from_u32(8));
+        connection.set_max_concurrent_uni_streams(VarInt::from_u32(FIRST_STREAMS));
         connection.set_send_window(u64::from(8 * MIB));
         Self::open(accountant, connection, &BULK)
     }
@@ -98,6 +103,7 @@ impl Window {
 
     /// It brought content that was asked for.
     pub(super) fn brought_content(&mut self) {
+        self.connection.set_max_concurrent_uni_streams(VarInt::from_u32(STREAMS));
         self.raise(&CONTENT);
     }
 
@@ -129,10 +135,10 @@ mod tests {
         assert_eq!(first, [MIB; 4]);
         assert_eq!(accountant.take(&CONTENT, MIB), Some(8 * MIB));
         assert_eq!(accountant.take(&CONTENT, MIB), Some(4 * MIB));
+        assert_eq!(accountant.take(&CONTENT, MIB), Some(2 * MIB));
         assert_eq!(accountant.take(&CONTENT, MIB), None, "it stays as it is");
         let more: Vec<u32> = begin(10);
-        assert_eq!(more[..2], [MIB, 512 * KIB]);
-        assert_eq!(more[3..], [FLOOR; 7]);
+        assert_eq!(more, [FLOOR; 10]);
         assert!(accountant.promised() <= PROMISED_MAX - RESERVED + 10 * u64::from(FLOOR));
         assert_eq!(accountant.take(&PUSH, 0), Some(FLOOR));
     }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use quinn::{Connection, Endpoint, VarInt};
+use futures_util::future::join_all;
+use quinn::{Connection, Endpoint};
 use stork_node::net::{read_raw, write_raw};
 use stork_wire::codec::encode;
 use stork_wire::frame::{
@@ -23,17 +24,17 @@ use crate::forge;
 
 /// Bytes that a client writes so that there are packets to fill: each gap takes a frame.
 const WRITTEN: usize = 256 * 1024;
-/// Bytes of a stream that are left with gaps: eight of them are the window that all have.
+/// Bytes of a stream that are left with gaps: what a stranger may send.
 const END: u64 = 16 * 1024;
 /// Until then a host has seen the handshake and allowed streams.
 const WAIT: Duration = Duration::from_millis(300);
 /// Bytes between two gaps: the library ends a connection with more than 1 024 pieces in a stream.
-const DATA: u8 = 16;
+const DATA: u8 = 63;
 /// The length of a STREAM frame (RFC 9000 §19.8): type, stream, offset, length, data.
 const FRAME_LEN: usize = 7 + DATA as usize;
 
 /// Fills packets with pieces of these streams by turns, a byte missing before each, until `end`;
-/// with pings before the time of [`write()`] has come, when the host allows no stream yet.
+/// with pings before the time of [`fill`] has come, when the host allows no stream yet.
 fn gaps(streams: Vec<u8>, end: u64) -> Rewrite {
     let (next, begun) = (AtomicU64::new(0), Instant::now());
     Arc::new(move |_, payload| {
@@ -80,11 +81,13 @@ async fn dial(
 }
 
 /// Writes as long as the host takes it; what the host gets is what the mutant makes of it.
-fn write(connection: &Connection) {
+pub fn fill(connection: &Connection) {
     let connection = connection.clone();
-    connection.set_max_concurrent_uni_streams(VarInt::from_u32(8));
     tokio::spawn(async move {
-        tokio::time::sleep(2 * WAIT).await;
+        tokio::time::sleep(WAIT).await;
+        // So that the library knows the streams that the host speaks of.
+        let _one = connection.open_uni().await;
+        let _two = connection.open_uni().await;
         let Ok((mut send, _recv)) = connection.open_bi().await else { return };
         // The host closes sooner or later, which is an error here and nothing else.
         send.write_all(&vec![0; WRITTEN]).await.unwrap_or_default();
@@ -128,11 +131,11 @@ pub async fn hold_all(
     }
     let rest = count.saturating_sub(4 * hosts);
     let strangers = hold(endpoint, place, (Holder::Stranger, 0), rest).await;
+    insiders.iter().chain(&strangers).for_each(fill);
     (insiders, strangers)
 }
 
-/// Opens connections of one holder, and gives those that the host took; they last until it ends
-/// them. A stranger has a key of its own for each.
+/// Opens connections of one holder, and gives those that the host took; [`fill`] fills them. A stranger has a key of its own for each.
 pub async fn hold(
     endpoint: &Endpoint,
     place: (NodeId, SocketAddr),
@@ -144,15 +147,18 @@ pub async fn hold(
         Holder::Stranger | Holder::Publisher => {
             let publisher = matches!(holder, Holder::Publisher);
             let alpn = if publisher { ALPN_PUSH } else { ALPN_CONTROL };
-            for n in 0..count {
-                let mut bytes = [9; 32];
-                let own = seed.wrapping_add(u16::try_from(n).unwrap_or(0));
-                bytes[..2].copy_from_slice(&own.to_le_bytes());
-                let key = SecretKey::from_seed(&bytes);
-                // Within what a stranger may send: more is an error that ends the connection.
-                let packets = gaps(vec![0], END);
-                held.extend(dial(endpoint, place, &key, alpn, packets).await);
-            }
+            let dials =
+                (0..count).map(|n| {
+                    let mut bytes = [9; 32];
+                    let own = seed.wrapping_add(u16::try_from(n).unwrap_or(0));
+                    bytes[..2].copy_from_slice(&own.to_le_bytes());
+                    // Within what a stranger may send: more is an error that ends the connection.
+                    let packets = gaps(vec![0], END);
+                    async move {
+                        dial(endpoint, place, &SecretKey::from_seed(&bytes), alpn, packets).await
+                    }
+                });
+            held.extend(join_all(dials).await.into_iter().flatten());
         }
         Holder::Insider(key, hello) => {
             let (connection, send, recv) = admitted(endpoint, place, &key, &hello).await;
@@ -163,13 +169,12 @@ pub async fn hold(
             });
             held.push(connection);
             for _ in 1..count {
-                // The eight streams in one direction that a bulk connection may open.
-                let streams: Vec<u8> = (0..8).map(|n| 4 * n + 2).collect();
-                let packets = gaps(streams, END);
+                // The two streams in one direction that a bulk connection may open at first; each
+                // takes half of the window that all have.
+                let packets = gaps(vec![2, 6], 2 * END);
                 held.extend(dial(endpoint, place, &key, ALPN_BULK, packets).await);
             }
         }
     }
-    held.iter().for_each(write);
     held
 }
