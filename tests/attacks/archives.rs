@@ -1,5 +1,6 @@
-//! Archives that nobody here made, to break readers of tar: those of another library's tests, and the
-//! test data of Go and Python from Debian. Each is refused, or listed exactly as `bsdtar` lists it.
+//! Archives that nobody here made, to break readers of tar: those of another library's tests, and
+//! the test data of Go and Python from Debian. Each is refused, or listed exactly as `bsdtar` lists
+//! it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;

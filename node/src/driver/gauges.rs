@@ -47,7 +47,8 @@ impl Driver {
         serde_json::json!({
             "accepted": count(&net.accepted), "dialled": count(&net.dialled),
             "dropped": count(&net.dropped), "retried": count(&net.retried),
-            "promised_bytes": self.net.accountant().promised(), "handshakes_failed": count(&net.handshakes_failed),
+            "promised_bytes": self.net.accountant().promised(),
+            "handshakes_failed": count(&net.handshakes_failed),
             "requests_ungranted": planner.ungranted, "frames_nonsense": planner.nonsense,
         })
     }

@@ -60,6 +60,9 @@ pub struct NetCounters {
     pub dialled: AtomicU64,
 }
 
+/// How long a publisher may take until it has said who it is, with the documents before that.
+pub const INTRODUCTION: Duration = Duration::from_secs(10);
+
 /// A publisher's connection, for the push service.
 #[derive(Debug)]
 pub struct PushConnection {

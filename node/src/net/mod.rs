@@ -17,7 +17,7 @@ mod windows;
 pub use bootstrap::{Round, Seeds};
 pub use bulk::{Bulk, BulkIn, BulkPiece, ExpectKey};
 pub use control::{Admission, ConnId, Connected, NetEvent};
-pub use endpoint::{BindError, Net, NetCounters, PushConnection, dial_once};
+pub use endpoint::{BindError, INTRODUCTION, Net, NetCounters, PushConnection, dial_once};
 pub use frame_io::{FrameError, read_raw, write_raw};
 pub use outbox::{OUTBOX_BYTES_MAX, Outbox, Overflow, Priority};
 pub use windows::Accountant;

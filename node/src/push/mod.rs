@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::driver::{Clock, PushCall, keep_push};
-use crate::net::{PushConnection, read_raw, write_raw};
+use crate::net::{INTRODUCTION, PushConnection, read_raw, write_raw};
 use crate::store::{Room, Store, StoreError, UploadState};
 
 use refused::{Refused, malformed, stopping};
@@ -31,8 +31,6 @@ pub const CONNECTIONS_MAX: usize = 16;
 const REQUESTS_MAX: usize = 8;
 /// A publisher that sends nothing for so long is given up.
 const STALL: Duration = Duration::from_secs(30);
-/// How long a connection may take until it has said who it is, with the documents before that.
-const INTRODUCTION: Duration = Duration::from_secs(10);
 /// How long the last reply of a connection is waited for to arrive.
 const REPLY_WAIT: Duration = Duration::from_secs(3);
 /// Bytes read before they are written.

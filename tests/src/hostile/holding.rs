@@ -34,7 +34,7 @@ const DATA: u8 = 63;
 const FRAME_LEN: usize = 7 + DATA as usize;
 
 /// Fills packets with pieces of these streams by turns, a byte missing before each, until `end`;
-/// with pings before the time of [`fill`] has come, when the host allows no stream yet.
+/// with pings before that is filled, when the host allows no stream yet.
 fn gaps(streams: Vec<u8>, end: u64) -> Rewrite {
     let (next, begun) = (AtomicU64::new(0), Instant::now());
     Arc::new(move |_, payload| {
@@ -81,7 +81,7 @@ async fn dial(
 }
 
 /// Writes as long as the host takes it; what the host gets is what the mutant makes of it.
-pub fn fill(connection: &Connection) {
+fn fill(connection: &Connection) {
     let connection = connection.clone();
     tokio::spawn(async move {
         tokio::time::sleep(WAIT).await;
@@ -135,7 +135,8 @@ pub async fn hold_all(
     (insiders, strangers)
 }
 
-/// Opens connections of one holder, and gives those that the host took; [`fill`] fills them. A stranger has a key of its own for each.
+/// Opens connections of one holder, and gives those that the host took; they are filled by
+/// [`hold_all`]. A stranger has a key of its own for each.
 pub async fn hold(
     endpoint: &Endpoint,
     place: (NodeId, SocketAddr),
