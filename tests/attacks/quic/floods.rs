@@ -63,7 +63,10 @@ fn t073_a_flood_of_forged_addresses() {
     let peak = std::thread::scope(|scope| {
         let flood = scope.spawn(|| {
             fleet.namespace().unwrap().enter_network().unwrap();
-            let from = |n: u16| SocketAddr::from(([10, 77, (n >> 8) as u8 + 1, n as u8], 0));
+            let from = |n: u16| {
+                let [high, low] = n.to_be_bytes();
+                SocketAddr::from(([10, 77, high + 1, low], 0))
+            };
             let sockets: Vec<_> = (0..1_000).map(|n| UdpSocket::bind(from(n)).unwrap()).collect();
             let (to, begun) = (SocketAddr::from(([10, 77, 0, 1], port)), Instant::now());
             let mut sent = 0u64;

@@ -34,7 +34,7 @@ fn join(parts: &[&[u8]]) -> Vec<u8> {
 /// Frames of RFC 9000 §19 that no client may send, or not like that.
 fn deeds() -> Vec<(&'static str, Rewrite)> {
     let far = || varint(1 << 60, 8);
-    let id = |n: u64| join(&[&[8], &noise(n).to_be_bytes(), &[n as u8; 16]]);
+    let id = |n: u64| join(&[&[8], &noise(n).to_be_bytes(), &[n.to_le_bytes()[0]; 16]]);
     vec![
         (
             "acknowledges what was never sent",
@@ -97,7 +97,7 @@ fn random() -> Vec<Rewrite> {
     let all = |seed: u64| -> Rewrite {
         Arc::new(move |packet, payload| {
             for (n, byte) in (0u64..).zip(payload) {
-                *byte = noise(seed ^ (packet << 20) ^ n) as u8;
+                *byte = noise(seed ^ (packet << 20) ^ n).to_le_bytes()[0];
             }
         })
     };
@@ -123,7 +123,7 @@ fn hellos() -> Vec<Rewrite> {
                 let len = params.len();
                 for n in 0..=seed % 4 {
                     let r = noise(seed ^ (n << 32));
-                    params[usize::try_from(r >> 8).unwrap_or(0) % len] = r as u8;
+                    params[usize::try_from(r >> 8).unwrap_or(0) % len] = r.to_le_bytes()[0];
                 }
             })
         })
