@@ -389,6 +389,7 @@ mod tests {
         let accepting = async { server.accept().await.unwrap().await.unwrap() };
         let (sender, receiver) = tokio::join!(connecting, accepting);
         let sender = sender.unwrap();
+        let _window = Window::of_bulk(&Arc::default(), &receiver);
         let mut stream = Sending(sender.open_uni().await.unwrap());
         stream.0.write_all(&[7; 50_000]).await.unwrap();
         let mut incoming = receiver.accept_uni().await.unwrap();
