@@ -110,12 +110,14 @@ fn read(path: &Path) -> Result<SecretKey, IdentityError> {
         return Err(malformed());
     }
     let seed = lines.next().and_then(|l| l.strip_prefix("seed ")).and_then(unhex);
-    let seed = seed.and_then(|s| <[u8; 32]>::try_from(s).ok()).ok_or_else(malformed)?;
+    let seed = seed.map(Zeroizing::new);
+    let seed = seed.and_then(|s| <[u8; 32]>::try_from(s.as_slice()).ok().map(Zeroizing::new));
+    let seed = seed.ok_or_else(malformed)?;
     let machine = lines.next().and_then(|l| l.strip_prefix("machine ")).ok_or_else(malformed)?;
     if machine != machine_hash() {
         return Err(IdentityError::Cloned(path.to_owned()));
     }
-    Ok(SecretKey::from_seed(&Zeroizing::new(seed)))
+    Ok(SecretKey::from_seed(&seed))
 }
 
 fn create(path: &Path) -> Result<SecretKey, IdentityError> {
@@ -126,7 +128,7 @@ fn create(path: &Path) -> Result<SecretKey, IdentityError> {
 
 /// Keeps the admission key beside the node's own, on a host that admits others.
 pub fn keep_admission_key(state: &Path, key: &SecretKey) -> Result<(), IdentityError> {
-    write_seed(&state.join("admission.key"), &Zeroizing::new(key.seed()))
+    write_seed(&state.join("admission.key"), &key.seed())
 }
 
 /// The admission key, on a host that has it.

@@ -13,6 +13,7 @@ pub mod net;
 pub mod overlay;
 pub mod push;
 pub mod run;
+pub mod sandbox;
 pub mod store;
 pub mod transfer;
 pub mod trust;

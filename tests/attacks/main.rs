@@ -10,6 +10,7 @@
     reason = "helpers of tests, outside of functions marked as tests"
 )]
 
+mod archives;
 mod beacons;
 mod check;
 mod content;

@@ -107,7 +107,7 @@ pub(crate) fn cpu_ticks(pid: u32) -> Result<u64> {
     Ok(field(11)? + field(12)?)
 }
 
-fn status_kib(pid: u32, key: &str) -> Result<u64> {
+pub(crate) fn status_kib(pid: u32, key: &str) -> Result<u64> {
     let path = Path::new("/proc").join(pid.to_string()).join("status");
     let text = std::fs::read_to_string(path)?;
     let line = text.lines().find(|l| l.starts_with(key)).ok_or_else(|| anyhow!("no {key}"))?;

@@ -8,6 +8,7 @@
 mod announce;
 mod content;
 mod delta;
+mod door;
 mod idle;
 mod news;
 mod pair;
@@ -90,6 +91,16 @@ enum Command {
     /// A part of the two above.
     #[command(hide = true, subcommand)]
     Phase(delta::Phase),
+    /// Memory that hostile connections make a host hold: admitted hosts and strangers that send
+    /// pieces with gaps.
+    Door {
+        /// Connections.
+        #[arg(long, default_value_t = 100)]
+        connections: usize,
+        /// Accepted for scripts: the report is one JSON object anyway.
+        #[arg(long)]
+        json: bool,
+    },
     /// What a node costs that has nothing to do, beside others.
     Idle {
         /// Seconds to watch.
@@ -133,6 +144,7 @@ fn measure(rt: &Runtime, command: Command) -> Result<Value> {
         Command::Delta(options) => delta::run(&options),
         Command::Image(options) => delta::run_image(&options),
         Command::Phase(phase) => delta::run_phase(&phase),
+        Command::Door { connections, .. } => rt.block_on(door::run(connections)),
         Command::Idle { seconds, links, feeds } => rt.block_on(idle::run(seconds, links, feeds)),
         Command::Content(_) | Command::Helper(_) => bail!("prints lines of its own"),
     }

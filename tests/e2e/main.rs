@@ -5,6 +5,7 @@
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
+    clippy::print_stderr,
     reason = "helpers of tests, outside of functions marked as tests"
 )]
 
@@ -31,6 +32,7 @@ mod pushes;
 mod recalls;
 mod rejoining;
 mod renewal;
+mod sandbox;
 mod sites;
 mod trees;
 mod views;

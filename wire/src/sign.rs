@@ -8,6 +8,7 @@
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use zeroize::Zeroizing;
 
 use crate::codec::{Blob, DecodeError, List, decode, encode};
 use crate::ids::{FleetId, ItemHash, KeyId, PublicKey, de_bytes, ser_bytes};
@@ -322,10 +323,10 @@ impl SecretKey {
     pub fn sign(&self, message: &[u8]) -> SignatureBytes {
         SignatureBytes(self.0.sign(message).to_bytes())
     }
-    /// The 32-byte seed, to write it into a key file.
+    /// The 32-byte seed, to write it into a key file; cleared when dropped.
     #[must_use]
-    pub fn seed(&self) -> [u8; 32] {
-        self.0.to_bytes()
+    pub fn seed(&self) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(self.0.to_bytes())
     }
 }
 
@@ -334,6 +335,17 @@ mod tests {
     use super::*;
     use rustls::SignatureScheme;
     use rustls::crypto::ring::default_provider;
+    use zeroize::ZeroizeOnDrop;
+
+    /// T111: keys and seeds clear their memory when they are dropped; the compiler says so.
+    #[test]
+    fn t111_keys_are_cleared() {
+        const fn clears<T: ZeroizeOnDrop>(_: &T) {}
+        let key = SecretKey::from_seed(&[7; 32]);
+        clears(&key.0);
+        clears(&key.seed());
+        assert_eq!(format!("{key:?}"), format!("SecretKey(of {})", key.public().short()));
+    }
 
     /// The library computes with AVX-512, with AVX2 or plainly, as the processor can. Another
     /// library agrees with it, on good signatures and on those of which one bit is wrong.

@@ -20,6 +20,8 @@ use rustls::{
     SignatureScheme,
 };
 
+use zeroize::Zeroizing;
+
 use crate::ids::{NodeId, PublicKey};
 use crate::sign::{SecretKey, is_sound};
 
@@ -50,9 +52,12 @@ fn provider() -> Arc<CryptoProvider> {
 }
 
 fn certified(key: &SecretKey) -> Result<Arc<CertifiedKey>, Error> {
-    let mut der = PKCS8_PREFIX.to_vec();
-    der.extend_from_slice(&key.seed());
-    let signer = any_eddsa_type(&PrivatePkcs8KeyDer::from(der))?;
+    // Of one size from the start, so that no copy of the seed stays behind where it grew.
+    let mut der = Zeroizing::new([0; PKCS8_PREFIX.len() + 32]);
+    let (head, seed) = der.split_at_mut(PKCS8_PREFIX.len());
+    head.copy_from_slice(&PKCS8_PREFIX);
+    seed.copy_from_slice(key.seed().as_slice());
+    let signer = any_eddsa_type(&PrivatePkcs8KeyDer::from(der.as_slice()))?;
     let spki = CertificateDer::from(spki_of_key(&key.public()));
     Ok(Arc::new(CertifiedKey::new(vec![spki], signer)))
 }

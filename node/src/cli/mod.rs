@@ -3,6 +3,7 @@
 mod bandwidth;
 mod freshness;
 mod init;
+mod locked;
 mod narrowed;
 mod node;
 pub mod out;

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::out::{causes, completion, failure, manual, note, result};
 use crate::config::{NodeConfig, VmFolder};
-use crate::{identity, join, run};
+use crate::{identity, join, run, sandbox};
 
 const EXAMPLES: &str = "Examples:
   stork-node init --charter ch/charter.bundle --admission-key ch/keys/admission --name host-1
@@ -56,6 +56,9 @@ struct Settings {
     /// Bytes that are always left free on the disk.
     #[arg(long, global = true, env = "STORK_MIN_FREE_BYTES", value_name = "BYTES")]
     min_free_bytes: Option<u64>,
+    /// A folder below which views may be; may be given several times.
+    #[arg(long, global = true, env = "STORK_VIEWS", value_name = "DIR")]
+    views: Vec<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -105,6 +108,9 @@ enum Command {
     },
     /// Print the manual page.
     Man,
+    /// Run hooks for the daemon that started this.
+    #[command(name = sandbox::hooks::COMMAND, hide = true)]
+    HookRunner,
 }
 
 /// Runs `stork-node` with these arguments.
@@ -116,6 +122,9 @@ pub fn node_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(2));
         }
     };
+    if let (Command::HookRunner, Some(vms)) = (&cli.command, &cli.settings.vms) {
+        return run_hooks(vms.clone());
+    }
     let config = match settings(&cli.settings) {
         Ok(config) => config,
         Err(e) => return failure(&e.to_string(), &[], &e.help, 78),
@@ -138,6 +147,14 @@ pub fn node_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         },
         Command::Completion { shell } => completion(Cli::command(), shell),
         Command::Man => manual(Cli::command()),
+        Command::HookRunner => run_hooks(config.vms),
+    }
+}
+
+fn run_hooks(vms: PathBuf) -> ExitCode {
+    match sandbox::hooks::serve(vms, std::io::stdin(), std::io::stdout()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => failure(&e.to_string(), &[], "only the daemon starts this command", 2),
     }
 }
 
@@ -161,6 +178,9 @@ fn settings(given: &Settings) -> Result<NodeConfig, crate::config::ConfigError> 
     }
     if let Some(bytes) = given.min_free_bytes {
         config.min_free_bytes = bytes;
+    }
+    if !given.views.is_empty() {
+        config.sandbox.views.clone_from(&given.views);
     }
     Ok(config)
 }
@@ -195,6 +215,9 @@ fn run_daemon(config: NodeConfig) -> ExitCode {
         Ok(key) => key,
         Err(code) => return code,
     };
+    if let Err(e) = sandbox::enter(&config) {
+        return failure(&e.to_string(), &causes(&e), sandbox::SandboxError::HELP, 1);
+    }
     let outcome = runtime().map_err(|e| run::RunError::Other(e.to_string())).and_then(|rt| {
         let outcome = rt.block_on(async {
             let (stop, stopped) = watch::channel(false);

@@ -111,7 +111,7 @@ pub(super) fn status(v: &Value) -> String {
         size(&v["bytes"]["fetched"]),
         size(&v["bytes"]["served"])
     );
-    out += &super::bandwidth::line(v);
+    out += &(super::bandwidth::line(v) + &super::locked::line(v));
     if v["store"]["ok"] != Value::Bool(true) {
         out += &format!(
             "\nSTORE READ-ONLY since {}: {}",

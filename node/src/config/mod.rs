@@ -7,6 +7,7 @@ mod bandwidth;
 mod limits;
 mod node_file;
 mod quota;
+mod sandbox;
 mod seeds;
 mod vm_folder;
 
@@ -14,6 +15,7 @@ pub use bandwidth::WINDOWS_MAX;
 pub use limits::{Bucket, LimitsConfig};
 pub use node_file::{BeaconConfig, ConfigError, LogFormat, NodeConfig};
 pub use quota::QuotaConfig;
+pub use sandbox::SandboxConfig;
 pub use seeds::{SEEDS_MAX, Seed, read_seeds};
 pub use vm_folder::{BadVmFile, VmFolder};
 

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use stork_origin::Address;
 use stork_wire::limits::BEACON_VALID_MAX_S;
 
-use super::{LimitsConfig, QuotaConfig, SEEDS_MAX, Seed, hint_for};
+use super::{LimitsConfig, QuotaConfig, SEEDS_MAX, SandboxConfig, Seed, hint_for};
 use crate::transfer::Schedule;
 
 /// A configuration that cannot be used: which file, what is wrong, what to do.
@@ -60,6 +60,8 @@ pub struct NodeConfig {
     pub limits: LimitsConfig,
     /// How much content publishers and groups may bring here.
     pub quota: QuotaConfig,
+    /// What the daemon takes away from itself.
+    pub sandbox: SandboxConfig,
     /// How much content may come and go, and when.
     #[serde(deserialize_with = "super::bandwidth::schedule")]
     pub bandwidth: Schedule,
@@ -134,6 +136,7 @@ impl Default for NodeConfig {
             origin_bytes_per_s: 16 * 1024 * 1024,
             limits: LimitsConfig::default(),
             quota: QuotaConfig::default(),
+            sandbox: SandboxConfig::default(),
             bandwidth: Schedule::default(),
         }
     }

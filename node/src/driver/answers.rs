@@ -99,7 +99,7 @@ impl Driver {
                 "leads": overlay.leads, "syncs": overlay.syncs,
             },
             "net": self.net_json(), "gauges": self.gauges_json(),
-            "counters": counters,
+            "counters": counters, "sandbox": crate::sandbox::report(),
         })
     }
 

@@ -46,7 +46,9 @@ impl Driver {
         let planner = self.planner.counters();
         serde_json::json!({
             "accepted": count(&net.accepted), "dialled": count(&net.dialled),
-            "dropped": count(&net.dropped), "handshakes_failed": count(&net.handshakes_failed),
+            "dropped": count(&net.dropped), "retried": count(&net.retried),
+            "promised_bytes": self.net.accountant().promised(),
+            "handshakes_failed": count(&net.handshakes_failed),
             "requests_ungranted": planner.ungranted, "frames_nonsense": planner.nonsense,
         })
     }

@@ -13,8 +13,9 @@ use super::Driver;
 use super::vms::releases_of;
 use super::workers::Done;
 use crate::catalog::{HookRule, KnownRelease, OnFailure, Outcome, VmFile};
+use crate::sandbox::hooks;
 use crate::store::{SetMember, SetSpec, Store};
-use crate::view::hook::{HookEnv, run_hook};
+use crate::view::hook::HookEnv;
 use crate::view::{Generation, GenerationLabel, Reconciled, ReleaseLabel, ViewSpec, Views};
 
 /// Milliseconds after which a failed switch is tried again.
@@ -307,7 +308,7 @@ fn hook(job: &Job, generation: &Generation) -> Option<(bool, String)> {
         set: generation.set.to_string(),
     };
     let timeout = Duration::from_secs(rule.timeout_s);
-    Some(match run_hook(&rule.command, &env, timeout) {
+    Some(match hooks::run(&job.spec.vm, &rule.command, &env, timeout) {
         Ok(outcome) if outcome.succeeded() => (true, "ok".to_owned()),
         Ok(outcome) if outcome.timed_out => (false, format!("killed after {} s", rule.timeout_s)),
         Ok(outcome) => {

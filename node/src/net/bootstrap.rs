@@ -79,8 +79,8 @@ impl Net {
             return Err("that is this host itself".to_owned());
         }
         let id = self.next_conn.fetch_add(1, Ordering::Relaxed);
-        let events = self.events.clone();
-        tokio::spawn(control::introduce(id, NodeId(key.0), connection, hello, events));
+        let shared = (Arc::clone(&self.accountant), self.events.clone());
+        tokio::spawn(control::introduce(id, NodeId(key.0), connection, hello, shared));
         Ok(())
     }
 }

@@ -1,8 +1,8 @@
 //! Bulk connections: pieces and manifests, one stream each, only what was asked for.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::endpoint::connect;
+use super::windows::{Accountant, Window};
 
 /// A stream that brings nothing for so long is given up (attack A11: 5 s windows).
 const STALL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -91,6 +92,7 @@ pub struct Bulk {
     addresses: DashMap<NodeId, Vec<SocketAddr>>,
     expected: DashMap<ExpectKey, Expected>,
     incoming: mpsc::Sender<BulkIn>,
+    accountant: Arc<Accountant>,
     /// Bytes sent and received.
     sent: AtomicU64,
     received: AtomicU64,
@@ -103,6 +105,7 @@ impl Bulk {
         endpoint: Endpoint,
         key: Arc<SecretKey>,
         incoming: mpsc::Sender<BulkIn>,
+        accountant: Arc<Accountant>,
     ) -> Self {
         Self {
             endpoint,
@@ -111,6 +114,7 @@ impl Bulk {
             addresses: DashMap::new(),
             expected: DashMap::new(),
             incoming,
+            accountant,
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
             unexpected: AtomicU64::new(0),
@@ -153,6 +157,12 @@ impl Bulk {
         self.addresses.contains_key(&node)
     }
 
+    /// Is this an address of a host that was admitted?
+    pub(super) fn knows(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        self.addresses.iter().any(|host| host.iter().any(|a| a.ip().to_canonical() == ip))
+    }
+
     /// Serves an inbound bulk connection of a host that was admitted.
     pub(super) async fn serve(self: Arc<Self>, node: NodeId, connection: Connection) {
         self.connections.entry(node).or_insert_with(|| connection.clone());
@@ -160,19 +170,29 @@ impl Bulk {
     }
 
     async fn read_streams(self: Arc<Self>, node: NodeId, connection: Connection) {
+        let mut window = Window::of_bulk(&self.accountant, &connection);
+        let brought = Arc::new(AtomicBool::new(false));
         while let Ok(stream) = connection.accept_uni().await {
-            let bulk = Arc::clone(&self);
-            tokio::spawn(async move { bulk.read_stream(node, stream).await });
+            if brought.swap(false, Ordering::Relaxed) {
+                window.brought_content();
+            }
+            let (bulk, brought) = (Arc::clone(&self), Arc::clone(&brought));
+            tokio::spawn(async move {
+                if bulk.read_stream(node, stream).await {
+                    brought.store(true, Ordering::Relaxed);
+                }
+            });
         }
         let id = connection.stable_id();
         self.connections.remove_if(&node, |_, c| c.stable_id() == id);
     }
 
-    async fn read_stream(&self, node: NodeId, mut stream: RecvStream) {
+    /// Reads a stream: did it bring what was asked for?
+    async fn read_stream(&self, node: NodeId, mut stream: RecvStream) -> bool {
         let Some(header) = timeout(STALL_TIMEOUT, read_header(&mut stream)).await.ok().flatten()
         else {
             self.unexpected.fetch_add(1, Ordering::Relaxed);
-            return;
+            return false;
         };
         let (key, len) = match header {
             BulkHeader::Piece { swarm, piece, len } => {
@@ -183,13 +203,14 @@ impl Bulk {
         let Some((_, expected)) = self.expected.remove(&key) else {
             self.unexpected.fetch_add(1, Ordering::Relaxed);
             drop(stream.stop(VarInt::from_u32(2)));
-            return;
+            return false;
         };
         let outcome = if expected.len == len {
             read_body(&mut stream, len, expected.pieces).await
         } else {
             Err(("another length than announced", true))
         };
+        let good = outcome.is_ok();
         let event = match outcome {
             Ok(bytes) => {
                 self.received.fetch_add(bytes.len() as u64, Ordering::Relaxed);
@@ -208,6 +229,7 @@ impl Bulk {
             }
         };
         drop(self.incoming.send(event).await);
+        good
     }
 
     /// Sends a piece or manifest and waits until the peer has all of it.
@@ -367,6 +389,7 @@ mod tests {
         let accepting = async { server.accept().await.unwrap().await.unwrap() };
         let (sender, receiver) = tokio::join!(connecting, accepting);
         let sender = sender.unwrap();
+        let _window = Window::of_bulk(&Arc::default(), &receiver);
         let mut stream = Sending(sender.open_uni().await.unwrap());
         stream.0.write_all(&[7; 50_000]).await.unwrap();
         let mut incoming = receiver.accept_uni().await.unwrap();

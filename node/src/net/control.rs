@@ -12,9 +12,11 @@ use stork_wire::limits::{FRAME_LEN_MAX, UNADMITTED_FRAME_LEN_MAX};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::door::Knock;
 use super::frame_io::{FrameError, FrameReader, read_raw, write_raw};
 use super::frame_rate::FrameRate;
 use super::outbox::Outbox;
+use super::windows::{Accountant, Window};
 
 /// Time for a peer to say who it is, and to answer (security.md §3: unadmitted 3 s).
 pub(super) const HELLO_TIMEOUT: Duration = Duration::from_secs(3);
@@ -155,11 +157,15 @@ const fn code_of(e: &FrameError) -> &'static str {
     }
 }
 
+/// What a connection has that has not said who it is, and who counts what it gets after that.
+pub(super) type Unadmitted = (Knock, Arc<Accountant>);
+
 /// An inbound connection from its first stream on.
 pub(super) async fn serve(
     id: ConnId,
     node: NodeId,
     connection: Connection,
+    unadmitted: Unadmitted,
     events: mpsc::Sender<NetEvent>,
 ) {
     let first = timeout(HELLO_TIMEOUT, async {
@@ -178,7 +184,10 @@ pub(super) async fn serve(
         }
     };
     match frame {
-        Frame::Hello(hello) => welcome(id, node, connection, (send, recv, hello), events).await,
+        Frame::Hello(hello) => {
+            let stream = (send, recv, hello);
+            welcome((id, node), connection, unadmitted, stream, events).await;
+        }
         Frame::Join(request) => join(node, &connection, send, request, &events).await,
         _ => {
             let why = ("not_hello", "the first frame must be hello or join".to_owned());
@@ -188,9 +197,9 @@ pub(super) async fn serve(
 }
 
 async fn welcome(
-    id: ConnId,
-    node: NodeId,
+    (id, node): (ConnId, NodeId),
     connection: Connection,
+    (knock, accountant): Unadmitted,
     (mut send, recv, hello): (SendStream, RecvStream, Box<Hello>),
     events: mpsc::Sender<NetEvent>,
 ) {
@@ -204,6 +213,8 @@ async fn welcome(
     }
     match decision.await {
         Ok(Admission::Welcome(ack)) => {
+            let _window = Window::of_control(&accountant, &connection);
+            drop(knock);
             if write_raw(&mut send, &encode(&Frame::HelloAck(ack))).await.is_ok() {
                 run(connected, send, recv, events).await;
             } else {
@@ -248,7 +259,7 @@ pub(super) async fn introduce(
     node: NodeId,
     connection: Connection,
     hello: Box<Hello>,
-    events: mpsc::Sender<NetEvent>,
+    (accountant, events): (Arc<Accountant>, mpsc::Sender<NetEvent>),
 ) {
     let answered = timeout(HELLO_TIMEOUT, async {
         let (mut send, mut recv) = connection.open_bi().await.map_err(|_e| FrameError::Ended)?;
@@ -262,6 +273,7 @@ pub(super) async fn introduce(
             let outbox = Arc::new(Outbox::default());
             let connected = Connected { id, node, addr, outbox, connection };
             let event = NetEvent::Answered { connected: connected.clone(), ack };
+            let _window = Window::of_control(&accountant, &connected.connection);
             if events.send(event).await.is_ok() {
                 run(connected, send, recv, events).await;
             }

@@ -1,8 +1,8 @@
 //! The QUIC endpoint: who may knock, how often, and with which windows (acceptance/security.md §3).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
@@ -20,11 +20,11 @@ use tokio::time::timeout;
 
 use super::bulk::Bulk;
 use super::control::{self, ConnId, HELLO_TIMEOUT, NetEvent};
+use super::door::{Door, Knock, Place, Verdict};
+use super::windows::{self, Accountant, Window};
 
-/// Connections that have not said who they are, in all; more are told to retry or dropped.
-const UNADMITTED_MAX: usize = 64;
-/// Unadmitted connections above which an address must first prove that it is its own.
-const RETRY_ABOVE: usize = 16;
+/// Bytes that wait for somebody who was just let in: the answer to a hello, a join or a request.
+const SEND_WINDOW: u64 = 1024 * 1024;
 /// The receive buffer asked of the kernel; a burst of one window fits.
 const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 
@@ -50,13 +50,18 @@ pub enum BindError {
 pub struct NetCounters {
     /// Connections taken.
     pub accepted: AtomicU64,
-    /// Connections dropped because too many had not said who they are.
+    /// Connections dropped because too many had not said who they are, or too many of one key.
     pub dropped: AtomicU64,
+    /// Addresses that were asked to prove that they are their sender's.
+    pub retried: AtomicU64,
     /// Handshakes that failed.
     pub handshakes_failed: AtomicU64,
     /// Connections dialled.
     pub dialled: AtomicU64,
 }
+
+/// How long a publisher may take until it has said who it is, with the documents before that.
+pub const INTRODUCTION: Duration = Duration::from_secs(10);
 
 /// A publisher's connection, for the push service.
 #[derive(Debug)]
@@ -65,6 +70,19 @@ pub struct PushConnection {
     pub connection: Connection,
     /// The ephemeral key that it showed.
     pub key: PublicKey,
+    accountant: Arc<Accountant>,
+    /// It has not said who it is.
+    knock: Option<Knock>,
+    _place: Place,
+    window: Option<Window>,
+}
+
+impl PushConnection {
+    /// The publisher has said who it is: it may send more than that.
+    pub fn admit(&mut self) {
+        self.window = Some(Window::of_push(&self.accountant, &self.connection));
+        self.knock = None;
+    }
 }
 
 /// The endpoint with all that its tasks share.
@@ -76,17 +94,20 @@ pub struct Net {
     push: mpsc::Sender<PushConnection>,
     bulk: Arc<Bulk>,
     pub(super) next_conn: AtomicU64,
-    unadmitted: AtomicUsize,
+    door: Arc<Door>,
+    pub(super) accountant: Arc<Accountant>,
     counters: NetCounters,
 }
 
-fn transport(uni: u32, bidi: u32, stream_window: u32, window: u32) -> TransportConfig {
+/// What both sides begin with. It is raised by [`windows`] once it is known who is there; what we
+/// send, we have chosen, and it is bounded for the sake of slow readers only.
+fn transport(uni: u32, bidi: u32, receive: u32, send: u64) -> TransportConfig {
     let mut t = TransportConfig::default();
     t.max_concurrent_uni_streams(VarInt::from_u32(uni))
         .max_concurrent_bidi_streams(VarInt::from_u32(bidi))
-        .stream_receive_window(VarInt::from_u32(stream_window))
-        .receive_window(VarInt::from_u32(window))
-        .send_window(u64::from(window))
+        .stream_receive_window(VarInt::from_u32(windows::STREAM))
+        .receive_window(VarInt::from_u32(receive))
+        .send_window(send)
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(20_000))))
         .datagram_receive_buffer_size(None);
     t
@@ -96,14 +117,14 @@ fn transport(uni: u32, bidi: u32, stream_window: u32, window: u32) -> TransportC
 /// control connection alive, every 5 s in both directions: QUIC's come only where those do not.
 /// Bulk and push connections may end when idle.
 fn transport_for(alpn: &[u8]) -> TransportConfig {
-    const KIB: u32 = 1024;
+    const MIB: u64 = 1024 * 1024;
     if alpn == ALPN_CONTROL {
-        let mut t = transport(0, 1, 256 * KIB, 1024 * KIB);
+        let mut t = transport(0, 0, windows::FLOOR, MIB);
         t.keep_alive_interval(Some(Duration::from_secs(8)));
         t.ack_frequency_config(Some(rare_acks()));
         t
     } else {
-        transport(8, 16, 1280 * KIB, 8 * 1024 * KIB)
+        transport(windows::FIRST_STREAMS, 0, windows::FLOOR, 8 * MIB)
     }
 }
 
@@ -147,9 +168,8 @@ pub(super) fn server_config(key: &SecretKey) -> Result<ServerConfig, rustls::Err
     let quic = QuicServerConfig::try_from(tls)
         .map_err(|_e| rustls::Error::General("no initial cipher suite".into()))?;
     let mut config = ServerConfig::with_crypto(Arc::new(quic));
-    // Of which protocol a connection is shows only after this. On bulk connections, the dialler is
-    // the one that sends.
-    let mut transport = transport_for(ALPN_BULK);
+    // Of which protocol a connection is shows only after this: one stream, for whoever says hello.
+    let mut transport = transport(0, 1, windows::UNADMITTED, SEND_WINDOW);
     transport.ack_frequency_config(Some(rare_acks()));
     config
         .transport_config(Arc::new(transport))
@@ -185,7 +205,9 @@ impl Net {
         let config = EndpointConfig::default();
         let endpoint =
             Endpoint::new(config, Some(server), socket, Arc::new(TokioRuntime)).map_err(at)?;
-        let bulk = Arc::new(Bulk::new(endpoint.clone(), Arc::clone(&key), bulk_in));
+        let accountant = Arc::<Accountant>::default();
+        let ours = Arc::clone(&accountant);
+        let bulk = Arc::new(Bulk::new(endpoint.clone(), Arc::clone(&key), bulk_in, ours));
         Ok(Arc::new(Self {
             endpoint,
             key,
@@ -193,7 +215,8 @@ impl Net {
             push,
             bulk,
             next_conn: AtomicU64::new(1),
-            unadmitted: AtomicUsize::new(0),
+            door: Arc::default(),
+            accountant,
             counters: NetCounters::default(),
         }))
     }
@@ -218,29 +241,36 @@ impl Net {
         drop(timeout(Duration::from_secs(2), self.endpoint.wait_idle()).await);
     }
 
+    /// What all connections were promised.
+    #[must_use]
+    pub fn accountant(&self) -> &Accountant {
+        &self.accountant
+    }
+
     /// Takes connections until the endpoint is closed.
     pub async fn accept_loop(self: Arc<Self>) {
         while let Some(incoming) = self.endpoint.accept().await {
-            let waiting = self.unadmitted.load(Ordering::Relaxed);
+            let ip = incoming.remote_address().ip();
             let proven = incoming.remote_address_validated();
-            if waiting >= UNADMITTED_MAX {
-                self.counters.dropped.fetch_add(1, Ordering::Relaxed);
-                incoming.refuse();
-            } else if waiting >= RETRY_ABOVE && !proven && !is_loopback(&incoming) {
-                // Retry fails only for an address that has proven itself; that was just asked.
-                drop(incoming.retry());
-            } else {
-                self.unadmitted.fetch_add(1, Ordering::Relaxed);
-                tokio::spawn(Arc::clone(&self).take(incoming));
+            match self.door.knock(ip, proven, || self.bulk.knows(ip)) {
+                Verdict::Refuse => {
+                    self.counters.dropped.fetch_add(1, Ordering::Relaxed);
+                    incoming.refuse();
+                }
+                Verdict::Retry => {
+                    self.counters.retried.fetch_add(1, Ordering::Relaxed);
+                    // Retry fails only for an address that has proven itself; that was just asked.
+                    drop(incoming.retry());
+                }
+                Verdict::Come(knock) => {
+                    tokio::spawn(Arc::clone(&self).take(incoming, knock));
+                }
             }
         }
     }
 
-    async fn take(self: Arc<Self>, incoming: Incoming) {
+    async fn take(self: Arc<Self>, incoming: Incoming, knock: Knock) {
         let shaken = timeout(HELLO_TIMEOUT, async { incoming.accept().ok()?.await.ok() }).await;
-        // From here on it is bounded by its protocol: control by the hello's deadline, bulk and
-        // push by what the driver knows of the key.
-        self.unadmitted.fetch_sub(1, Ordering::Relaxed);
         let Ok(Some(connection)) = shaken else {
             self.counters.handshakes_failed.fetch_add(1, Ordering::Relaxed);
             return;
@@ -248,23 +278,28 @@ impl Net {
         let (Some(key), Some(alpn)) = (shown_key(&connection), protocol(&connection)) else {
             return control::close(&connection, "no key or no protocol");
         };
-        self.counters.accepted.fetch_add(1, Ordering::Relaxed);
         let node = NodeId(key.0);
+        let Some(place) = self.door.enter(node) else {
+            self.counters.dropped.fetch_add(1, Ordering::Relaxed);
+            return control::close(&connection, "this key has too many connections");
+        };
+        self.counters.accepted.fetch_add(1, Ordering::Relaxed);
         if alpn == ALPN_CONTROL {
-            connection.set_max_concurrent_uni_streams(VarInt::from_u32(0));
-            connection.set_receive_window(VarInt::from_u32(1024 * 1024));
             let id = self.next_conn.fetch_add(1, Ordering::Relaxed);
-            control::serve(id, node, connection, self.events.clone()).await;
+            let unadmitted = (knock, Arc::clone(&self.accountant));
+            control::serve(id, node, connection, unadmitted, self.events.clone()).await;
         } else if alpn == ALPN_BULK {
+            drop(knock);
             if !self.bulk.admits(node) {
                 let why = "no control connection: say hello there first".to_owned();
                 return control::turn_away(node, &connection, &self.events, ("not_admitted", why));
             }
-            connection.set_max_concurrent_bi_streams(VarInt::from_u32(0));
             Arc::clone(&self.bulk).serve(node, connection).await;
         } else {
-            connection.set_max_concurrent_uni_streams(VarInt::from_u32(0));
-            if let Err(full) = self.push.try_send(PushConnection { connection, key }) {
+            let accountant = Arc::clone(&self.accountant);
+            let (knock, window) = (Some(knock), None);
+            let push = PushConnection { connection, key, accountant, knock, _place: place, window };
+            if let Err(full) = self.push.try_send(push) {
                 let refused = full.into_inner();
                 control::close(&refused.connection, "busy: too many publishers at once");
             }
@@ -279,7 +314,8 @@ impl Net {
             match connect(&net.endpoint, &net.key, node, &addrs, ALPN_CONTROL).await {
                 Ok(connection) => {
                     let id: ConnId = net.next_conn.fetch_add(1, Ordering::Relaxed);
-                    control::introduce(id, node, connection, hello, net.events.clone()).await;
+                    let shared = (Arc::clone(&net.accountant), net.events.clone());
+                    control::introduce(id, node, connection, hello, shared).await;
                 }
                 Err(why) => {
                     drop(net.events.send(NetEvent::DialFailed { node, why }).await);
@@ -314,15 +350,6 @@ pub(super) async fn connect(
         }
     }
     Err(why)
-}
-
-fn is_loopback(incoming: &Incoming) -> bool {
-    match incoming.remote_address().ip() {
-        IpAddr::V4(ip) => ip.is_loopback(),
-        IpAddr::V6(ip) => {
-            ip.is_loopback() || ip.to_ipv4_mapped().is_some_and(|v4| v4.is_loopback())
-        }
-    }
 }
 
 pub(super) fn shown_key(connection: &Connection) -> Option<PublicKey> {

@@ -7,14 +7,17 @@
 mod bootstrap;
 mod bulk;
 mod control;
+mod door;
 mod endpoint;
 mod frame_io;
 mod frame_rate;
 mod outbox;
+mod windows;
 
 pub use bootstrap::{Round, Seeds};
 pub use bulk::{Bulk, BulkIn, BulkPiece, ExpectKey};
 pub use control::{Admission, ConnId, Connected, NetEvent};
-pub use endpoint::{BindError, Net, NetCounters, PushConnection, dial_once};
+pub use endpoint::{BindError, INTRODUCTION, Net, NetCounters, PushConnection, dial_once};
 pub use frame_io::{FrameError, read_raw, write_raw};
 pub use outbox::{OUTBOX_BYTES_MAX, Outbox, Overflow, Priority};
+pub use windows::Accountant;

@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::driver::{Clock, PushCall, keep_push};
-use crate::net::{PushConnection, read_raw, write_raw};
+use crate::net::{INTRODUCTION, PushConnection, read_raw, write_raw};
 use crate::store::{Room, Store, StoreError, UploadState};
 
 use refused::{Refused, malformed, stopping};
@@ -88,8 +88,9 @@ impl From<PushReply> for Answer {
 }
 
 impl Service {
-    async fn connection(&self, push: PushConnection) {
-        let Some(publisher) = self.introduction(&push).await else { return };
+    async fn connection(&self, mut push: PushConnection) {
+        let introduced = timeout(INTRODUCTION, self.introduction(&mut push)).await;
+        let Some(publisher) = introduced.ok().flatten() else { return };
         let places = Arc::new(tokio::sync::Semaphore::new(REQUESTS_MAX));
         while let Ok((send, recv)) = push.connection.accept_bi().await {
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
@@ -102,7 +103,7 @@ impl Service {
     }
 
     /// Requests up to a good hello: that one, and documents that prove themselves.
-    async fn introduction(&self, push: &PushConnection) -> Option<PublisherId> {
+    async fn introduction(&self, push: &mut PushConnection) -> Option<PublisherId> {
         let mut documents = 0;
         loop {
             let (mut send, mut recv) = accept(&push.connection).await?;
@@ -110,6 +111,7 @@ impl Service {
             let outcome = match request {
                 Ok(PushRequest::Hello { cert, .. }) => match self.hello(push, cert).await {
                     Ok((publisher, answer)) => {
+                        push.admit();
                         respond(&mut send, Ok(answer)).await;
                         return Some(publisher);
                     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use stork_wire::text::Label;
 
+use super::Backend;
 use crate::store::{SetError, SetId, StoreError};
 
 /// Why a view was not shown. The VM goes on seeing what it saw before.
@@ -25,6 +26,18 @@ pub enum ViewError {
         target: PathBuf,
         /// Why.
         why: &'static str,
+    },
+    /// The operator's: the daemon took the right for it away from itself at its start.
+    #[error("the view of {vm} at `{}` is not possible: {why}", target.display())]
+    Sandbox {
+        /// The VM.
+        vm: Label,
+        /// The target.
+        target: PathBuf,
+        /// Why.
+        why: &'static str,
+        /// How it is to be shown.
+        mounted: Backend,
     },
     /// The operator's: a hard-linked view isn't isolated, and that was not said to be wanted.
     #[error(
@@ -100,6 +113,13 @@ impl ViewError {
             }
             Self::Target { .. } => {
                 "name an absolute path of real folders; the last one is made, or must be empty"
+            }
+            Self::Sandbox { mounted: Backend::Tree, .. } => {
+                "restart stork-node with the unit's drop-in for mounted views \
+                 (deploy/systemd/tree.conf), or use the backend \"hardlink\""
+            }
+            Self::Sandbox { .. } => {
+                "make the folder, name it in `[sandbox] views` of node.toml, and restart stork-node"
             }
             Self::NotIsolated { .. } => {
                 "use the backend \"tree\" as root, or set `isolation = \"none\"` in the VM's file \

@@ -16,7 +16,8 @@ mod tree;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -25,8 +26,13 @@ use stork_wire::text::Label;
 pub use error::ViewError;
 pub use generations::{Generation, GenerationLabel, GenerationState, ReleaseLabel};
 
-use crate::failpoint;
 use crate::store::{SetId, SetInfo, Store};
+use crate::{failpoint, sandbox};
+
+/// Makes a folder for views, step by step and following no link, and opens it.
+pub(crate) fn make_folder(vm: &Label, path: &Path) -> Result<OwnedFd, ViewError> {
+    tree::make_folder(vm, path)
+}
 
 /// How a view is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,6 +122,10 @@ impl Views {
     /// VM when it is read.
     pub fn check(&self, spec: &ViewSpec) -> Result<(), ViewError> {
         tree::check_target(&self.store, spec)?;
+        if let Some(why) = sandbox::refuses(spec.backend, &spec.target) {
+            let (vm, target) = (spec.vm.clone(), spec.target.clone());
+            return Err(ViewError::Sandbox { vm, target, why, mounted: spec.backend });
+        }
         match spec.backend {
             Backend::Tree => Ok(()),
             Backend::Hardlink => hardlink::check(spec),

@@ -12,9 +12,10 @@ use std::path::{Component, Path};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, mkdirat, openat, statat};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount};
+use stork_wire::text::Label;
 
 use super::mounts::{self, Home, Layer};
-use super::{ViewError, ViewSpec, sys};
+use super::{Backend, Isolation, ViewError, ViewSpec, sys};
 use crate::failpoint;
 use crate::store::{SetId, SetInfo, Store};
 
@@ -68,6 +69,14 @@ pub(super) fn open_folder(
         };
     }
     Ok(Some(now))
+}
+
+/// Makes a folder for views, as a switch would, and opens it.
+pub(super) fn make_folder(vm: &Label, path: &Path) -> Result<OwnedFd, ViewError> {
+    let (vm, target) = (vm.clone(), path.to_owned());
+    let (backend, isolation) = (Backend::Hardlink, Isolation::None);
+    let spec = ViewSpec { vm, backend, target, isolation, keep_generations: 1 };
+    open_folder(&spec, path, true)?.ok_or_else(|| ViewError::io("open", path, Errno::NOENT))
 }
 
 /// Is there nothing in the folder?

@@ -211,7 +211,7 @@ pub fn write_key(
     passphrase: Option<&str>,
 ) -> Result<(), KeyError> {
     let format = |e: ssh_key::Error| KeyError::Format { path: path.into(), why: e.to_string() };
-    let seed = Zeroizing::new(key.seed());
+    let seed = key.seed();
     let pair = Ed25519Keypair {
         public: Ed25519PublicKey(key.public().0),
         private: Ed25519PrivateKey::from_bytes(&seed),

@@ -17,6 +17,7 @@ const SLACK_LEN: u64 = 64 * 1024;
 /// Bytes of all headers and padding of one archive.
 const OVERHEAD_LEN_MAX: u64 = 1024 * 1024 * 1024;
 const XATTR_PREFIX: &str = "SCHILY.xattr.";
+const SPARSE_PREFIX: &str = "GNU.sparse.";
 
 /// Reads a tar stream, compressed or not, into the builder.
 pub(super) fn read(reader: impl BufRead, builder: &mut Builder) -> Result<(), SourceError> {
@@ -60,6 +61,9 @@ fn extended<R: Read>(entry: &mut Entry<'_, R>) -> io::Result<Extended> {
             let text = record.value().map_err(io::Error::other)?;
             let whole = text.split('.').next().unwrap_or_default();
             out.mtime = Some(whole.parse().map_err(|_e| bad("a time is no number"))?);
+        } else if key.starts_with(SPARSE_PREFIX) {
+            // Name and length then stand in these records, and the map before the content.
+            return Err(bad("a sparse file in the form of pax: use `tar --format=gnu`"));
         } else if let Some(name) = key.strip_prefix(XATTR_PREFIX) {
             out.xattrs.push(Xattr {
                 name: name.parse().map_err(io::Error::other)?,

@@ -13,6 +13,14 @@ fn build(folder: &Path) {
     if folder.file_name().is_some_and(|n| n == "release") {
         command.arg("--release");
     }
+    // What cargo tells a test about its package is no setting: build scripts that watch it would
+    // run again here, and once more in the next test, with all that depends on them.
+    let of_package = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
+    for (name, _) in std::env::vars_os() {
+        if of_package.iter().any(|p| name.as_encoded_bytes().starts_with(p.as_bytes())) {
+            command.env_remove(name);
+        }
+    }
     command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     let status = command.status().unwrap();
     assert!(status.success(), "the programs under test cannot be built: {status}");

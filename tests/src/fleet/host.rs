@@ -41,6 +41,8 @@ pub struct Host {
     listen: String,
     env: Vec<(String, String)>,
     namespace: Option<Arc<Namespace>>,
+    /// The program that starts ours, with its arguments: how a service manager would.
+    starter: Vec<String>,
     child: Option<Child>,
 }
 
@@ -50,9 +52,11 @@ impl Host {
     pub fn new(fleet: &Path, name: &str, namespace: Option<Arc<Namespace>>) -> Self {
         let dir = fleet.join(name);
         fs::create_dir_all(dir.join("vms")).unwrap();
+        fs::create_dir_all(dir.join("views")).unwrap();
         let (name, env) = (name.to_owned(), Vec::new());
         let listen = "127.0.0.1".to_owned();
-        Self { name, dir, port: free_port(), listen, env, namespace, child: None }
+        let (starter, child) = (Vec::new(), None);
+        Self { name, dir, port: free_port(), listen, env, namespace, starter, child }
     }
 
     /// A variable that the process gets at its next start.
@@ -71,6 +75,18 @@ impl Host {
     pub fn listen_on(&mut self, ip: &str) -> &mut Self {
         ip.clone_into(&mut self.listen);
         self
+    }
+
+    /// Starts the program by another one from now on, such as `setpriv`, which becomes it.
+    pub fn start_by(&mut self, starter: &[&str]) -> &mut Self {
+        self.starter = starter.iter().map(|w| (*w).to_owned()).collect();
+        self
+    }
+
+    /// The id of its process, which must run.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
     }
 
     /// Its UDP port.
@@ -95,11 +111,14 @@ impl Host {
     }
 
     fn command(&self) -> Command {
-        let program = binary("stork-node");
+        let node = binary("stork-node").into_os_string();
+        let mut words = self.starter.iter().map(Into::into).chain([node]);
+        let program = words.next().unwrap();
         let mut command = match &self.namespace {
             Some(namespace) => namespace.command(program),
             None => Command::new(program),
         };
+        command.args(words);
         if self.config_path().exists() {
             command.arg("--config").arg(self.config_path());
         }
@@ -107,6 +126,7 @@ impl Host {
         command.arg("--vms").arg(self.dir.join("vms"));
         command.arg("--socket").arg(self.dir.join("sock"));
         command.arg("--listen").arg(format!("{}:{}", self.listen, self.port));
+        command.arg("--views").arg(self.dir.join("views"));
         command.args(["--min-free-bytes", "1000000"]);
         command
     }

@@ -2,6 +2,7 @@
 //! and are gone with the last process of the fleet; where wanted, with a network of its own.
 
 use std::io::{BufRead, BufReader};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -56,6 +57,13 @@ impl Namespace {
         } else {
             Err("this machine gives no mount namespace".to_owned())
         }
+    }
+
+    /// Moves the calling thread, and no other, into its network.
+    pub fn enter_network(&self) -> std::io::Result<()> {
+        let network = std::fs::File::open(format!("/proc/{}/ns/net", self.keeper.id()))?;
+        let kind = rustix::thread::LinkNameSpaceType::Network;
+        Ok(rustix::thread::move_into_link_name_space(network.as_fd(), Some(kind))?)
     }
 
     /// A command that will run inside. Its process id is that of the program itself.

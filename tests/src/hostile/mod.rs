@@ -7,13 +7,16 @@
 mod bulk;
 mod content;
 mod door;
+mod holding;
 mod manners;
+pub mod mutant;
 mod stuck;
 mod talk;
 
 pub use bulk::Pace;
 pub use content::{Content, Lie, server, slow_server};
 pub use door::{Knock, knock};
+pub use holding::{Holder, hold, hold_all};
 pub use manners::has;
 pub use talk::Talk;
 

@@ -1,6 +1,9 @@
 //! The door below the first frame: what a host sends to an address that has proven nothing, data
 //! before the handshake, and connections that move.
 
+mod floods;
+mod mutants;
+
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -239,13 +242,21 @@ fn t075_a_thousand_handshakes_and_silence() {
     let (_, addr) = place(first);
     let links = || host.tell(&["status"])["links"].as_u64().unwrap();
     wait_until("the link", || links() == 1);
-    let config = quic(tls_config(44, first), TransportConfig::default());
+    // Each with a key of its own: one key has room for four.
+    let configs: Vec<ClientConfig> = (0..KNOCKS)
+        .map(|n| {
+            let seed = u16::try_from(n).unwrap().to_le_bytes();
+            let key = SecretKey::from_seed(&std::array::from_fn(|i| seed[i % 2] ^ 0x55));
+            let tls = tls::client_config(&key, place(first).0, ALPN_CONTROL).unwrap();
+            quic(tls, TransportConfig::default())
+        })
+        .collect();
     let runtime = runtime();
     let knocking = runtime.spawn(async move {
         let endpoint = Endpoint::client(local()).unwrap();
         let mut all = JoinSet::new();
-        for _ in 0..KNOCKS {
-            let connecting = endpoint.connect_with(config.clone(), addr, "stork").unwrap();
+        for config in configs {
+            let connecting = endpoint.connect_with(config, addr, "stork").unwrap();
             all.spawn(async move {
                 let Ok(connection) = connecting.await else { return None };
                 let since = Instant::now();
