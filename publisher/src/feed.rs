@@ -371,6 +371,7 @@ pub fn next_entry(
         provides: package.provides.clone(),
         urgency: announcement.urgency,
         origins: List::truncated(announcement.origins.iter().copied()),
+        bundle: None,
     };
     if standing.live.len() >= LIVE_RELEASES_MAX {
         return Err(FeedError::TooMany);

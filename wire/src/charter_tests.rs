@@ -73,6 +73,7 @@ fn publisher(root: &Role) -> PublisherDoc {
         }]),
         beacon_keys: List::empty(),
         homes: List::empty(),
+        delegations: List::empty(),
     }
 }
 

@@ -78,6 +78,11 @@ impl FromStr for Constraint {
 }
 
 impl Constraint {
+    /// Does it allow every version?
+    #[must_use]
+    pub const fn is_any(&self) -> bool {
+        self.0.is_empty()
+    }
     /// Does the version satisfy all parts?
     #[must_use]
     pub fn allows(&self, version: &Version) -> bool {

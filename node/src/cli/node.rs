@@ -195,6 +195,10 @@ fn run_daemon(config: NodeConfig) -> ExitCode {
         Ok(key) => key,
         Err(code) => return code,
     };
+    let config = match super::permit::with_operators(config) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
     let outcome = runtime().map_err(|e| run::RunError::Other(e.to_string())).and_then(|rt| {
         let outcome = rt.block_on(async {
             let (stop, stopped) = watch::channel(false);

@@ -8,6 +8,7 @@ use stork_wire::item::{Head, Item, ItemKind};
 use stork_wire::limits::{CLOCK_SKEW_S, LOGS_MAX};
 use stork_wire::sign::{Body, Verified};
 
+use super::delegation::Delegations;
 use super::epoch::Epochs;
 use super::group::GroupState;
 use super::sorted::Sorted;
@@ -50,6 +51,7 @@ pub struct Charter {
     /// Boxed: the nodes of a tree stand a third empty, and a state is large.
     publishers: BTreeMap<PublisherId, Box<PublisherState>>,
     publisher_logs: BTreeMap<LogId, PublisherId>,
+    pub(super) delegations: Delegations,
 }
 
 /// Number, predecessor and the keys that decide about a chain of documents.
@@ -165,6 +167,7 @@ impl Charter {
             group_logs: BTreeMap::new(),
             publishers: BTreeMap::new(),
             publisher_logs: BTreeMap::new(),
+            delegations: Delegations::new(),
         }
     }
 
@@ -324,6 +327,7 @@ impl Charter {
                 Step::Done(v) => Ok(v),
                 Step::Next(v) => {
                     publisher.check_next(v.body())?;
+                    self.delegations.note(*id, v.body())?;
                     publisher.epochs.note(&publisher.current.doc, v.body());
                     Ok(accepted(publisher.current.replace(v), ItemKind::Publisher))
                 }
@@ -342,10 +346,12 @@ impl Charter {
         check_clock(doc.issued, now)?;
         let v =
             item.envelope.verify::<PublisherDoc>(self.fleet, &doc.root.keys, doc.root.needed())?;
-        if !self.groups.values().any(|g| g.ever_named(id)) {
+        let named = self.groups.values().any(|g| g.ever_named(id));
+        if !named && !self.delegations.ever_named(id) {
             // A publisher that no group names is nobody, however well it signs itself.
             return Ok(Verdict::Pending { missing: None });
         }
+        self.delegations.note(id, v.body())?;
         let hash = v.hash();
         let state = PublisherState { current: Current::first(v), epochs: Epochs::default() };
         self.publishers.insert(id, Box::new(state));

@@ -47,7 +47,7 @@ fn outcome(t: &Trust, c: &Catalog) -> Outcome {
          [[trust]]\nallow = \"acme\"\n[view]\nbackend = \"tree\"\ntarget = \"/srv/vm\"\n";
     let vm = VmFile::parse("web-1", file).unwrap();
     let hello = "hello".parse().unwrap();
-    let all = c.consider(&vm, &hello, &Shown::default(), t.charter(), NOW);
+    let all = c.consider(&vm, &hello, &Shown::default(), crate::catalog::Scene::new(&t, NOW));
     all.first().unwrap().outcome.clone()
 }
 

@@ -73,6 +73,7 @@ impl Fixture {
             }]),
             beacon_keys: List::empty(),
             homes: List::empty(),
+            delegations: List::empty(),
         };
         Self::of(&root, &publisher_doc)
     }
@@ -147,6 +148,7 @@ impl Fixture {
             provides: List::empty(),
             urgency: Urgency::Normal,
             origins: List::empty(),
+            bundle: None,
         }
     }
 

@@ -13,6 +13,7 @@ use stork_wire::frame::{BulkHeader, Frame, PushReply, PushRequest};
 use stork_wire::item::{Item, ItemKind};
 use stork_wire::limits::{DOC_LEN_MAX, FRAME_LEN_MAX, PUSH_FRAME_LEN_MAX};
 use stork_wire::manifest::{Manifest, Variant};
+use stork_wire::permit::DowngradePermit;
 use stork_wire::proof::Proof;
 use stork_wire::sign::{Body, Envelope};
 
@@ -93,7 +94,7 @@ fn looked_at(envelope: &Envelope) -> String {
         )*};
     }
     each!(RootDoc, GroupDoc, PublisherDoc, Entry, Proof, HostCert, PeerRecord, PushCert);
-    each!(JoinToken, Beacon);
+    each!(JoinToken, Beacon, DowngradePermit);
     seen
 }
 
@@ -129,7 +130,7 @@ pub(super) fn body(data: &[u8]) -> String {
         }
     }
     let Some((kind, rest)) = data.split_first() else { return feature("nothing", 0) };
-    match kind % 10 {
+    match kind % 11 {
         0 => one::<RootDoc>(rest),
         1 => one::<GroupDoc>(rest),
         2 => one::<PublisherDoc>(rest),
@@ -139,7 +140,8 @@ pub(super) fn body(data: &[u8]) -> String {
         6 => one::<PeerRecord>(rest),
         7 => one::<PushCert>(rest),
         8 => one::<JoinToken>(rest),
-        _ => one::<Beacon>(rest),
+        9 => one::<Beacon>(rest),
+        _ => one::<DowngradePermit>(rest),
     }
 }
 

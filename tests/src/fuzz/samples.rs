@@ -2,8 +2,9 @@
 //! of message.
 
 use stork_wire::beacon::{Beacon, BeaconHead};
+use stork_wire::bundle::Bundle;
 use stork_wire::charter::{
-    Authority, Cell, GroupDoc, HostCert, JoinToken, PeerRecord, PublisherDoc, PublisherGrant,
+    Authority, Cell, Delegation, GroupDoc, HostCert, JoinToken, PeerRecord, PublisherDoc, PublisherGrant,
     PushCert, ReleaseKey, Role, RootDoc, ShortGroup,
 };
 use stork_wire::codec::{List, encode};
@@ -16,6 +17,7 @@ use stork_wire::item::{Item, ItemKind};
 use stork_wire::manifest::{
     ControlFile, Manifest, Pack, Packing, Source, SourceFormat, Tree, TreeEntry, TreeNode, Xattr,
 };
+use stork_wire::permit::{DowngradePermit, PermitText};
 use stork_wire::proof::Proof;
 use stork_wire::sign::{Body, Envelope, SecretKey};
 
@@ -87,6 +89,12 @@ fn publisher() -> PublisherDoc {
         }]),
         beacon_keys: List::empty(),
         homes: List::empty(),
+        delegations: list([Delegation {
+            to: PublisherId([3; 32]),
+            packages: list(["h*".parse().unwrap()]),
+            terminating: true,
+            depth: 1,
+        }]),
     }
 }
 
@@ -214,6 +222,10 @@ pub(super) fn release(group: GroupId, n: u64) -> Release {
         provides: List::empty(),
         urgency: Urgency::Normal,
         origins: list([NodeId([9; 32])]),
+        bundle: Some(Box::new(Bundle {
+            name: "stack".parse().unwrap(),
+            members: list(["hello".parse().unwrap(), "world".parse().unwrap()]),
+        })),
     }
 }
 
@@ -276,6 +288,19 @@ fn beacons() -> [(Beacon, Envelope); 2] {
     })
 }
 
+pub(super) fn permit() -> Envelope {
+    let permit = DowngradePermit {
+        version: 1,
+        vm: "db".parse().unwrap(),
+        package: "hello".parse().unwrap(),
+        publisher: PublisherId([4; 32]),
+        release: 3,
+        issued: NOW,
+        until: NOW + 3_600,
+    };
+    Envelope::sign(&permit, FLEET, &key(3)).unwrap()
+}
+
 /// One envelope of each kind of body.
 fn all_envelopes() -> Vec<(u8, Envelope)> {
     let fleet = Fleet::new();
@@ -287,6 +312,7 @@ fn all_envelopes() -> Vec<(u8, Envelope)> {
     out.extend([(4, proof), (5, hint.cert), (6, hint.record), (7, push_cert())]);
     out.push((8, token_envelope()));
     out.extend(beacons().map(|(_, e)| (9, e)));
+    out.push((10, permit()));
     out
 }
 
@@ -316,7 +342,8 @@ pub(super) fn bodies() -> Vec<Vec<u8>> {
 }
 
 pub(super) fn tokens() -> Vec<Vec<u8>> {
-    vec![JoinToken::to_text(&token_envelope()).into_bytes()]
+    let permit = PermitText(permit()).to_string();
+    vec![JoinToken::to_text(&token_envelope()).into_bytes(), permit.into_bytes()]
 }
 
 /// A manifest with one of each kind of entry.
