@@ -6,6 +6,8 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod because;
+#[cfg(test)]
+mod because_tests;
 pub mod bundle;
 mod constraint;
 pub mod depends;
@@ -23,6 +25,8 @@ mod resolve;
 mod tests;
 mod vm;
 mod vm_text;
+#[cfg(test)]
+mod world;
 
 pub use because::{Because, Document};
 pub use constraint::{Constraint, ConstraintError, compare_versions};

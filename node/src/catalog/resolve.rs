@@ -1,12 +1,14 @@
 //! Which releases of a package a VM may have, which of them is best, and why the others are not.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use stork_wire::charter::UnixSeconds;
 use stork_wire::ids::{ManifestId, PublisherId, ReleaseHash};
 use stork_wire::text::PackageName;
 
-use super::{Catalog, KnownRelease, Outcome, Privilege, VmFile, compare_versions};
+use super::constraint::VersionKey;
+use super::{Catalog, KnownRelease, Outcome, Privilege, VmFile};
 use crate::trust::{
     Attested, Candidate, Decision, Effect, Freshness, GroupState, OnStale, Permits, Rule, Search,
     Subject, Trust, decide,
@@ -104,16 +106,11 @@ impl<'a, 'v> Asker<'a, 'v> {
         let all = self.catalog.of_package(package).iter();
         let mut all: Vec<Considered<'a>> = all.map(|known| self.look_at(known)).collect();
         self.mark_downgrades(package, &mut all);
-        all.sort_by(|a, b| {
-            let (x, y) = (&a.known.release, &b.known.release);
-            let eligible = |c: &Considered<'_>| c.outcome != Outcome::Older;
-            let rule =
-                |c: &Considered<'_>| (c.decision.rule.unwrap_or(usize::MAX), c.decision.place);
-            eligible(a)
-                .cmp(&eligible(b))
-                .then(rule(a).cmp(&rule(b)))
-                .then(compare_versions(&y.version, &x.version))
-                .then(y.release.cmp(&x.release))
+        all.sort_by_cached_key(|c| {
+            let release = &c.known.release;
+            let rule = (c.decision.rule.unwrap_or(usize::MAX), c.decision.place);
+            let newest = Reverse((VersionKey::of(&release.version), release.release));
+            (c.outcome != Outcome::Older, rule, newest)
         });
         self.choose(package, &mut all);
         all

@@ -15,7 +15,7 @@ use super::{Refusal, Trust, Verdict};
 
 pub(crate) const NOW: u64 = 1_800_000_000;
 
-pub(super) fn key(n: u8) -> SecretKey {
+pub(crate) fn key(n: u8) -> SecretKey {
     SecretKey::from_seed(&[n; 32])
 }
 
