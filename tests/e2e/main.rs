@@ -24,6 +24,7 @@ mod links;
 mod metrics;
 mod news;
 mod origins;
+mod policy;
 mod publishers;
 mod pushes;
 mod recalls;

@@ -112,10 +112,7 @@ mod tests {
     /// The bytes of the body, so that a change of the format is seen.
     #[test]
     fn golden_vectors() {
-        let want = format!(
-            "01057765622d31056e67696e78{}ac0280a4a7da0690c0a7da06",
-            "07".repeat(32)
-        );
+        let want = format!("01057765622d31056e67696e78{}ac0280a4a7da0690c0a7da06", "07".repeat(32));
         assert_eq!(hex(&encode(&permit())), want);
     }
 

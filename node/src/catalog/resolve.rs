@@ -73,6 +73,13 @@ fn same_line(a: &KnownRelease, b: &KnownRelease) -> bool {
     a.publisher == b.publisher && a.release.arch == b.release.arch
 }
 
+/// The order of releases, the best first: by rule and place, then the newest.
+fn rank<'a>(c: &Considered<'a>) -> impl Ord + use<'a> {
+    let release = &c.known.release;
+    let rule = (c.decision.rule.unwrap_or(usize::MAX), c.decision.place);
+    (rule, Reverse((VersionKey::of(&release.version), release.release)))
+}
+
 /// One VM's questions.
 #[derive(Debug)]
 pub(super) struct Asker<'a, 'v> {
@@ -106,13 +113,15 @@ impl<'a, 'v> Asker<'a, 'v> {
         let all = self.catalog.of_package(package).iter();
         let mut all: Vec<Considered<'a>> = all.map(|known| self.look_at(known)).collect();
         self.mark_downgrades(package, &mut all);
-        all.sort_by_cached_key(|c| {
-            let release = &c.known.release;
-            let rule = (c.decision.rule.unwrap_or(usize::MAX), c.decision.place);
-            let newest = Reverse((VersionKey::of(&release.version), release.release));
-            (c.outcome != Outcome::Older, rule, newest)
-        });
+        all.sort_by_cached_key(|c| (c.outcome != Outcome::Older, rank(c)));
         self.choose(package, &mut all);
+        // What would not be best anyway needs no permit.
+        let best = all.iter().find(|c| c.outcome == Outcome::Chosen).map(|c| rank(c));
+        for c in all.iter_mut().filter(|c| matches!(c.outcome, Outcome::Downgrade(_))) {
+            if best.as_ref().is_some_and(|best| *best < rank(c)) {
+                c.outcome = Outcome::Older;
+            }
+        }
         all
     }
 
