@@ -13,6 +13,7 @@ mod bandwidth;
 mod bootstrap;
 mod charters;
 mod crashes;
+mod delegates;
 mod deltas;
 mod everything;
 mod freshness;

@@ -348,6 +348,7 @@ impl Lab {
             origin: None,
             origin_credentials: None,
             groups: Vec::new(),
+            bundle: None,
             urgency: Urgency::Normal,
             expires_days: 30,
             base: BaseChoice::Auto,

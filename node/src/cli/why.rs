@@ -26,6 +26,18 @@ pub(super) fn why(v: &Value) -> String {
     out
 }
 
+/// In `stork status`: releases that wait because of what they need, or of their bundles.
+pub(super) fn withheld(v: &Value) -> String {
+    let line = |w: &Value| {
+        let (vm, package) = (text(&w["vm"]), text(&w["package"]));
+        format!("\nVM {vm} waits with {package} {}: {}", text(&w["version"]), text(&w["why"]))
+    };
+    let listed = list(&v["withheld"]["listed"]);
+    let all: String = listed.iter().map(line).collect();
+    let more = v["withheld"]["count"].as_u64().unwrap_or(0).saturating_sub(listed.len() as u64);
+    if more > 0 { all + &format!("\n… and {more} more") } else { all }
+}
+
 /// One release: what became of it, and by which line, document and key.
 fn considered(c: &Value) -> String {
     let rule = match &c["rule"] {

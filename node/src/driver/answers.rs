@@ -83,6 +83,7 @@ impl Driver {
             "sites": self.sites_json(),
             "vms": self.vms.len(),
             "vms_current": self.vms.values().filter(|v| self.is_current(v)).count(),
+            "withheld": self.withheld_json(),
             "bad_vm_files": bad,
             "frozen": self.frozen_json(), "freshness": self.freshness_json(),
             "feeds": Value::from_iter(self.feeds_by_state()),

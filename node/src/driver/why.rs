@@ -3,13 +3,16 @@
 
 use serde_json::{Value, json};
 use stork_wire::frame::ItemRange;
-use stork_wire::ids::{ItemHash, LogId, ManifestId, PublicKey};
+use stork_wire::ids::{ItemHash, LogId, ManifestId, PublicKey, ReleaseHash};
 use stork_wire::text::{Label, PackageName};
 
 use super::answers::stage_text;
 use super::vms::Vm;
 use super::{CallError, Driver};
 use crate::catalog::{Because, Considered, KnownRelease, Outcome, Shown};
+
+/// Releases that one status lists; all are counted.
+const LISTED_MAX: usize = 16;
 
 impl Driver {
     pub(super) fn why_json(&self, vm: &str, package: &str) -> Result<Value, CallError> {
@@ -51,6 +54,20 @@ impl Driver {
             "stale": self.stale_of(all.iter().map(|c| c.known.publisher)),
             "error": vm.failed.as_ref().map(|(why, _, _)| why),
         }))
+    }
+
+    /// What VMs do not get because of the whole, for `stork status`.
+    pub(super) fn withheld_json(&self) -> Value {
+        let all = self.vms.iter().flat_map(|(name, vm)| vm.withheld.iter().map(move |w| (name, w)));
+        let one = |(name, (hash, why)): (&Label, (&ReleaseHash, &Outcome))| {
+            let release = self.catalog.by_hash(*hash).map(|k| &k.release);
+            json!({
+                "vm": name, "package": release.map(|r| &r.package),
+                "version": release.map(|r| &r.version), "why": why.to_string(),
+            })
+        };
+        let count = all.clone().count();
+        json!({ "count": count, "listed": all.take(LISTED_MAX).map(one).collect::<Vec<_>>() })
     }
 
     fn considered_json(&self, vm: &Vm, shown: &Shown, c: &Considered<'_>) -> Value {
