@@ -1,5 +1,5 @@
-//! What a release key may do now, by the newest documents: asked before anything is packed or signed,
-//! so that a node need not refuse it.
+//! What a release key may do now, by the newest documents: asked before anything is packed or
+//! signed, so that a node need not refuse it.
 
 use stork_wire::charter::{GroupDoc, PublisherGrant, ReleaseKey, UnixSeconds};
 use stork_wire::ids::{GroupId, PublicKey};

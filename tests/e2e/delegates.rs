@@ -19,9 +19,9 @@ fn package(fleet: &Fleet, name: &str, version: &str) -> Package {
     fleet.package(name, version, &[(&format!("share/{name}"), version.as_bytes())])
 }
 
-/// A publisher that no group names is let release a few packages by one that may: a VM whose rule
+/// A publisher that no group names is let release some packages by one that may: a VM whose rule
 /// follows delegations gets them, another one does not. What the pattern does not name is refused
-/// before it is packed. Taken back, they leave the VM; hosts that start again judge all of it alike.
+/// before it is packed. Taken back, they leave the VM; a host that starts again judges all alike.
 #[test]
 fn a_delegate_acts_for_its_delegator() {
     let mut fleet = Fleet::new(&["web"], 1);

@@ -82,7 +82,8 @@ fn restart_keeps_views_and_state() {
 }
 
 /// Changed VM files are taken over while the node runs: a pin goes back to the old version where an
-/// operator permits it, a new subscription comes, a new VM comes. A broken file changes nothing and is reported with its line.
+/// operator permits it, a new subscription comes, a new VM comes. A broken file changes nothing and
+/// is reported with its line.
 #[test]
 fn changed_vm_files_count_without_restart() {
     let mut fleet = Fleet::new(&["web"], 2);

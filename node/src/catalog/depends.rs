@@ -41,7 +41,10 @@ pub enum DependsError {
         by: PackageName,
     },
     /// Several packages provide what is needed, and none has the name itself.
-    #[error("`{by}` needs `{name}`, which {} and {} provide: subscribe to one of them", .of.0, .of.1)]
+    #[error(
+        "`{by}` needs `{name}`, which {} and {} provide: subscribe to one of them",
+        .of.0, .of.1
+    )]
     Ambiguous {
         /// The name.
         name: PackageName,

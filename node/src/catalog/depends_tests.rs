@@ -283,10 +283,10 @@ fn t038_members_wait_for_each_other() {
     assert_eq!(waiting(&["a", "b"]), [] as [&str; 0], "c is in no bundle");
 }
 
-/// A thousand VMs and four thousand releases are planned with a bounded number of looks, also with
-/// rules that follow delegations and needs that are pulled in; how long that takes is printed.
+/// Planning looks at each line of what a VM wants once, also with rules that follow delegations and
+/// needs that are pulled in: a counted bound, whatever the machine.
 #[test]
-fn planning_a_thousand_vms() {
+fn planning_looks_at_each_line_once() {
     let mut w = World::plain(&["acme", "audit"]);
     for n in 0..200 {
         let (package, needs) = (format!("p{n}"), format!("p{}", (n + 1) % 200));
@@ -297,16 +297,10 @@ fn planning_a_thousand_vms() {
     }
     let rules = "[[subscribe]]\npackage = \"p*\"\n[[trust]]\nallow = \"acme\"\ndelegations = true\n\
                  [[trust]]\nallow = \"audit\"\n";
-    for depends in ["show", "pull"] {
+    for (depends, lines) in [("show", 0), ("check", 200), ("pull", 200)] {
         let vm = vm(&format!("depends = \"{depends}\""), rules);
         let shown = w.show(&vm, &Shown::default());
-        let begun = std::time::Instant::now();
-        for _ in 0..10 {
-            let plan = w.plan(&vm, &shown);
-            assert_eq!(plan.wish.len(), 200);
-            assert!(plan.looked_at <= 200, "{} lines", plan.looked_at);
-        }
-        let took = begun.elapsed() / 10;
-        println!("{depends}: {took:?} a VM with 200 packages of 2 000 releases");
+        let plan = w.plan(&vm, &shown);
+        assert_eq!((plan.wish.len(), plan.looked_at), (200, lines), "{depends}");
     }
 }

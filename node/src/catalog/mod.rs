@@ -21,6 +21,7 @@ mod plan;
 #[cfg(test)]
 mod policy_tests;
 mod resolve;
+mod rights;
 #[cfg(test)]
 mod tests;
 mod vm;
@@ -132,7 +133,7 @@ impl Catalog {
                         && recall.releases.contains(&known.release.release)
                     {
                         known.frozen = Some(freeze);
-                        known.withdrawn_at.get_or_insert(entry.position());
+                        known.withdrawn_at.get_or_insert_with(|| entry.position());
                     }
                 }
             }

@@ -96,7 +96,7 @@ mod tests {
         let path = |_, p: Position| p.epoch == 2 || p.seq <= 5;
         let check = |all: &[KnownRelease]| check_one_head(all, path);
         let (old, new) = (known(&f, 1, 5, None), known(&f, 2, 1, None));
-        assert_eq!(check(&[old.clone(), new.clone()]), Ok(()));
+        assert_eq!(check(&[old, new.clone()]), Ok(()));
         let cut_off = known(&f, 1, 6, None);
         let mixed = MixAndMatch { publisher: f.publisher, a: at(1, 6), b: at(2, 1) };
         assert_eq!(check(&[cut_off.clone(), new.clone()]), Err(mixed));

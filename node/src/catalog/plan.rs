@@ -1,8 +1,8 @@
 //! All that a VM should show: the best release of each package, then what bundles and dependencies
 //! have to say about the whole.
 //!
-//! What these two refuse falls back to what the VM shows, never to another release: an update waits,
-//! and nothing older comes in its place.
+//! What these two refuse falls back to what the VM shows, never to another release: an update
+//! waits, and nothing older comes in its place.
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;

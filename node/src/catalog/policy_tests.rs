@@ -118,7 +118,7 @@ fn stale_feeds_by_policy() {
 }
 
 /// Files that need a privilege come only where the VM's file grants it, which is known before
-/// anything is fetched or built; no older release comes in their place, and one that is shown stays.
+/// anything is fetched or built; no older release comes in its place, and what is shown stays.
 #[test]
 fn privileges_are_refused_before_the_build() {
     let mut w = World::plain(&["acme"]);

@@ -9,10 +9,7 @@ use stork_wire::text::PackageName;
 
 use super::constraint::VersionKey;
 use super::{Catalog, KnownRelease, Outcome, Privilege, VmFile};
-use crate::trust::{
-    Attested, Candidate, Decision, Effect, Freshness, GroupState, OnStale, Permits, Rule, Search,
-    Subject, Trust, decide,
-};
+use crate::trust::{Candidate, Decision, Effect, GroupState, Permits, Rule, Trust, decide};
 
 /// What a VM shows now, and what it must not show again.
 #[derive(Debug, Clone, Default)]
@@ -83,12 +80,12 @@ fn rank<'a>(c: &Considered<'a>) -> impl Ord + use<'a> {
 /// One VM's questions.
 #[derive(Debug)]
 pub(super) struct Asker<'a, 'v> {
-    catalog: &'a Catalog,
+    pub(super) catalog: &'a Catalog,
     pub(super) vm: &'v VmFile,
     pub(super) shown: &'v Shown,
-    scene: Scene<'v>,
+    pub(super) scene: Scene<'v>,
     /// The VM's groups that are known, in its order.
-    groups: Vec<&'v GroupState>,
+    pub(super) groups: Vec<&'v GroupState>,
 }
 
 impl<'a, 'v> Asker<'a, 'v> {
@@ -196,14 +193,15 @@ impl<'a, 'v> Asker<'a, 'v> {
             let which = (publisher, c.known.release.release);
             let permits = self.scene.permits;
             let permitted = permits.until(&self.vm.name, package, which, self.scene.now).is_some();
-            if !permitted && !(gone && newest == Some(which.1)) {
+            let comes = permitted || (gone && newest == Some(which.1));
+            if !comes {
                 c.outcome = Outcome::Downgrade(have);
             }
         }
     }
 
     /// The first of the VM's groups that a release is for and that names its publisher.
-    fn name_of(&self, known: &KnownRelease) -> Option<&'v str> {
+    pub(super) fn name_of(&self, known: &KnownRelease) -> Option<&'v str> {
         let mut own = self.groups.iter().filter(|g| known.release.groups.contains(&g.id()));
         own.find_map(|g| g.grant(known.publisher)).map(|g| g.name.as_str())
     }
@@ -225,86 +223,8 @@ impl<'a, 'v> Asker<'a, 'v> {
         decide(&self.vm.rules, &candidate, |rule| self.delegates(rule, package))
     }
 
-    /// Whom the publishers of a rule let release a package in their place.
-    fn delegates(&self, rule: &Rule, package: &PackageName) -> Vec<Search> {
-        let charter = self.scene.trust.charter();
-        let grants = self.groups.iter().flat_map(|g| g.doc().publishers.iter());
-        let mut of: Vec<PublisherId> = match &rule.subject {
-            Subject::Any => grants.map(|g| g.publisher).collect(),
-            Subject::Name(n) => {
-                grants.filter(|g| g.name.as_str() == n).map(|g| g.publisher).collect()
-            }
-            Subject::Id(id) => vec![*id],
-            Subject::Tree(_) => Vec::new(),
-        };
-        of.sort_unstable();
-        of.dedup();
-        of.into_iter().map(|id| charter.delegates(id, package)).collect()
-    }
-
-    /// Does the group let its publisher release it now, in its own place or in that of one who
-    /// delegated it?
-    fn allows(&self, group: &GroupState, known: &KnownRelease) -> bool {
-        let r = &known.release;
-        group.allows(known.publisher, r) || {
-            let charter = self.scene.trust.charter();
-            let mut for_whom = charter.delegators(known.publisher, &r.package);
-            for_whom.any(|d| group.allows(d.publisher, r))
-        }
-    }
-
-    /// What the rule that allows a release asks for beside.
-    fn by_rule(&self, known: &KnownRelease, rule: Option<&Rule>) -> Option<Outcome> {
-        let rule = rule?;
-        if let Some(asked) = &rule.publishers {
-            let have = self.attesters(known, asked).len();
-            if have < asked.need {
-                return Some(Outcome::NotAttested { have, need: asked.need });
-            }
-        }
-        let policy = rule.freshness.unwrap_or(self.vm.freshness);
-        if policy != OnStale::Serve {
-            let state = self.scene.trust.freshness(known.publisher, self.scene.now);
-            let bad = matches!(state, Freshness::Stale { .. } | Freshness::Expired { .. });
-            let hide = policy == OnStale::Hide;
-            if bad && (hide || !self.is_shown(known)) {
-                return Some(Outcome::NotFresh { hide });
-            }
-        }
-        let package = known.release.package.as_str();
-        let privilege = self.scene.privileges.get(&known.release.manifest.id)?;
-        let granted = self.vm.privileged.iter().any(|p| p.matches(package));
-        (!granted).then(|| Outcome::Privileged(privilege.clone()))
-    }
-
-    fn is_shown(&self, known: &KnownRelease) -> bool {
+    pub(super) fn is_shown(&self, known: &KnownRelease) -> bool {
         self.shown.releases.get(&known.release.package) == Some(&known.hash)
-    }
-
-    /// The publishers of those asked that announce the same content as the same version: each once.
-    fn attesters(&self, known: &KnownRelease, asked: &Attested) -> BTreeSet<PublisherId> {
-        let r = &known.release;
-        let same = |k: &&KnownRelease| {
-            let other = &k.release;
-            other.tree == r.tree && other.version == r.version && other.arch == r.arch
-        };
-        // Whoever forked or lost the group's trust vouches for nothing; what ran out vouches only
-        // for what is shown already.
-        let stands = |k: &&KnownRelease| {
-            let granted =
-                self.groups.iter().any(|g| k.release.groups.contains(&g.id()) && self.allows(g, k));
-            k.frozen.is_none()
-                && granted
-                && k.release.release >= self.catalog.floor(k)
-                && (k.expires > self.scene.now || self.is_shown(known))
-        };
-        let all = self.catalog.of_package(&r.package).iter().filter(same).filter(stands);
-        let named = all.filter(|k| {
-            let (name, tree) = (self.name_of(k), k.release.tree);
-            let c = Candidate { publisher: k.publisher, name, package: &k.release.package, tree };
-            asked.of.iter().any(|s| s.matches(&c))
-        });
-        named.map(|k| k.publisher).collect()
     }
 
     /// The first thing that speaks against a release; trust rules are asked last, so that the

@@ -242,7 +242,7 @@ fn names_are_those_of_the_groups_of_the_vm() {
     let vm = vm(&format!("{SUBSCRIBE}[[trust]]\nallow = \"trusted\"\n"));
     let hello = "hello".parse().unwrap();
     let outcome = |t: &Trust| {
-        c.consider(&vm, &hello, &Shown::default(), Scene::new(&t, NOW))[0].outcome.clone()
+        c.consider(&vm, &hello, &Shown::default(), Scene::new(t, NOW))[0].outcome.clone()
     };
     assert_eq!(outcome(&t), Outcome::Denied(None));
     // Groups are looked at in the order of their ids; one of these comes first.

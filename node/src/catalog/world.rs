@@ -1,4 +1,4 @@
-//! A small fleet for tests: several publishers in one group, whose feeds are written entry by entry.
+//! A small fleet for tests: several publishers in one group, whose feeds are written by hand.
 
 use stork_wire::charter::{
     Authority, GroupDoc, PublisherDoc, PublisherGrant, ReleaseKey, Role, RootDoc,

@@ -57,6 +57,38 @@ fn considered(c: &Value) -> String {
         text(&c["outcome"]),
         text(&c["content"]),
     );
+    out += &reasons(c);
+    let via = joined(&c["delegated_by"]);
+    if via != "-" {
+        out += &format!("\n    delegated by {via}");
+    }
+    let bundle = &c["bundle"];
+    if !bundle.is_null() {
+        let members = joined(&bundle["members"]);
+        out += &format!("\n    of bundle {}: {members}", text(&bundle["name"]));
+    }
+    if c["chosen"] == Value::Bool(true) {
+        for need in list(&c["needs"]) {
+            let by = match need["met_by"].as_str() {
+                Some(by) => format!("met by {by}"),
+                None => "not met by what this VM shows".to_owned(),
+            };
+            out += &format!("\n    needs {}: {by}", text(&need["line"]));
+        }
+    }
+    let scripts = joined(&c["files_skipped"]);
+    if scripts != "-" {
+        out += &format!("\n    maintainer scripts that this view does not run: {scripts}");
+    }
+    if let Some(help) = c["help"].as_str() {
+        out += &format!("\n    help: {help}");
+    }
+    out
+}
+
+/// The line, the document and the keys that decided.
+fn reasons(c: &Value) -> String {
+    let mut out = String::new();
     let because = &c["because"];
     if !because["line"].is_null() {
         out += &format!(
@@ -86,31 +118,6 @@ fn considered(c: &Value) -> String {
             text(&entry["document"]),
             keys.join(", ")
         );
-    }
-    let via = joined(&c["delegated_by"]);
-    if via != "-" {
-        out += &format!("\n    delegated by {via}");
-    }
-    let bundle = &c["bundle"];
-    if !bundle.is_null() {
-        let members = joined(&bundle["members"]);
-        out += &format!("\n    of bundle {}: {members}", text(&bundle["name"]));
-    }
-    if c["chosen"] == Value::Bool(true) {
-        for need in list(&c["needs"]) {
-            let by = match need["met_by"].as_str() {
-                Some(by) => format!("met by {by}"),
-                None => "not met by what this VM shows".to_owned(),
-            };
-            out += &format!("\n    needs {}: {by}", text(&need["line"]));
-        }
-    }
-    let scripts = joined(&c["files_skipped"]);
-    if scripts != "-" {
-        out += &format!("\n    maintainer scripts that this view does not run: {scripts}");
-    }
-    if let Some(help) = c["help"].as_str() {
-        out += &format!("\n    help: {help}");
     }
     out
 }

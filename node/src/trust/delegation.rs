@@ -1,12 +1,12 @@
 //! Delegations: whom a publisher lets release packages in its place, and how far that goes.
 //!
 //! Pure. A search goes from the publisher that a VM trusts through its delegations in their order
-//! (pre-order, as roles of TUF are searched), and is bounded: so many delegations, so many steps, no
-//! publisher twice. What a delegate may do is judged on the way that led to it: by the rights of its
-//! delegator and the patterns in between, never by what somebody else gave the same delegate.
+//! (pre-order, as roles of TUF are searched), and is bounded: so many delegations and steps, and no
+//! publisher twice. What a delegate may do is judged on the way that led to it: by the rights of
+//! its delegator and the patterns in between, never by what somebody else gave the same delegate.
 //!
-//! As with grants, what is in a feed is judged by what any version of a document delegated, and what
-//! a VM shows by the newest.
+//! As with grants, what is in a feed is judged by what any version of a document delegated, and
+//! what a VM shows by the newest.
 
 use std::collections::{BTreeMap, BTreeSet};
 

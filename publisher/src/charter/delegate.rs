@@ -1,5 +1,5 @@
-//! Delegations: a publisher lets another one release some of its packages in its place, or takes that
-//! back. Its own root signs; no group's document changes.
+//! Delegations: a publisher lets another one release some of its packages in its place, or takes
+//! that back. Its own root signs; no group's document changes.
 
 use stork_wire::charter::Delegation;
 use stork_wire::codec::List;
