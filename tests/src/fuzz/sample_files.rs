@@ -9,7 +9,7 @@ use stork_wire::manifest::{
 use super::samples::list;
 
 /// A manifest with one of each kind of entry.
-pub(super) fn a_manifest() -> Manifest {
+fn a_manifest() -> Manifest {
     let bytes = vec![7u8; 70_000];
     let content = ContentId::of(&bytes);
     let xattr = Xattr {

@@ -12,11 +12,12 @@ use stork_wire::feed::{DeltaOffer, Entry, Kind, Recall, Release, Urgency, view_r
 use stork_wire::frame::PeerHint;
 use stork_wire::ids::{FleetId, GroupId, ItemHash, LogId, NodeId, PublisherId, TreeId};
 use stork_wire::item::{Item, ItemKind};
+use stork_wire::manifest::Manifest;
 use stork_wire::permit::{DowngradePermit, PermitText};
 use stork_wire::proof::Proof;
 use stork_wire::sign::{Body, Envelope, SecretKey};
 
-pub(super) use super::sample_files::{a_manifest, manifests, node_tomls, vm_tomls};
+pub(super) use super::sample_files::{manifests, node_tomls, vm_tomls};
 pub(super) use super::sample_frames::{bulks, frames, push_replies, push_requests};
 
 /// The fleet for which bodies are signed that need not belong to a real charter.
