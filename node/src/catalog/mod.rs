@@ -68,7 +68,7 @@ pub struct KnownRelease {
     /// It lies behind this fork of the feed: it stays where it is shown, and goes nowhere else.
     pub frozen: Option<Freeze>,
     /// The entry behind that fork that withdrew it; none where nothing did, or nobody knows which.
-    pub withdrawn_at: Option<Position>,
+    pub withdrawn_at: Option<Box<Position>>,
     /// What was announced.
     pub release: Release,
 }
@@ -133,7 +133,7 @@ impl Catalog {
                         && recall.releases.contains(&known.release.release)
                     {
                         known.frozen = Some(freeze);
-                        known.withdrawn_at.get_or_insert_with(|| entry.position());
+                        known.withdrawn_at.get_or_insert_with(|| Box::new(entry.position()));
                     }
                 }
             }

@@ -32,7 +32,7 @@ const fn place(k: &KnownRelease) -> Position {
 fn withdrawn_at(k: &KnownRelease) -> Option<Position> {
     let freeze = k.frozen?;
     // Where it is not known which entry withdrew it, it may have been the first one.
-    (place(k) < freeze.at).then(|| k.withdrawn_at.unwrap_or(freeze.at))
+    (place(k) < freeze.at).then(|| k.withdrawn_at.as_deref().copied().unwrap_or(freeze.at))
 }
 
 /// Was there a head of the feed at which both were live?
@@ -106,7 +106,8 @@ mod tests {
         assert_eq!(check(&[other, new]), Ok(()));
 
         // A fork at 4. Entry 6 behind it withdrew what entry 2 had announced.
-        let withdrawn = KnownRelease { withdrawn_at: Some(at(1, 6)), ..known(&f, 1, 2, Some(4)) };
+        let withdrawn =
+            KnownRelease { withdrawn_at: Some(Box::new(at(1, 6))), ..known(&f, 1, 2, Some(4)) };
         let (before, after) = (known(&f, 1, 5, Some(4)), known(&f, 1, 7, Some(4)));
         assert_eq!(check(&[withdrawn.clone(), before.clone()]), Ok(()), "live at 5");
         assert_eq!(check(&[before.clone(), after.clone()]), Ok(()), "live at 7");

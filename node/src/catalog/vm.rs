@@ -137,3 +137,12 @@ pub struct VmFile {
     /// What runs after a switch.
     pub hook: Option<HookRule>,
 }
+
+impl VmFile {
+    /// Does it make more of a feed that is not fresh than to flag it?
+    #[must_use]
+    pub fn asks_for_freshness(&self) -> bool {
+        let own = self.rules.iter().filter_map(|r| r.freshness);
+        own.chain([self.freshness]).any(|f| f != OnStale::Serve)
+    }
+}

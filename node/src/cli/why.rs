@@ -100,13 +100,9 @@ fn reasons(c: &Value) -> String {
     }
     let doc = &because["document"];
     if !doc.is_null() {
-        let number = if doc["kind"] == "entry" || doc["kind"] == "proof" { "at" } else { "number" };
-        out += &format!(
-            "\n    by the {} of {}, {number} {}",
-            text(&doc["kind"]),
-            text(&doc["name"]),
-            text(&doc["number"])
-        );
+        let (kind, name) = (text(&doc["kind"]), text(&doc["name"]));
+        let what = if kind == "entry" || kind == "proof" { "at" } else { "document, number" };
+        out += &format!("\n    by the {kind} {what} {} of {name}", text(&doc["number"]));
     }
     let entry = &c["entry"];
     let keys: Vec<String> = list(&entry["keys"]).iter().map(|k| text(&k["fingerprint"])).collect();

@@ -30,7 +30,7 @@ fn rule_json(i: usize, r: &Rule) -> Value {
         "subject": r.subject.to_string(), "packages": texts(&r.packages),
         "provides": r.provides.as_ref().map(|p| texts(p)),
         "publishers": r.publishers.as_ref().map(|p| json!({ "need": p.need, "of": texts(&p.of) })),
-        "freshness": r.freshness.map(|f| format!("{f:?}")), "delegations": r.delegations,
+        "freshness": r.freshness.map(|f| f.to_string()), "delegations": r.delegations,
     })
 }
 
@@ -142,7 +142,7 @@ impl Driver {
             "groups": file.groups, "unknown_groups": unknown.collect::<Vec<_>>(),
             "rules": file.rules.iter().enumerate().map(|(i, r)| rule_json(i, r))
                 .collect::<Vec<_>>(),
-            "freshness": format!("{:?}", file.freshness),
+            "freshness": file.freshness.to_string(),
             "depends": format!("{:?}", file.depends).to_lowercase(),
             "privileged": texts(&file.privileged), "may": may.collect::<Vec<_>>(),
         })

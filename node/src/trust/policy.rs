@@ -31,6 +31,16 @@ pub enum OnStale {
     Hide,
 }
 
+impl core::fmt::Display for OnStale {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Serve => "serve",
+            Self::NoNew => "no_new",
+            Self::Hide => "hide",
+        })
+    }
+}
+
 /// Whom or what a rule is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Subject {
