@@ -182,7 +182,8 @@ impl LabNode {
         std::fs::create_dir_all(&self.config.vms)?;
         let target = self.config.vms.with_file_name(format!("view-{name}"));
         let text = format!(
-            "[vm]\ngroups = [\"web\"]\n{line}\n[[subscribe]]\npackage = \"*\"\n[[trust]]\nallow = \"*\"\n\
+            "[vm]\ngroups = [\"web\"]\n{line}\n\
+             [[subscribe]]\npackage = \"*\"\n[[trust]]\nallow = \"*\"\n\
              [view]\nbackend = \"hardlink\"\nisolation = \"none\"\ntarget = \"{}\"\n",
             target.display()
         );

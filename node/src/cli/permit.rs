@@ -207,7 +207,8 @@ async fn hand_in(client: &Client, permit: &str, json: bool) -> Result<(), Fault>
     let answer = client.post("/v1/permits", &json!({ "permit": permit })).await?;
     let p = &answer["permit"];
     let shown = format!(
-        "{} may go back to release {} of {} by {} until {}\npin it in the VM's file, and see: stork why {} {}",
+        "{} may go back to release {} of {} by {} until {}\n\
+         pin it in the VM's file, and see: stork why {} {}",
         text(&p["vm"]),
         text(&p["release"]),
         text(&p["package"]),
