@@ -273,20 +273,31 @@ pub fn load_trust(
     let mut waiting: Vec<Item> = Vec::new();
     store.all_items(|j| waiting.push(j.item))?;
     waiting.sort_by_cached_key(order);
-    for item in waiting {
+    let (mut documents, rest): (Vec<Item>, Vec<Item>) =
+        waiting.into_iter().partition(|item| order(item).0 == 0);
+    let mut one = |trust: &mut Trust, item: Item| -> Option<Item> {
         if item.kind == ItemKind::Beacon {
             trust.restore_beacon(&item);
-            continue;
+            return None;
         }
         match trust.judge(&item, u64::MAX) {
             Verdict::Accepted { fact, .. } => each(&fact),
             // The proof of an epoch that has ended.
             Verdict::Known => {}
-            _ => {
-                let (log, seq) = (item.log.short(), item.seq);
-                tracing::warn!(%log, seq, "a stored item is not accepted");
-            }
+            _ => return Some(item),
         }
+        None
+    };
+    // A publisher to whom another one delegates waits for that one's document.
+    let mut left = usize::MAX;
+    while documents.len() < left {
+        left = documents.len();
+        documents = documents.into_iter().filter_map(|item| one(&mut trust, item)).collect();
+    }
+    let refused = rest.into_iter().filter_map(|item| one(&mut trust, item)).collect::<Vec<_>>();
+    for item in documents.iter().chain(&refused) {
+        let (log, seq) = (item.log.short(), item.seq);
+        tracing::warn!(%log, seq, "a stored item is not accepted");
     }
     Ok(trust)
 }

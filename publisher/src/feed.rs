@@ -4,6 +4,7 @@
 //! releases must hash to that head's view root (design §4 "Feeds"). The same rules hold on every
 //! host; here they only save the maintainer a release that nobody would take.
 
+use stork_wire::bundle::Bundle;
 use stork_wire::charter::{BODY_VERSION, PublisherDoc, ReleaseKey, Survivor, UnixSeconds};
 use stork_wire::codec::List;
 use stork_wire::feed::{DeltaOffer, Entry, Kind, Release, Urgency, view_root};
@@ -13,7 +14,7 @@ use stork_wire::ids::{
 use stork_wire::limits::{LIVE_RELEASES_MAX, RELEASE_GROUPS_MAX};
 use stork_wire::manifest::{Manifest, Variant};
 use stork_wire::sign::{Envelope, VerifyError};
-use stork_wire::text::PackageName;
+use stork_wire::text::{Label, PackageName};
 
 use crate::charter::Charter;
 use crate::pack::Packed;
@@ -216,60 +217,6 @@ impl Author<'_> {
             _ => Err(FeedError::NotLive),
         }
     }
-
-    /// What the newest document says of a release key that may sign now.
-    fn release_key(&self, key: PublicKey, now: UnixSeconds) -> Result<&ReleaseKey, FeedError> {
-        let usable =
-            |k: &&ReleaseKey| k.key == key && k.valid_through.is_none() && now < k.not_after;
-        let found = self.doc.release_keys.iter().find(usable);
-        found.ok_or_else(|| FeedError::NoReleaseKey(crate::keys::fingerprint(&key)))
-    }
-
-    /// May this key publish this package to these groups now?
-    pub fn may_publish(
-        &self,
-        key: PublicKey,
-        package: &Package,
-        groups: &[GroupId],
-        now: UnixSeconds,
-    ) -> Result<(), FeedError> {
-        let release_key = self.release_key(key, now)?;
-        if now >= self.doc.expires {
-            return Err(FeedError::Expired("publisher document".into()));
-        }
-        let name = package.name.as_str();
-        let denied = |who: String| FeedError::Name { who, name: name.to_owned() };
-        if !release_key.packages.iter().any(|p| p.matches(name)) {
-            return Err(denied("the release key".into()));
-        }
-        for id in groups {
-            let Some(group) = self.charter.groups.get(id) else {
-                return Err(FeedError::NoGrant(id.short()));
-            };
-            let title = group.name.to_string();
-            if now >= group.expires {
-                return Err(FeedError::Expired(format!("document of group `{title}`")));
-            }
-            let grant = group.publishers.iter().find(|g| g.publisher == self.publisher);
-            let grant = grant.ok_or_else(|| FeedError::NoGrant(title.clone()))?;
-            if !grant.packages.iter().any(|p| p.matches(name)) {
-                return Err(denied(format!("group `{title}`")));
-            }
-            let other = package.provides.iter().find(|provided| {
-                let mut all = grant.provides.iter().chain(&grant.packages);
-                !all.any(|p| p.matches(provided.as_str()))
-            });
-            if let Some(other) = other {
-                let (who, name) = (format!("group `{title}`"), other.to_string());
-                return Err(FeedError::Name { who, name });
-            }
-            let (len, max) = (package.unpacked_bytes(), grant.release_bytes_max);
-            if max > 0 && len > max {
-                return Err(FeedError::TooLarge { group: title, max, len });
-            }
-        }
-        Ok(())
-    }
 }
 
 /// What is announced beside the package itself.
@@ -277,6 +224,8 @@ impl Author<'_> {
 pub struct Announcement {
     /// The groups that it is for.
     pub groups: Vec<GroupId>,
+    /// The bundle that it belongs to, with the other packages of it.
+    pub bundle: Option<(Label, Vec<PackageName>)>,
     /// How soon it matters.
     pub urgency: Urgency,
     /// Nodes that hold the content.
@@ -288,25 +237,6 @@ pub struct Announcement {
 }
 
 impl Author<'_> {
-    /// May this key withdraw releases of this package now?
-    pub fn may_recall(
-        &self,
-        key: PublicKey,
-        package: &PackageName,
-        now: UnixSeconds,
-    ) -> Result<(), FeedError> {
-        let release_key = self.release_key(key, now)?;
-        if release_key.packages.iter().any(|p| p.matches(package.as_str())) {
-            return Ok(());
-        }
-        Err(FeedError::Name { who: "the release key".into(), name: package.to_string() })
-    }
-
-    /// May this key halt all that is released now?
-    pub fn may_halt(&self, key: PublicKey, now: UnixSeconds) -> Result<(), FeedError> {
-        self.release_key(key, now).map(|_| ())
-    }
-
     /// The entry that follows `standing` and leaves `live`.
     pub fn follow(
         &self,
@@ -336,6 +266,17 @@ impl Author<'_> {
         let head = standing.head.as_ref().filter(|(e, _)| e.epoch == self.doc.epoch);
         head.map_or(0, |(e, _)| e.seq) + 1
     }
+}
+
+fn bundle(
+    name: &Label,
+    others: &[PackageName],
+    own: &PackageName,
+) -> Result<Box<Bundle>, FeedError> {
+    let mut members: Vec<PackageName> = others.iter().chain([own]).cloned().collect();
+    members.sort_unstable();
+    members.dedup();
+    Ok(Box::new(Bundle { name: name.clone(), members: List::new(members)? }))
 }
 
 /// The entry that follows `standing` and announces a packed package.
@@ -376,6 +317,11 @@ pub fn next_entry(
         provides: package.provides.clone(),
         urgency: announcement.urgency,
         origins: List::truncated(announcement.origins.iter().copied()),
+        bundle: announcement
+            .bundle
+            .as_ref()
+            .map(|(name, others)| bundle(name, others, &package.name))
+            .transpose()?,
     };
     if standing.live.len() >= LIVE_RELEASES_MAX {
         return Err(FeedError::TooMany);

@@ -15,6 +15,7 @@ pub mod out;
 pub mod pack;
 pub mod progress;
 pub mod push;
+mod rights;
 pub mod source;
 pub mod version;
 

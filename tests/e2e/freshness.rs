@@ -119,7 +119,8 @@ fn t033_silence_turns_stale_and_beacons_make_fresh() {
 }
 
 /// T034: a stale feed is fresh again with the first beacon of the host that makes them, which it
-/// makes at its start: nobody waits for the next hour.
+/// makes at its start: nobody waits for the next hour. A VM whose file hides what is not fresh
+/// follows both.
 #[test]
 fn t034_the_next_beacon_makes_fresh() {
     runtime().block_on(async {
@@ -130,11 +131,18 @@ fn t034_the_next_beacon_makes_fresh() {
         std::fs::write(package.join("hello"), "hello").unwrap();
         lab.publish(&package, "site", "1").await.unwrap();
         await_state(&lab.nodes[1], "fresh").await;
+        let target = lab.nodes[1].add_vm_with("careful", "freshness = \"hide\"").unwrap();
+        let shown = target.join("hello");
+        let there = || async { shown.exists().then_some(()) };
+        wait_for("the view", LIMIT, there).await.unwrap();
         let until = feed(&lab.nodes[1]).await["until"].as_u64().unwrap();
         lab.nodes[0].stop().await.unwrap();
         lab.pass(25 * HOUR);
         await_state(&lab.nodes[1], "stale").await;
+        let gone = || async { (!shown.exists()).then_some(()) };
+        wait_for("the view to hide it", LIMIT, gone).await.unwrap();
         lab.nodes[0].start().await.unwrap();
+        wait_for("the view to show it again", LIMIT, there).await.unwrap();
         await_newer(&lab.nodes[1], until).await;
         assert_eq!(feed(&lab.nodes[1]).await["state"], "fresh");
         lab.stop().await.unwrap();

@@ -11,10 +11,11 @@ fn package(fleet: &Fleet, version: &str) -> Package {
 
 /// Four versions were shown and two generations are kept: a collection removes the files of the
 /// others, what is shown stays as it is, going back one generation still works, and a version that
-/// was collected is fetched again when it is pinned.
+/// was collected is fetched again when it is pinned, which an operator permits.
 #[test]
 fn old_versions_are_collected() {
-    let fleet = Fleet::new(&["web"], 2);
+    let mut fleet = Fleet::new(&["web"], 2);
+    let operator = fleet.appoint(1);
     let host = &fleet.hosts[1];
     let file = VmFile::usual(&["web"], &host.target("vm")).view("keep_generations = 2");
     host.write_vm("vm", &file);
@@ -39,6 +40,7 @@ fn old_versions_are_collected() {
     compare_with_folder(&host.target("vm"), &packages[2].file);
     // What was collected and is wanted again is fetched again.
     host.write_vm("vm", &file.pin("a", "= 1"));
+    host.permit("vm", "a=1", &operator);
     host.await_vm("vm", &[("a", "1")]);
     compare_with_folder(&host.target("vm"), &packages[0].file);
 }

@@ -81,11 +81,13 @@ fn restart_keeps_views_and_state() {
     fleet.hosts[1].await_vm("vm", &[("a", "2")]);
 }
 
-/// Changed VM files are taken over while the node runs: a pin goes back to the old version, a new
-/// subscription comes, a new VM comes. A broken file changes nothing and is reported with its line.
+/// Changed VM files are taken over while the node runs: a pin goes back to the old version where an
+/// operator permits it, a new subscription comes, a new VM comes. A broken file changes nothing and
+/// is reported with its line.
 #[test]
 fn changed_vm_files_count_without_restart() {
-    let fleet = Fleet::new(&["web"], 2);
+    let mut fleet = Fleet::new(&["web"], 2);
+    let operator = fleet.appoint(1);
     let host = &fleet.hosts[1];
     let only_a =
         || VmFile::new(&["web"], &host.target("vm")).subscribe("a").trust("allow = \"acme\"");
@@ -95,6 +97,7 @@ fn changed_vm_files_count_without_restart() {
     }
     host.await_vm("vm", &[("a", "2")]);
     host.write_vm("vm", &only_a().pin("a", "= 1"));
+    host.permit("vm", "a=1", &operator);
     host.await_vm("vm", &[("a", "1")]);
     host.write_vm("vm", &only_a().subscribe("b"));
     host.await_vm("vm", &[("a", "2"), ("b", "1")]);

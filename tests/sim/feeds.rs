@@ -144,6 +144,7 @@ impl Feeds {
             }]),
             beacon_keys: List::empty(),
             homes: List::empty(),
+            delegations: List::empty(),
         };
         let publisher = doc.publisher_id();
         let grant = PublisherGrant {
@@ -333,5 +334,6 @@ fn release(group: GroupId, n: u64) -> Result<Release> {
         provides: List::empty(),
         urgency: Urgency::Normal,
         origins: List::empty(),
+        bundle: None,
     })
 }

@@ -106,6 +106,7 @@ fn entry(
         provides: List::empty(),
         urgency: Urgency::Normal,
         origins: List::empty(),
+        bundle: None,
     };
     let entry = Entry {
         version: 1,

@@ -70,6 +70,7 @@ pub(crate) fn publisher_doc(
         release_keys: List::new(vec![release]).unwrap(),
         beacon_keys: List::empty(),
         homes: List::empty(),
+        delegations: List::empty(),
     }
 }
 

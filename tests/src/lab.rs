@@ -174,10 +174,16 @@ impl LabNode {
 
     /// Writes the file of a VM of the group `web` that wants everything, with a view of hard links.
     pub fn add_vm(&self, name: &str) -> Result<PathBuf> {
+        self.add_vm_with(name, "")
+    }
+
+    /// The same with a line of `[vm]`.
+    pub fn add_vm_with(&self, name: &str, line: &str) -> Result<PathBuf> {
         std::fs::create_dir_all(&self.config.vms)?;
         let target = self.config.vms.with_file_name(format!("view-{name}"));
         let text = format!(
-            "[vm]\ngroups = [\"web\"]\n[[subscribe]]\npackage = \"*\"\n[[trust]]\nallow = \"*\"\n\
+            "[vm]\ngroups = [\"web\"]\n{line}\n\
+             [[subscribe]]\npackage = \"*\"\n[[trust]]\nallow = \"*\"\n\
              [view]\nbackend = \"hardlink\"\nisolation = \"none\"\ntarget = \"{}\"\n",
             target.display()
         );
@@ -348,6 +354,7 @@ impl Lab {
             origin: None,
             origin_credentials: None,
             groups: Vec::new(),
+            bundle: None,
             urgency: Urgency::Normal,
             expires_days: 30,
             base: BaseChoice::Auto,

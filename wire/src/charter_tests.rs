@@ -75,6 +75,7 @@ fn publisher(root: &Role) -> PublisherDoc {
         }]),
         beacon_keys: List::empty(),
         homes: List::empty(),
+        delegations: List::empty(),
     }
 }
 

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::bundle::Bundle;
 use crate::charter::{BODY_VERSION, UnixSeconds};
 use crate::codec::{List, encode};
 use crate::ids::{
@@ -109,6 +110,8 @@ pub struct Release {
     pub urgency: Urgency,
     /// Nodes that have the content on disk when this is announced: where a host turns last.
     pub origins: List<NodeId, 4>,
+    /// The bundle that it belongs to, if it does not stand alone.
+    pub bundle: Option<Box<Bundle>>,
 }
 
 /// How soon a release matters; orders transfers.
@@ -167,7 +170,7 @@ impl Release {
             // It would shut out releases that are yet to come, for ever.
             return Err("its floor lies above its own number".into());
         }
-        Ok(())
+        self.bundle.as_ref().map_or(Ok(()), |b| b.check(&self.package))
     }
 }
 

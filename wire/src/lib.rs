@@ -7,6 +7,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod beacon;
+pub mod bundle;
 pub mod charter;
 #[cfg(test)]
 mod charter_tests;
@@ -18,6 +19,7 @@ pub mod ids;
 pub mod item;
 pub mod limits;
 pub mod manifest;
+pub mod permit;
 pub mod proof;
 pub mod sign;
 #[cfg(test)]

@@ -172,6 +172,7 @@ mod tests {
             }]),
             beacon_keys: List::empty(),
             homes: List::empty(),
+            delegations: List::empty(),
         };
         let proof = Proof::of(&signed(1, 1), &signed(2, 1)).unwrap();
         let logs = [
@@ -185,7 +186,7 @@ mod tests {
     }
 
     const GOLDEN: [(usize, &str); 4] = [
-        (156, "34e1a93a84e6d366"),
+        (157, "bac69b1c8f085b3f"),
         (119, "ead706f01778f6d9"),
         (469, "ef206791d28da218"),
         (96, "d4d074ce411b007a"),

@@ -12,12 +12,33 @@ use stork_wire::text::Version;
 /// parse as a Debian version is older than everything that does, and compared as text.
 #[must_use]
 pub fn compare_versions(a: &Version, b: &Version) -> Ordering {
-    let parse = |v: &Version| v.as_str().parse::<debversion::Version>().ok();
-    match (parse(a), parse(b)) {
-        (Some(x), Some(y)) => x.cmp(&y),
-        (Some(_), None) => Ordering::Greater,
-        (None, Some(_)) => Ordering::Less,
-        (None, None) => a.cmp(b),
+    VersionKey::of(a).cmp(&VersionKey::of(b))
+}
+
+/// A version that was parsed once, to be compared often: ordered as [`compare_versions`] does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct VersionKey<'a>(Option<debversion::Version>, &'a Version);
+
+impl<'a> VersionKey<'a> {
+    pub(super) fn of(version: &'a Version) -> Self {
+        Self(version.as_str().parse().ok(), version)
+    }
+}
+
+impl Ord for VersionKey<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        match (&self.0, &other.0) {
+            (Some(x), Some(y)) => x.cmp(y),
+            (Some(_), None) => Ordering::Greater,
+            (None, Some(_)) => Ordering::Less,
+            (None, None) => self.1.cmp(other.1),
+        }
+    }
+}
+
+impl PartialOrd for VersionKey<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -78,6 +99,11 @@ impl FromStr for Constraint {
 }
 
 impl Constraint {
+    /// Does it allow every version?
+    #[must_use]
+    pub const fn is_any(&self) -> bool {
+        self.0.is_empty()
+    }
     /// Does the version satisfy all parts?
     #[must_use]
     pub fn allows(&self, version: &Version) -> bool {

@@ -3,7 +3,7 @@
 use stork_wire::codec::List;
 use stork_wire::feed::{Kind, Recall, view_root};
 
-use super::{Catalog, Outcome, Shown, VmFile};
+use super::{Catalog, Outcome, Scene, Shown, VmFile};
 use crate::trust::{Fact, Trust, Verdict};
 use crate::trust_fixture::{Fixture, NOW};
 
@@ -60,7 +60,7 @@ fn t018_below_the_floor_nothing_is_installed() {
         let (t, c) = world(recalled);
         let hello = "hello".parse().unwrap();
         let wish = |version: &str, shown: &Shown| {
-            let wish = c.wish(&vm(version), shown, t.charter(), NOW);
+            let wish = c.wish(&vm(version), shown, Scene::new(&t, NOW));
             wish.values().next().map(|w| w.known.release.version.to_string())
         };
         let first = c.of_package(&hello).iter().find(|k| k.release.release == 1).unwrap();
@@ -69,7 +69,7 @@ fn t018_below_the_floor_nothing_is_installed() {
         for shown in [Shown::default(), shows_it] {
             assert_eq!(wish("= 1", &shown), None);
             let only_first = vm("= 1");
-            let all = c.consider(&only_first, &hello, &shown, t.charter(), NOW);
+            let all = c.consider(&only_first, &hello, &shown, Scene::new(&t, NOW));
             let first = all.iter().find(|k| k.known.release.release == 1).unwrap();
             assert_eq!(first.outcome, Outcome::BelowFloor(2));
             // At the floor and above is good.

@@ -5,25 +5,47 @@
 //! (`stork why`). Nothing here fetches or shows anything.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod because;
+#[cfg(test)]
+mod because_tests;
+pub mod bundle;
 mod constraint;
+pub mod depends;
+#[cfg(test)]
+mod depends_tests;
 #[cfg(test)]
 mod floor_tests;
 mod narrow;
+mod one_head;
+mod outcome;
+mod plan;
+#[cfg(test)]
+mod policy_tests;
 mod resolve;
+mod rights;
 #[cfg(test)]
 mod tests;
 mod vm;
+mod vm_text;
+#[cfg(test)]
+mod world;
 
+pub use because::{Because, Document};
 pub use constraint::{Constraint, ConstraintError, compare_versions};
 pub use narrow::{Narrow, OnDeny, OnRecall};
-pub use resolve::{Choice, Considered, Outcome, Shown, Wish};
-pub use vm::{BackendKind, FileError, HookRule, OnFailure, Subscription, VmFile, VmPin};
+pub use one_head::{MixAndMatch, check_one_head};
+pub use outcome::{Outcome, Privilege};
+pub use plan::{Choice, Plan, Wish};
+pub use resolve::{Considered, Privileges, Scene, Shown};
+pub use vm::{
+    BackendKind, FileError, HookRule, OnDepends, OnFailure, Subscription, VmFile, VmHold, VmPin,
+};
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use stork_wire::charter::UnixSeconds;
 use stork_wire::feed::{Entry, Kind, Release};
-use stork_wire::ids::{ManifestId, PublisherId, ReleaseHash};
+use stork_wire::ids::{ManifestId, Position, PublisherId, ReleaseHash};
 use stork_wire::text::{Arch, PackageName};
 
 use crate::trust::Freeze;
@@ -37,6 +59,8 @@ pub struct KnownRelease {
     pub epoch: u32,
     /// The number of that entry.
     pub seq: u64,
+    /// The number of the publisher document under which it was signed.
+    pub document: u64,
     /// When that entry was signed.
     pub signed_at: UnixSeconds,
     /// From then on it is not installed anew.
@@ -45,6 +69,8 @@ pub struct KnownRelease {
     pub hash: ReleaseHash,
     /// It lies behind this fork of the feed: it stays where it is shown, and goes nowhere else.
     pub frozen: Option<Freeze>,
+    /// The entry behind that fork that withdrew it; none where nothing did, or nobody knows which.
+    pub withdrawn_at: Option<Box<Position>>,
     /// What was announced.
     pub release: Release,
 }
@@ -84,10 +110,12 @@ impl Catalog {
             publisher: entry.publisher,
             epoch: entry.epoch,
             seq: entry.seq,
+            document: entry.document,
             signed_at: entry.signed_at,
             expires: entry.expires,
             hash: r.hash(),
             frozen,
+            withdrawn_at: None,
             release: r.clone(),
         });
         self.count += 1;
@@ -107,6 +135,7 @@ impl Catalog {
                         && recall.releases.contains(&known.release.release)
                     {
                         known.frozen = Some(freeze);
+                        known.withdrawn_at.get_or_insert_with(|| Box::new(entry.position()));
                     }
                 }
             }

@@ -1,81 +1,52 @@
-//! From a VM's file to the exact releases that it should show, with the reason for each.
+//! Which releases of a package a VM may have, which of them is best, and why the others are not.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use stork_wire::charter::UnixSeconds;
-use stork_wire::ids::ReleaseHash;
-use stork_wire::text::{PackageName, Version};
+use stork_wire::ids::{ManifestId, PublisherId, ReleaseHash};
+use stork_wire::text::PackageName;
 
-use super::{Catalog, KnownRelease, Narrow, VmFile, compare_versions};
-use crate::trust::{Charter, Decision, Effect, Freeze, decide};
+use super::constraint::VersionKey;
+use super::{Catalog, KnownRelease, Narrow, Outcome, Privilege, VmFile};
+use crate::trust::{Candidate, Decision, Effect, GroupState, Permits, Rule, Trust, decide};
 
 /// What a VM shows now, and what it must not show again.
 #[derive(Debug, Clone, Default)]
 pub struct Shown {
-    /// The releases of its current generation.
+    /// The releases of its current generation, as far as they stand.
     pub releases: BTreeMap<PackageName, ReleaseHash>,
+    /// Whose release of each package its current generation has, and with which counter, whether
+    /// it stands or not.
+    pub installed: BTreeMap<PackageName, (PublisherId, u64)>,
     /// Releases that were rolled back: skipped until a newer one comes.
     pub skipped: BTreeSet<ReleaseHash>,
 }
 
-/// Why a release is chosen, or is not.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// It is what the VM should show.
-    Chosen,
-    /// A better one was chosen.
-    Older,
-    /// For another machine.
-    OtherArch,
-    /// For none of the groups through which the VM subscribes to it.
-    NotForGroup,
-    /// The group does not let its publisher release it any more; the group's name.
-    NotGranted(String),
-    /// The version is outside of the subscription's constraint.
-    Constraint(String),
-    /// The version is outside of the pin.
-    Pinned(String),
-    /// The package is held at what is shown.
-    Held(String),
-    /// The VM's trust rules do not allow it; the rule's place in the file, from 0.
-    Denied(Option<usize>),
-    /// Below the publisher's floor.
-    BelowFloor(u64),
-    /// Its entry has expired, and it is not shown yet.
-    Expired,
-    /// Rolled back on this VM.
-    Skipped,
-    /// It lies behind a fork of its feed, and is not shown yet.
-    Frozen(Freeze),
-    /// It was recalled, is denied or halted.
-    Narrowed(Narrow),
-    /// A newer release of it has expired; an older one is no substitute.
-    Stale(Version),
+/// What asks for a privilege, of the manifests that are here and have such a thing.
+pub type Privileges = BTreeMap<ManifestId, Privilege>;
+
+/// All that decides beside the catalog and the VM's file.
+#[derive(Debug, Clone, Copy)]
+pub struct Scene<'a> {
+    /// The charter and the state of feeds.
+    pub trust: &'a Trust,
+    /// The time.
+    pub now: UnixSeconds,
+    /// What the manifests that are here ask for.
+    pub privileges: &'a Privileges,
+    /// Permits to go back.
+    pub permits: &'a Permits,
 }
 
-impl core::fmt::Display for Outcome {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self {
-            Self::Chosen => f.write_str("chosen"),
-            Self::Older => f.write_str("a newer or more trusted one was chosen"),
-            Self::OtherArch => f.write_str("it is for another architecture"),
-            Self::NotForGroup => f.write_str("it is for none of the groups of this VM"),
-            Self::NotGranted(g) => {
-                write!(f, "group `{g}` does not let its publisher release it any more")
-            }
-            Self::Constraint(c) => write!(f, "the subscription asks for {c}"),
-            Self::Pinned(c) => write!(f, "the package is pinned to {c}"),
-            Self::Held(why) if why.is_empty() => f.write_str("the package is held"),
-            Self::Held(why) => write!(f, "the package is held: {why}"),
-            Self::Denied(Some(n)) => write!(f, "trust rule {} denies it", n + 1),
-            Self::Denied(None) => f.write_str("no trust rule allows it"),
-            Self::BelowFloor(n) => write!(f, "the publisher withdrew everything below release {n}"),
-            Self::Expired => f.write_str("its announcement has expired"),
-            Self::Skipped => f.write_str("it was rolled back on this VM"),
-            Self::Frozen(freeze) => freeze.fmt(f),
-            Self::Narrowed(why) => why.fmt(f),
-            Self::Stale(v) => write!(f, "the newer {v} has expired, so nothing older is installed"),
-        }
+static NO_PRIVILEGES: Privileges = Privileges::new();
+static NO_PERMITS: Permits = Permits::none();
+
+impl<'a> Scene<'a> {
+    /// A scene without manifests and permits.
+    #[must_use]
+    pub fn new(trust: &'a Trust, now: UnixSeconds) -> Self {
+        Self { trust, now, privileges: &NO_PRIVILEGES, permits: &NO_PERMITS }
     }
 }
 
@@ -90,122 +61,178 @@ pub struct Considered<'a> {
     pub decision: Decision,
 }
 
-/// The release that a VM should show for one package.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Choice {
-    /// The release.
-    pub known: KnownRelease,
-    /// The trust rule that allows it.
-    pub rule: Option<usize>,
-}
-
-/// All that a VM should show.
-pub type Wish = BTreeMap<PackageName, Choice>;
-
 /// Is this a later release of the same package?
 fn replaces(new: &KnownRelease, old: &KnownRelease) -> bool {
-    new.publisher == old.publisher
-        && new.release.arch == old.release.arch
-        && new.release.release > old.release.release
+    same_line(new, old) && new.release.release > old.release.release
 }
 
-/// How the VM's rules may name a release's publisher: as the first of the VM's groups does that the
-/// release is for. Other groups may use the same name for somebody else.
-fn publisher_name(vm: &VmFile, known: &KnownRelease, charter: &Charter) -> String {
-    let groups = vm.groups.iter().filter_map(|g| charter.group_named(g.as_str()));
-    let mut own = groups.filter(|g| known.release.groups.contains(&g.id()));
-    let granted = own.find_map(|g| g.grant(known.publisher));
-    granted.map_or_else(|| known.publisher.short(), |g| g.name.to_string())
+fn same_line(a: &KnownRelease, b: &KnownRelease) -> bool {
+    a.publisher == b.publisher && a.release.arch == b.release.arch
 }
 
-impl Catalog {
-    /// What the VM should show.
-    #[must_use]
-    pub fn wish(&self, vm: &VmFile, shown: &Shown, charter: &Charter, now: UnixSeconds) -> Wish {
-        let mut wish = Wish::new();
-        for package in self.releases.keys() {
-            let chosen = self
-                .consider(vm, package, shown, charter, now)
-                .into_iter()
-                .find(|c| c.outcome == Outcome::Chosen);
-            if let Some(c) = chosen {
-                let choice = Choice { known: c.known.clone(), rule: c.decision.rule };
-                wish.insert(package.clone(), choice);
-            }
-        }
-        wish
+/// The order of releases, the best first: by rule and place, then the newest.
+fn rank<'a>(c: &Considered<'a>) -> impl Ord + use<'a> {
+    let release = &c.known.release;
+    let rule = (c.decision.rule.unwrap_or(usize::MAX), c.decision.place);
+    (rule, Reverse((VersionKey::of(&release.version), release.release)))
+}
+
+/// One VM's questions.
+#[derive(Debug)]
+pub(super) struct Asker<'a, 'v> {
+    pub(super) catalog: &'a Catalog,
+    pub(super) vm: &'v VmFile,
+    pub(super) shown: &'v Shown,
+    pub(super) scene: Scene<'v>,
+    /// The VM's groups that are known, in its order.
+    pub(super) groups: Vec<&'v GroupState>,
+}
+
+impl<'a, 'v> Asker<'a, 'v> {
+    pub(super) fn new(
+        catalog: &'a Catalog,
+        vm: &'v VmFile,
+        shown: &'v Shown,
+        scene: Scene<'v>,
+    ) -> Self {
+        let charter = scene.trust.charter();
+        let groups = vm.groups.iter().filter_map(|g| charter.group_named(g.as_str())).collect();
+        Self { catalog, vm, shown, scene, groups }
     }
 
-    /// Every live release of a package, best first, with what became of it for this VM. Empty where
-    /// no subscription of the VM names the package.
-    #[must_use]
-    pub fn consider<'a>(
-        &'a self,
-        vm: &VmFile,
-        package: &PackageName,
-        shown: &Shown,
-        charter: &Charter,
-        now: UnixSeconds,
-    ) -> Vec<Considered<'a>> {
-        if !vm.subscriptions.iter().any(|s| s.package.matches(package.as_str())) {
-            return Vec::new();
-        }
-        let mut all: Vec<Considered<'a>> = self
-            .of_package(package)
-            .iter()
-            .map(|known| {
-                let name = publisher_name(vm, known, charter);
-                let tree = known.release.tree;
-                let decision = decide(&vm.rules, known.publisher, &name, package, tree);
-                let outcome = self
-                    .obstacle(vm, known, shown, charter, now)
-                    .or_else(|| {
-                        (decision.effect == Effect::Deny).then_some(Outcome::Denied(decision.rule))
-                    })
-                    .unwrap_or(Outcome::Older);
-                Considered { known, outcome, decision }
-            })
-            .collect();
-        all.sort_by(|a, b| {
-            let (x, y) = (&a.known.release, &b.known.release);
-            let eligible = |c: &Considered<'_>| c.outcome != Outcome::Older;
-            let rule = |c: &Considered<'_>| c.decision.rule.unwrap_or(usize::MAX);
-            eligible(a)
-                .cmp(&eligible(b))
-                .then(rule(a).cmp(&rule(b)))
-                .then(compare_versions(&y.version, &x.version))
-                .then(y.release.cmp(&x.release))
-        });
-        let expired: Vec<&KnownRelease> =
-            all.iter().filter(|c| c.outcome == Outcome::Expired).map(|c| c.known).collect();
-        if let Some(first) = all.first_mut()
-            && first.outcome == Outcome::Older
-        {
-            let known = first.known;
-            let newer = expired.iter().find(|e| replaces(e, known));
-            first.outcome = match newer {
-                Some(e) if shown.releases.get(package) != Some(&known.hash) => {
-                    Outcome::Stale(e.release.version.clone())
-                }
-                _ => Outcome::Chosen,
-            };
+    pub(super) fn subscribes(&self, package: &PackageName) -> bool {
+        self.vm.subscriptions.iter().any(|s| s.package.matches(package.as_str()))
+    }
+
+    /// Every live release of a package, best first, with what became of it. Whether a subscription
+    /// names the package is not asked: what a dependency brings in needs none.
+    pub(super) fn consider(&self, package: &PackageName) -> Vec<Considered<'a>> {
+        let all = self.catalog.of_package(package).iter();
+        let mut all: Vec<Considered<'a>> = all.map(|known| self.look_at(known)).collect();
+        self.mark_downgrades(package, &mut all);
+        all.sort_by_cached_key(|c| (c.outcome != Outcome::Older, rank(c)));
+        self.choose(package, &mut all);
+        // What would not be best anyway needs no permit.
+        let best = all.iter().find(|c| c.outcome == Outcome::Chosen).map(|c| rank(c));
+        for c in all.iter_mut().filter(|c| matches!(c.outcome, Outcome::Downgrade(_))) {
+            if best.as_ref().is_some_and(|best| *best < rank(c)) {
+                c.outcome = Outcome::Older;
+            }
         }
         all
     }
 
-    /// The first rule that speaks against a release; trust is asked last, so that the answer names
-    /// what the operator set before it names whom he trusts.
-    fn obstacle(
-        &self,
-        vm: &VmFile,
-        known: &KnownRelease,
-        shown: &Shown,
-        charter: &Charter,
-        now: UnixSeconds,
-    ) -> Option<Outcome> {
-        let r = &known.release;
-        let is_shown = shown.releases.get(&r.package) == Some(&known.hash);
-        let narrow = Narrow::of(vm, known, charter);
+    fn look_at(&self, known: &'a KnownRelease) -> Considered<'a> {
+        let decision = self.decide(known);
+        let by_rules = || match decision.effect {
+            Effect::Deny => Some(Outcome::Denied(decision.rule)),
+            Effect::Allow => self.by_rule(known, decision.rule.and_then(|i| self.vm.rules.get(i))),
+        };
+        let outcome = self.obstacle(known).or_else(by_rules).unwrap_or(Outcome::Older);
+        Considered { known, outcome, decision }
+    }
+
+    /// Marks the best one, if it may come.
+    fn choose(&self, package: &PackageName, all: &mut [Considered<'a>]) {
+        let is_shown = |k: &KnownRelease| self.shown.releases.get(package) == Some(&k.hash);
+        let barriers: Vec<(&KnownRelease, Outcome)> = all
+            .iter()
+            .filter_map(|c| match c.outcome {
+                Outcome::Expired => {
+                    Some((c.known, Outcome::Stale(c.known.release.version.clone())))
+                }
+                Outcome::Privileged(_) => {
+                    Some((c.known, Outcome::Blocked(c.known.release.version.clone())))
+                }
+                _ => None,
+            })
+            .collect();
+        if let Some(first) = all.first_mut()
+            && first.outcome == Outcome::Older
+        {
+            let known = first.known;
+            let barrier = barriers.into_iter().find(|(k, _)| replaces(k, known));
+            first.outcome = match barrier {
+                Some((_, outcome)) if !is_shown(known) => outcome,
+                _ => Outcome::Chosen,
+            };
+            return;
+        }
+        // The VM's file asks for an older one, and may not have it: nothing would be worse.
+        let asked = all.iter().any(|c| matches!(c.outcome, Outcome::Downgrade(_)));
+        let kept = all.iter_mut().find(|c| {
+            let out = matches!(c.outcome, Outcome::Pinned(_) | Outcome::Constraint(_));
+            out && is_shown(c.known)
+        });
+        if let Some(kept) = kept.filter(|_| asked) {
+            kept.outcome = Outcome::Kept;
+        }
+    }
+
+    /// Marks releases that their publisher made before the one that the VM shows.
+    fn mark_downgrades(&self, package: &PackageName, all: &mut [Considered<'a>]) {
+        let shown = self.shown.releases.get(package);
+        let live = all.iter().find(|c| shown == Some(&c.known.hash));
+        let label = self.shown.installed.get(package).copied();
+        let installed = live.map(|c| (c.known.publisher, c.known.release.release)).or(label);
+        let Some((publisher, have)) = installed else { return };
+        // It was withdrawn, or may not stay: the newest one that stands may come in its place.
+        let gone = live.is_none_or(|c| c.outcome.takes_away());
+        let arch = live.map(|c| c.known.release.arch.clone());
+        let older = |k: &KnownRelease| {
+            k.publisher == publisher
+                && arch.as_ref().is_none_or(|a| *a == k.release.arch)
+                && k.release.release < have
+        };
+        let standing = all.iter().filter(|c| {
+            let out = matches!(c.outcome, Outcome::Frozen(_) | Outcome::Narrowed(_));
+            older(c.known) && !out && !c.outcome.is_choice_of_operator()
+        });
+        let newest = standing.map(|c| c.known.release.release).max();
+        for c in all.iter_mut().filter(|c| c.outcome == Outcome::Older && older(c.known)) {
+            let which = (publisher, c.known.release.release);
+            let permits = self.scene.permits;
+            let permitted = permits.until(&self.vm.name, package, which, self.scene.now).is_some();
+            let comes = permitted || (gone && newest == Some(which.1));
+            if !comes {
+                c.outcome = Outcome::Downgrade(have);
+            }
+        }
+    }
+
+    /// The first of the VM's groups that a release is for and that names its publisher.
+    pub(super) fn name_of(&self, known: &KnownRelease) -> Option<&'v str> {
+        let mut own = self.groups.iter().filter(|g| known.release.groups.contains(&g.id()));
+        own.find_map(|g| g.grant(known.publisher)).map(|g| g.name.as_str())
+    }
+
+    /// The rule that decides about a release.
+    pub(super) fn rule_of(&self, known: &KnownRelease) -> Option<&'v Rule> {
+        self.decide(known).rule.and_then(|i| self.vm.rules.get(i))
+    }
+
+    /// What the VM's trust rules say of a release.
+    pub(super) fn decide(&self, known: &KnownRelease) -> Decision {
+        let package = &known.release.package;
+        let candidate = Candidate {
+            publisher: known.publisher,
+            name: self.name_of(known),
+            package,
+            tree: known.release.tree,
+        };
+        decide(&self.vm.rules, &candidate, |rule| self.delegates(rule, package))
+    }
+
+    pub(super) fn is_shown(&self, known: &KnownRelease) -> bool {
+        self.shown.releases.get(&known.release.package) == Some(&known.hash)
+    }
+
+    /// The first thing that speaks against a release; trust rules are asked last, so that the
+    /// answer names what the operator set before it names whom he trusts.
+    fn obstacle(&self, known: &KnownRelease) -> Option<Outcome> {
+        let (r, vm) = (&known.release, self.vm);
+        let is_shown = self.is_shown(known);
+        let narrow = Narrow::of(vm, known, self.scene.trust.charter());
         if let Some(why) = narrow.filter(|n| !is_shown || n.takes_away(vm)) {
             return Some(Outcome::Narrowed(why));
         }
@@ -215,49 +242,88 @@ impl Catalog {
         if r.arch.as_str() != "all" && r.arch != vm.arch {
             return Some(Outcome::OtherArch);
         }
-        // A release is for several groups, and each decides for itself.
-        let mut taken = None;
-        let mut in_group = |name: &str| {
-            let of_vm = vm.groups.iter().any(|g| g.as_str() == name);
-            let group = charter.group_named(name).filter(|g| of_vm && r.groups.contains(&g.id()));
-            let allowed = group.is_some_and(|g| g.allows(known.publisher, r));
-            if group.is_some() && !allowed {
-                taken = Some(name.to_owned());
-            }
-            allowed
-        };
-        let subscriptions: Vec<_> = vm
-            .subscriptions
-            .iter()
-            .filter(|s| s.package.matches(r.package.as_str()))
-            .filter(|s| match &s.group {
-                Some(g) => in_group(g.as_str()),
-                None => vm.groups.iter().any(|g| in_group(g.as_str())),
-            })
-            .collect();
-        let Some(first) = subscriptions.first() else {
-            return Some(taken.map_or(Outcome::NotForGroup, Outcome::NotGranted));
-        };
-        if !subscriptions.iter().any(|s| s.version.allows(&r.version)) {
-            return Some(Outcome::Constraint(first.version.to_string()));
+        if let Some(outcome) = self.by_subscription(known) {
+            return Some(outcome);
         }
         if let Some(pin) = vm.pins.get(&r.package)
             && !pin.version.allows(&r.version)
         {
             return Some(Outcome::Pinned(pin.version.to_string()));
         }
-        if let Some(why) = vm.holds.get(&r.package)
+        if let Some(hold) = vm.holds.get(&r.package)
             && !is_shown
         {
-            return Some(Outcome::Held(why.clone()));
+            return Some(Outcome::Held(hold.reason.clone()));
         }
-        let floor = self.floor(known);
+        let floor = self.catalog.floor(known);
         if r.release < floor {
             return Some(Outcome::BelowFloor(floor));
         }
-        if shown.skipped.contains(&known.hash) {
+        if self.shown.skipped.contains(&known.hash) {
             return Some(Outcome::Skipped);
         }
-        (known.expires <= now && !is_shown).then_some(Outcome::Expired)
+        (known.expires <= self.scene.now && !is_shown).then_some(Outcome::Expired)
+    }
+
+    /// Groups and versions, by the subscriptions that name the package; where none does, any of the
+    /// VM's groups.
+    fn by_subscription(&self, known: &KnownRelease) -> Option<Outcome> {
+        let (r, vm) = (&known.release, self.vm);
+        // A release is for several groups, and each decides for itself.
+        let mut taken = None;
+        let mut in_group = |group: &GroupState| {
+            let is_for = r.groups.contains(&group.id());
+            let allowed = is_for && self.allows(group, known);
+            if is_for && !allowed {
+                taken = Some(group.doc().name.to_string());
+            }
+            allowed
+        };
+        let mut of_group = |name: Option<&str>| {
+            let mut own = self.groups.iter();
+            own.any(|g| name.is_none_or(|n| g.doc().name.as_str() == n) && in_group(g))
+        };
+        let naming: Vec<_> =
+            vm.subscriptions.iter().filter(|s| s.package.matches(r.package.as_str())).collect();
+        if naming.is_empty() && of_group(None) {
+            return None;
+        }
+        let subscriptions: Vec<_> = naming
+            .into_iter()
+            .filter(|s| of_group(s.group.as_ref().map(stork_wire::text::GroupName::as_str)))
+            .collect();
+        let Some(first) = subscriptions.first() else {
+            return Some(taken.map_or(Outcome::NotForGroup, Outcome::NotGranted));
+        };
+        let fits = subscriptions.iter().any(|s| s.version.allows(&r.version));
+        (!fits).then(|| Outcome::Constraint(first.version.to_string()))
+    }
+}
+
+impl Catalog {
+    /// Every live release of a package, best first, with what became of it for this VM. Empty where
+    /// no subscription of the VM names the package.
+    #[must_use]
+    pub fn consider<'a>(
+        &'a self,
+        vm: &VmFile,
+        package: &PackageName,
+        shown: &Shown,
+        scene: Scene<'_>,
+    ) -> Vec<Considered<'a>> {
+        let asker = Asker::new(self, vm, shown, scene);
+        if asker.subscribes(package) { asker.consider(package) } else { Vec::new() }
+    }
+
+    /// The same of a package that a dependency brings in: no subscription needs to name it.
+    #[must_use]
+    pub fn consider_pulled<'a>(
+        &'a self,
+        vm: &VmFile,
+        package: &PackageName,
+        shown: &Shown,
+        scene: Scene<'_>,
+    ) -> Vec<Considered<'a>> {
+        Asker::new(self, vm, shown, scene).consider(package)
     }
 }

@@ -1,6 +1,6 @@
 //! Which release a VM gets, and the reason that `stork why` gives for it.
 
-use super::{Catalog, Outcome, Shown, VmFile};
+use super::{Catalog, Outcome, Scene, Shown, VmFile};
 use crate::trust::{Fact, Trust, Verdict};
 use crate::trust_fixture::{Fixture, NOW};
 
@@ -30,7 +30,7 @@ fn world(versions: u64) -> (Fixture, Trust, Catalog) {
 
 fn chosen(extra: &str, shown: &Shown, now: u64) -> Option<String> {
     let (_, t, c) = world(12);
-    let wish = c.wish(&vm(extra), shown, t.charter(), now);
+    let wish = c.wish(&vm(extra), shown, Scene::new(&t, now));
     wish.values().next().map(|w| w.known.release.version.to_string())
 }
 
@@ -38,7 +38,7 @@ fn reason(extra: &str, shown: &Shown) -> Outcome {
     let (_, t, c) = world(12);
     let hello = "hello".parse().unwrap();
     let vm = vm(extra);
-    let all = c.consider(&vm, &hello, shown, t.charter(), NOW);
+    let all = c.consider(&vm, &hello, shown, Scene::new(&t, NOW));
     all.iter().find(|c| c.known.release.version.as_str() == "12").unwrap().outcome.clone()
 }
 
@@ -158,8 +158,8 @@ fn t014_an_expired_newest_release_is_not_replaced_by_an_older_one() {
     // Offered once more, the older entry is nothing new.
     assert_eq!(t.judge(&old, later), Verdict::Known);
     let none = Shown::default();
-    assert!(c.wish(&vm, &none, t.charter(), later).is_empty());
-    let all = c.consider(&vm, &hello, &none, t.charter(), later);
+    assert!(c.wish(&vm, &none, Scene::new(&t, later)).is_empty());
+    let all = c.consider(&vm, &hello, &none, Scene::new(&t, later));
     let why: Vec<_> = all.iter().map(|c| (c.known.seq, c.outcome.clone())).collect();
     let stale = Outcome::Stale("2".parse().unwrap());
     assert_eq!(why, [(1, stale.clone()), (2, Outcome::Expired)]);
@@ -168,7 +168,7 @@ fn t014_an_expired_newest_release_is_not_replaced_by_an_older_one() {
         let known = c.all().find(|k| k.seq == shown_seq).unwrap();
         let releases = [(hello.clone(), known.hash)].into();
         let shown = Shown { releases, ..Shown::default() };
-        let wish = c.wish(&vm, &shown, t.charter(), later);
+        let wish = c.wish(&vm, &shown, Scene::new(&t, later));
         assert_eq!(wish.get(&hello).map(|w| w.known.seq), Some(shown_seq), "it stays");
     }
 }
@@ -200,13 +200,13 @@ fn t020_behind_a_fork_nothing_is_new() {
     for c in [&c, &restarted] {
         assert_eq!(c.len(), 4);
         let seq_for = |shown: &Shown| {
-            let wish = c.wish(&vm, shown, t.charter(), NOW);
+            let wish = c.wish(&vm, shown, Scene::new(&t, NOW));
             wish.get(&hello).map(|w| w.known.seq)
         };
         assert_eq!(seq_for(&Shown::default()), Some(2), "the newest before the fork");
         assert_eq!(seq_for(&shows(c, 4)), Some(4), "what is shown stays");
         assert_eq!(seq_for(&shows(c, 3)), Some(3), "and nothing newer comes");
-        let all = c.consider(&vm, &hello, &Shown::default(), t.charter(), NOW);
+        let all = c.consider(&vm, &hello, &Shown::default(), Scene::new(&t, NOW));
         let last = all.iter().find(|c| c.known.seq == 4).unwrap();
         assert_eq!(last.outcome, Outcome::Frozen(freeze));
         let latest = c.latest(f.publisher, &hello, &"amd64".parse().unwrap());
@@ -214,7 +214,7 @@ fn t020_behind_a_fork_nothing_is_new() {
     }
     let shown = shows(&c, 4);
     c.rebuild(f.publisher, entries.iter().take(2), None);
-    assert_eq!(c.wish(&vm, &shown, t.charter(), NOW).get(&hello).map(|w| w.known.seq), Some(2));
+    assert_eq!(c.wish(&vm, &shown, Scene::new(&t, NOW)).get(&hello).map(|w| w.known.seq), Some(2));
     // A recall of release 1, behind the fork.
     let mut recall = entries[3].clone();
     recall.kind = stork_wire::feed::Kind::Recall(stork_wire::feed::Recall {
@@ -226,9 +226,9 @@ fn t020_behind_a_fork_nothing_is_new() {
     entries.iter().take(1).chain([&recall]).for_each(|e| c.apply(e));
     assert!(c.is_empty());
     c.rebuild(f.publisher, entries.iter().take(1), Some(freeze));
-    assert!(c.wish(&vm, &Shown::default(), t.charter(), NOW).is_empty());
+    assert!(c.wish(&vm, &Shown::default(), Scene::new(&t, NOW)).is_empty());
     c.rebuild(f.publisher, entries.iter().take(1), None);
-    assert_eq!(c.wish(&vm, &Shown::default(), t.charter(), NOW).len(), 1);
+    assert_eq!(c.wish(&vm, &Shown::default(), Scene::new(&t, NOW)).len(), 1);
 }
 
 /// A VM's rules name publishers as its own groups do: a group of somebody else may call another
@@ -244,8 +244,9 @@ fn names_are_those_of_the_groups_of_the_vm() {
     let (f, mut t, c) = world(2);
     let vm = vm(&format!("{SUBSCRIBE}[[trust]]\nallow = \"trusted\"\n"));
     let hello = "hello".parse().unwrap();
-    let outcome =
-        |t: &Trust| c.consider(&vm, &hello, &Shown::default(), t.charter(), NOW)[0].outcome.clone();
+    let outcome = |t: &Trust| {
+        c.consider(&vm, &hello, &Shown::default(), Scene::new(t, NOW))[0].outcome.clone()
+    };
     assert_eq!(outcome(&t), Outcome::Denied(None));
     // Groups are looked at in the order of their ids; one of these comes first.
     for n in 0..40 {

@@ -215,6 +215,10 @@ fn run_daemon(config: NodeConfig) -> ExitCode {
         Ok(key) => key,
         Err(code) => return code,
     };
+    let config = match super::permit::with_operators(config) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
     if let Err(e) = sandbox::enter(&config) {
         return failure(&e.to_string(), &causes(&e), sandbox::SandboxError::HELP, 1);
     }

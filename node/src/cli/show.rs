@@ -119,7 +119,7 @@ pub(super) fn status(v: &Value) -> String {
             text(&v["store"]["cause"])
         );
     }
-    out += &(journal(v) + &super::narrowed::lines(v) + &freshness(v));
+    out += &(journal(v) + &super::narrowed::lines(v) + &freshness(v) + &super::why::withheld(v));
     let cert = &v["certificate"];
     if !cert["help"].is_null() {
         let days = text(&cert["days_left"]);

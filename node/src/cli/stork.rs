@@ -15,6 +15,7 @@ use stork_wire::text::Label;
 
 use super::node::runtime;
 use super::out::{causes, completion, failure, manual, result};
+use super::permit::{self, PermitCommand, with_fingerprints};
 use super::show;
 use super::watch::{Picture, watch};
 use crate::control::{Client, ClientError, path_segment};
@@ -24,6 +25,7 @@ const EXAMPLES: &str = "Examples:
   stork status                   this host at a glance
   stork vm web-1                 what one VM shows, and its generations
   stork why web-1 nginx-common   why it shows that version, or none
+  stork trust web-1              who may put what into that VM, by which rule and document
   stork tree nginx-common        who feeds this host with it, and whom it feeds
   stork release nginx-common --watch
   stork rollback web-1           show the generation before
@@ -90,6 +92,20 @@ enum Command {
         vm: String,
         /// The package.
         package: String,
+    },
+    /// The charter in force; or who may put what into a VM, or who may release a package.
+    Trust {
+        /// A VM of this host, or else a package; without it the charter: documents, keys, grants.
+        #[arg(value_name = "VM|PACKAGE")]
+        about: Option<String>,
+        /// It is a package, also where a VM has the same name.
+        #[arg(long, requires = "about")]
+        package: bool,
+    },
+    /// Let a VM go back to an older release, for some time.
+    Permit {
+        #[command(subcommand)]
+        command: PermitCommand,
     },
     /// Show a VM an earlier generation; what it replaces is skipped until something newer comes.
     Rollback {
@@ -208,6 +224,10 @@ async fn ask(common: &Common, command: Command) -> ExitCode {
         }
         _ => {}
     }
+    let command = match command {
+        Command::Permit { command } => return permit::run(&client, command, common.json).await,
+        command => command,
+    };
     match answer(&client, command, common.json).await {
         Ok((value, text, code)) => {
             let shown = if common.json { value.to_string() } else { text };
@@ -243,7 +263,15 @@ async fn answer(client: &Client, command: Command, json: bool) -> Answered {
         }
         Command::Peers => show_with(client.get("/v1/peers").await?, show::peers),
         Command::Why { vm, package } => {
-            show_with(client.get(&format!("/v1/why/{vm}/{package}")).await?, super::why::why)
+            let path = format!("/v1/why/{vm}/{package}");
+            show_with(with_fingerprints(client.get(&path).await?), super::why::why)
+        }
+        Command::Trust { about, package } => {
+            // In a query a plus sign is a blank.
+            let word = |a: String| path_segment(&a).replace('+', "%2B").replace('=', "%3D");
+            let about = about.map(|a| format!("?about={}&package={package}", word(a)));
+            let path = format!("/v1/trust{}", about.unwrap_or_default());
+            show_with(with_fingerprints(client.get(&path).await?), super::trust::trust)
         }
         Command::Rollback { vm, to, undo } => {
             let body = json!({ "to": to, "undo": undo });
@@ -259,7 +287,7 @@ async fn answer(client: &Client, command: Command, json: bool) -> Answered {
             show_with(client.get(&format!("/v1/events?after={after}")).await?, show::events)
         }
         Command::Reload => show_with(client.post("/v1/reload", &json!({})).await?, show::reload),
-        Command::Demo(_) | Command::Completion { .. } | Command::Man => {
+        Command::Permit { .. } | Command::Demo(_) | Command::Completion { .. } | Command::Man => {
             (Value::Null, String::new())
         }
     };

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use stork_origin::Address;
+use stork_wire::ids::PublicKey;
 use stork_wire::limits::BEACON_VALID_MAX_S;
 
 use super::{LimitsConfig, QuotaConfig, SEEDS_MAX, SandboxConfig, Seed, hint_for};
@@ -56,6 +57,11 @@ pub struct NodeConfig {
     pub origin_credentials: Option<PathBuf>,
     /// Bytes a second that this node takes from it at the most.
     pub origin_bytes_per_s: u64,
+    /// Public keys, as files, of operators whose permits to go back this host takes.
+    pub operators: Vec<PathBuf>,
+    /// What these files hold; read by whoever starts the node.
+    #[serde(skip)]
+    pub operator_keys: Vec<PublicKey>,
     /// How fast publishers and groups may announce.
     pub limits: LimitsConfig,
     /// How much content publishers and groups may bring here.
@@ -134,6 +140,8 @@ impl Default for NodeConfig {
             origin: None,
             origin_credentials: None,
             origin_bytes_per_s: 16 * 1024 * 1024,
+            operators: Vec::new(),
+            operator_keys: Vec::new(),
             limits: LimitsConfig::default(),
             quota: QuotaConfig::default(),
             sandbox: SandboxConfig::default(),

@@ -128,7 +128,8 @@ fn read(path: &Path, len: u64) -> Result<VmFile, FileError> {
         help: "check its permissions".into(),
     })?;
     let stem = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
-    VmFile::parse(&stem, &text)
+    let file = VmFile::parse(&stem, &text)?;
+    Ok(VmFile { path: path.to_owned(), ..file })
 }
 
 #[cfg(test)]

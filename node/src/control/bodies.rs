@@ -35,3 +35,11 @@ pub struct GcBody {
     #[serde(default)]
     pub dry_run: bool,
 }
+
+/// `POST /v1/permits`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PermitBody {
+    /// A signed permit as text.
+    pub permit: String,
+}

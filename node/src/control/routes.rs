@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
-use super::bodies::{GcBody, RollbackBody, TokenBody};
+use super::bodies::{GcBody, PermitBody, RollbackBody, TokenBody};
 use super::verify::store_verify;
 use crate::driver::{Answer, CallError, ControlCall};
 use crate::store::Store;
@@ -39,6 +39,8 @@ pub fn router(driver: mpsc::Sender<ControlCall>, store: Arc<Store>) -> Router {
         .route("/v1/peers", get(peers))
         .route("/v1/tree/{*what}", get(tree))
         .route("/v1/why/{vm}/{*package}", get(why))
+        .route("/v1/trust", get(trust))
+        .route("/v1/permits", get(permits).post(permit))
         .route("/v1/events", get(events))
         .route("/v1/vms/{vm}/rollback", post(rollback))
         .route("/v1/tokens", post(token))
@@ -112,6 +114,26 @@ async fn tree(State(s): State<Shared>, Path(what): Path<String>) -> Reply {
 }
 async fn why(State(s): State<Shared>, Path((vm, package)): Path<(String, String)>) -> Reply {
     ask(&s, |answer| ControlCall::Why { vm, package, answer }).await
+}
+
+#[derive(Deserialize)]
+struct About {
+    about: Option<String>,
+    #[serde(default)]
+    package: bool,
+}
+
+async fn trust(State(s): State<Shared>, Query(q): Query<About>) -> Reply {
+    let About { about, package } = q;
+    ask(&s, |answer| ControlCall::Trust { about, package, answer }).await
+}
+
+async fn permits(State(s): State<Shared>) -> Reply {
+    ask(&s, ControlCall::Permits).await
+}
+
+async fn permit(State(s): State<Shared>, Json(body): Json<PermitBody>) -> Reply {
+    ask(&s, |answer| ControlCall::Permit { text: body.permit, answer }).await
 }
 
 #[derive(Deserialize)]

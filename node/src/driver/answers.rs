@@ -2,13 +2,11 @@
 
 use serde_json::{Value, json};
 use stork_wire::frame::LinkClass;
-use stork_wire::ids::{ItemHash, Position};
-use stork_wire::text::{Label, PackageName};
+use stork_wire::text::Label;
 
 use super::content::Stage;
 use super::vms::Vm;
 use super::{Answer, CallError, ControlCall, Driver};
-use crate::catalog::KnownRelease;
 use crate::store::Health;
 use crate::transfer::PeerView;
 
@@ -25,6 +23,11 @@ impl Driver {
                 let outcome = self.why_json(&vm, &package);
                 (answer, outcome)
             }
+            ControlCall::Trust { about, package, answer } => {
+                (answer, self.trust_json(about.as_deref(), package))
+            }
+            ControlCall::Permits(answer) => (answer, Ok(self.permits_json())),
+            ControlCall::Permit { text, answer } => (answer, self.take_permit(&text)),
             ControlCall::Events { after, answer } => {
                 let events: Vec<_> = self.counters.events_after(after).collect();
                 (answer, Ok(json!({ "schema": "stork.events/v1", "events": events })))
@@ -53,6 +56,8 @@ impl Driver {
             .map(|(name, reason, n)| json!({ "name": name, "reason": reason, "count": n }))
             .collect();
         let (sent, received, unexpected) = self.net.bulk().totals();
+        let bytes =
+            json!({ "served": sent, "fetched": received, "unexpected_streams": unexpected });
         let health = match self.store.health() {
             Health::Good => json!({ "ok": true }),
             Health::Latched { since, cause } => {
@@ -65,7 +70,6 @@ impl Driver {
             .iter()
             .map(|b| json!({ "file": b.path, "message": b.error.message, "help": b.error.help }))
             .collect();
-        let overlay = self.overlay.counters();
         json!({
             "schema": "stork.status/v1",
             "version": env!("CARGO_PKG_VERSION"),
@@ -80,6 +84,7 @@ impl Driver {
             "sites": self.sites_json(),
             "vms": self.vms.len(),
             "vms_current": self.vms.values().filter(|v| self.is_current(v)).count(),
+            "withheld": self.withheld_json(),
             "bad_vm_files": bad,
             "frozen": self.frozen_json(), "narrowed": self.narrowed_json(),
             "freshness": self.freshness_json(),
@@ -90,16 +95,22 @@ impl Driver {
             "pending_items": self.trust.pending_len(),
             "admits_hosts": self.admission.is_some(),
             "store": health, "journal": self.journal_json(),
-            "bytes": { "served": sent, "fetched": received, "unexpected_streams": unexpected },
+            "bytes": bytes,
             "udp": self.udp_json(), "bandwidth": self.bandwidth_json(),
-            "gossip": {
-                "pushes_in": overlay.pushes_in, "pushes_out": overlay.pushes_out,
-                "duplicates": overlay.duplicates, "delivered": overlay.delivered,
-                "grafts": overlay.grafts, "prunes": overlay.prunes,
-                "leads": overlay.leads, "syncs": overlay.syncs,
-            },
+            "gossip": self.gossip_json(),
             "net": self.net_json(), "gauges": self.gauges_json(),
             "counters": counters, "sandbox": crate::sandbox::report(),
+        })
+    }
+
+    /// What the trees of the overlay have carried.
+    fn gossip_json(&self) -> Value {
+        let overlay = self.overlay.counters();
+        json!({
+            "pushes_in": overlay.pushes_in, "pushes_out": overlay.pushes_out,
+            "duplicates": overlay.duplicates, "delivered": overlay.delivered,
+            "grafts": overlay.grafts, "prunes": overlay.prunes,
+            "leads": overlay.leads, "syncs": overlay.syncs,
         })
     }
 
@@ -215,6 +226,7 @@ impl Driver {
                     "frozen": k.frozen.map(|f| f.to_string()),
                     "recalled": charter.recalled(k.publisher, k.epoch, &r.package, k.hash),
                     "publisher": charter.publisher_name(k.publisher),
+                    "publisher_id": k.publisher,
                     "freshness": self.freshness_word(k.publisher),
                     "groups": r.groups.iter().map(group_name).collect::<Vec<_>>(),
                     "tree": r.tree, "manifest": r.manifest.id,
@@ -231,12 +243,6 @@ impl Driver {
             })
             .collect();
         json!({ "schema": "stork.releases/v1", "releases": releases })
-    }
-
-    /// The hash of the entry that announced a release: what a new epoch begins after.
-    fn entry_hash(&self, known: &KnownRelease) -> Option<ItemHash> {
-        let at = Position { epoch: known.epoch, seq: known.seq };
-        self.trust.feed(known.publisher)?.entry_hash(at)
     }
 
     fn peers_json(&self) -> Value {
@@ -267,65 +273,11 @@ impl Driver {
         })
     }
 
-    fn find_vm(&self, name: &str) -> Result<(Label, &Vm), CallError> {
+    pub(super) fn find_vm(&self, name: &str) -> Result<(Label, &Vm), CallError> {
         let missing = || CallError::NotFound(format!("there is no VM `{name}` on this host"));
         let label: Label = name.parse().map_err(|_e| missing())?;
         let vm = self.vms.get(&label).ok_or_else(missing)?;
         Ok((label, vm))
-    }
-
-    fn why_json(&self, vm: &str, package: &str) -> Result<Value, CallError> {
-        let (name, vm) = self.find_vm(vm)?;
-        let package: PackageName =
-            package.parse().map_err(|e| CallError::NotFound(format!("{e}")))?;
-        let shown = vm.shown(&self.catalog);
-        let charter = self.trust.charter();
-        let now = self.clock.unix();
-        let all = self.catalog.consider(&vm.file, &package, &shown, charter, now);
-        let subscribed = vm.file.subscriptions.iter().any(|s| s.package.matches(package.as_str()));
-        let considered: Vec<Value> = all
-            .iter()
-            .map(|c| {
-                let r = &c.known.release;
-                let rule = c.decision.rule.and_then(|i| vm.file.rules.get(i).map(|r| (i, r)));
-                json!({
-                    "version": r.version, "publisher": charter.publisher_name(c.known.publisher),
-                    "outcome": c.outcome.to_string(),
-                    "chosen": c.outcome == crate::catalog::Outcome::Chosen,
-                    "rule": rule.map(|(i, r)| json!({
-                        "number": i + 1, "effect": format!("{:?}", r.effect).to_lowercase(),
-                        "subject": r.subject.to_string(),
-                    })),
-                    "shown": shown.releases.get(&package) == Some(&c.known.hash),
-                    "content": self.contents.get(&r.manifest.id).map(|k| stage_text(&k.stage)),
-                    "files_skipped": self.scripts_of(&r.manifest.id),
-                })
-            })
-            .collect();
-        let known = !self.catalog.of_package(&package).is_empty();
-        let answer = match (known, subscribed) {
-            (false, _) => format!("no release of `{package}` is known here"),
-            (true, false) => format!("no [[subscribe]] of {name} names `{package}`"),
-            (true, true) => all.first().map_or_else(String::new, |c| match c.outcome {
-                crate::catalog::Outcome::Chosen => {
-                    format!("{package} {} is chosen", c.known.release.version)
-                }
-                ref other => format!("nothing is chosen; the best: {other}"),
-            }),
-        };
-        Ok(json!({
-            "schema": "stork.why/v1", "vm": name, "package": package, "answer": answer,
-            "subscribed": subscribed, "considered": considered, "frozen": self.frozen_of(&all),
-            "stale": self.stale_of(all.iter().map(|c| c.known.publisher)),
-            "error": vm.failed.as_ref().map(|(why, _, _)| why),
-        }))
-    }
-
-    /// Maintainer scripts of a release, which no tree view runs.
-    fn scripts_of(&self, id: &stork_wire::ids::ManifestId) -> Vec<String> {
-        let manifest = self.store.manifest_decoded(*id).ok().flatten();
-        let files = manifest.iter().flat_map(|m| m.source.control_files.iter());
-        files.filter(|f| f.is_script()).map(|f| f.name.to_string()).collect()
     }
 
     fn order_rollback(

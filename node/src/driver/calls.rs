@@ -32,6 +32,24 @@ pub enum ControlCall {
         /// The answer.
         answer: Answer,
     },
+    /// `stork trust [VM|PACKAGE]`.
+    Trust {
+        /// A VM or a package; `None`: the charter.
+        about: Option<String>,
+        /// It is a package, also where a VM has the same name.
+        package: bool,
+        /// The answer.
+        answer: Answer,
+    },
+    /// `stork permit list`.
+    Permits(Answer),
+    /// `stork permit add`.
+    Permit {
+        /// The permit's text.
+        text: String,
+        /// The answer.
+        answer: Answer,
+    },
     /// `stork events`.
     Events {
         /// Only later ones.

@@ -14,7 +14,7 @@ use stork_wire::tick::Tick;
 use super::origin::What;
 use super::workers::Done;
 use super::{Driver, leases};
-use crate::catalog::KnownRelease;
+use crate::catalog::{KnownRelease, Privilege};
 use crate::store::{Hold, PartialPack, Reservation};
 use crate::transfer::{Input, ORIGIN_STORE};
 
@@ -281,6 +281,12 @@ impl Driver {
                     // fault.
                     return self
                         .fail(id, &format!("the manifest contradicts its announcement: {why}"));
+                }
+                let asks = manifest.tree.entries.iter().find_map(|e| {
+                    e.privilege().map(|what| Privilege { path: e.path.to_string(), what })
+                });
+                if let Some(asks) = asks {
+                    self.privileges.insert(id, asks);
                 }
                 content.manifest = Some(manifest);
                 let size = content.release.manifest.size;

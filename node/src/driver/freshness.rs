@@ -171,6 +171,10 @@ impl Driver {
                 (false, _) => self.say(id, "feed_stale", "stale"),
             }
             seen = Seen { fresh, since: now, told: true };
+            // A VM's file may say what that means.
+            if self.vms.values().any(|vm| vm.file.asks_for_freshness()) {
+                self.replan_soon();
+            }
         } else if !seen.told && now.saturating_sub(seen.since) >= GRACE_MS {
             self.say(id, "feed_stale", "stale");
             seen.told = true;

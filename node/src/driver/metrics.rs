@@ -82,7 +82,7 @@ const KNOWN: &[(&str, &[&str])] = &[
     ),
     ("repacks", &["different", "same"]),
     ("swarms", &["bad", "hungry", "too_many"]),
-    ("switches", &["done", "failed", "rolled_back"]),
+    ("switches", &["done", "failed", "mix_and_match", "rolled_back"]),
     ("syncs", &["begun"]),
     ("vm_files", &["bad"]),
 ];

@@ -39,6 +39,7 @@ mod origin;
 mod pace;
 mod parts;
 mod peers;
+mod permits;
 mod pushes;
 mod quota;
 mod record;
@@ -46,7 +47,9 @@ mod renewal;
 mod switch;
 mod tap;
 mod tree;
+mod trust;
 mod vms;
+mod why;
 mod workers;
 
 pub use calls::{Answer, CallError, ControlCall};
@@ -71,13 +74,13 @@ use stork_wire::tick::Tick;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Privileges};
 use crate::config::{NodeConfig, VmFolder};
 use crate::net::Net;
 use crate::overlay::{self, Overlay};
 use crate::store::Store;
 use crate::transfer::{self, Planner};
-use crate::trust::Trust;
+use crate::trust::{Permits, Trust};
 use crate::view::Views;
 use content::{Content, SwarmInfo};
 use vms::Vm;
@@ -122,6 +125,10 @@ pub struct Driver {
     folder: VmFolder,
     vms: BTreeMap<Label, Vm>,
     contents: BTreeMap<ManifestId, Content>,
+    /// What asks for a privilege, of the manifests that were read.
+    privileges: Privileges,
+    /// Permits of operators to go back.
+    permits: Permits,
     swarms: BTreeMap<SwarmId, SwarmInfo>,
     sending: BTreeMap<(NodeId, SwarmId, u32), tokio::task::AbortHandle>,
     /// The last resort, where the operator named one.
@@ -192,6 +199,8 @@ impl Driver {
             checked: BTreeMap::new(),
             vms: BTreeMap::new(),
             contents: BTreeMap::new(),
+            privileges: Privileges::new(),
+            permits: Permits::none(),
             swarms: BTreeMap::new(),
             sending: BTreeMap::new(),
             store_fetches: origin::Fetches::new(parts.origin),
@@ -217,6 +226,7 @@ impl Driver {
         let heads = self.trust.heads();
         self.overlay_input(overlay::Input::Heads(heads));
         self.follow_bandwidth();
+        self.load_permits();
         self.load_vms();
         self.refresh_record();
         self.load_peers()?;

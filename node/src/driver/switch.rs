@@ -12,7 +12,7 @@ use stork_wire::text::{Label, PackageName};
 use super::Driver;
 use super::vms::releases_of;
 use super::workers::Done;
-use crate::catalog::{HookRule, KnownRelease, OnFailure, Outcome, VmFile};
+use crate::catalog::{HookRule, KnownRelease, OnFailure, VmFile};
 use crate::sandbox::hooks;
 use crate::store::{SetMember, SetSpec, Store};
 use crate::view::hook::HookEnv;
@@ -181,15 +181,14 @@ impl Driver {
         shown: &BTreeMap<PackageName, KnownRelease>,
     ) -> Vec<ReleaseHash> {
         let Some(vm) = self.vms.get(name) else { return Vec::new() };
-        let (now, charter) = (self.clock.unix(), self.trust.charter());
         let before = vm.shown(&self.catalog);
         let packages: BTreeSet<&PackageName> = vm.wish.keys().chain(shown.keys()).collect();
         let mut better = Vec::new();
         for package in packages {
-            let all = self.catalog.consider(&vm.file, package, &before, charter, now);
+            let all = self.catalog.consider(&vm.file, package, &before, self.scene());
             let goal = shown.get(package).map(|k| k.hash);
             let first = all.iter().take_while(|c| Some(c.known.hash) != goal);
-            let allowed = first.filter(|c| matches!(c.outcome, Outcome::Chosen | Outcome::Older));
+            let allowed = first.filter(|c| c.outcome.may_stay());
             better.extend(allowed.map(|c| c.known.hash));
         }
         better
@@ -262,6 +261,8 @@ fn show(job: &Job, file: &VmFile, target: &[KnownRelease]) -> Result<Shown, Stri
             package: r.package.clone(),
             version: r.version.clone(),
             manifest: r.manifest.id,
+            publisher: Some(k.publisher),
+            release: Some(r.release),
         });
     }
     let spec = SetSpec { members, backend: job.spec.backend.tag().to_owned() };

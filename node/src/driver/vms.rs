@@ -9,12 +9,15 @@ use stork_wire::tick::Tick;
 
 use super::Driver;
 use crate::catalog::{
-    BackendKind, Catalog, KnownRelease, Narrow, OnRecall, Outcome, Shown, VmFile, Wish,
+    BackendKind, Catalog, KnownRelease, MixAndMatch, Narrow, OnRecall, Outcome, Scene, Shown,
+    VmFile, Wish, bundle, check_one_head,
 };
 use crate::view::{Backend, Generation, Isolation, ViewSpec};
 
 /// Announcements that come together are shown together.
 const REPLAN_MS: u64 = 50;
+/// A view that was refused is looked at again after so long, or when something changes.
+const REFUSED_MS: u64 = 30_000;
 /// Rolled-back releases that a VM remembers.
 const SKIPPED_MAX: usize = 256;
 
@@ -29,6 +32,8 @@ pub(super) struct Vm {
     pub(super) reconciled: bool,
     pub(super) switching: bool,
     pub(super) wish: Wish,
+    /// What would be best and does not come, because of the whole; with the reason.
+    pub(super) withheld: BTreeMap<ReleaseHash, Outcome>,
     /// The last switch that failed: why, for which releases, and when it is tried again.
     pub(super) failed: Option<(String, Vec<ReleaseHash>, Tick)>,
     pub(super) hook: Option<String>,
@@ -55,9 +60,15 @@ pub(super) fn releases_of(
 ) -> BTreeMap<PackageName, KnownRelease> {
     let labels = generation.label.releases.iter();
     let known = labels.filter_map(|l| {
-        let mut all = catalog.by_manifest(l.manifest);
-        all.find(|k| k.release.package == l.package && k.release.version == l.version)
-            .map(|k| (l.package.clone(), k.clone()))
+        // Two publishers may announce one content: the record says whose was shown.
+        let same = |k: &&KnownRelease| {
+            k.release.manifest.id == l.manifest
+                && k.release.version == l.version
+                && l.publisher.is_none_or(|p| p == k.publisher)
+                && l.release.is_none_or(|n| n == k.release.release)
+        };
+        let found = catalog.of_package(&l.package).iter().find(same);
+        found.map(|k| (l.package.clone(), k.clone()))
     });
     known.collect()
 }
@@ -66,7 +77,11 @@ impl Vm {
     /// What it shows and what it must not show again.
     pub(super) fn shown(&self, catalog: &Catalog) -> Shown {
         let releases = self.current.iter().flat_map(|g| releases_of(catalog, g));
+        let labels = self.current.iter().flat_map(|g| &g.label.releases);
+        let installed =
+            labels.filter_map(|l| Some((l.package.clone(), (l.publisher?, l.release?))));
         Shown {
+            installed: installed.collect(),
             releases: releases.map(|(p, k)| (p, k.hash)).collect(),
             skipped: self.skipped.clone(),
         }
@@ -130,6 +145,7 @@ impl Driver {
             reconciled: false,
             switching: false,
             wish: Wish::new(),
+            withheld: BTreeMap::new(),
             failed: None,
             hook: None,
             switched_ms: None,
@@ -154,11 +170,17 @@ impl Driver {
 
     /// Decides for every VM what it should show, fetches what is missing, and switches.
     pub(super) fn replan(&mut self) {
-        let now = self.clock.unix();
+        let scene = Scene {
+            trust: &self.trust,
+            now: self.clock.unix(),
+            privileges: &self.privileges,
+            permits: &self.permits,
+        };
         let mut wanted: BTreeMap<ReleaseHash, KnownRelease> = BTreeMap::new();
         for vm in self.vms.values_mut() {
             let shown = vm.shown(&self.catalog);
-            vm.wish = self.catalog.wish(&vm.file, &shown, self.trust.charter(), now);
+            let plan = self.catalog.plan(&vm.file, &shown, scene);
+            (vm.wish, vm.withheld) = (plan.wish, plan.withheld);
             for choice in vm.wish.values() {
                 wanted.insert(choice.known.hash, choice.known.clone());
             }
@@ -167,22 +189,48 @@ impl Driver {
         self.want(&wanted);
         let names: Vec<Label> = self.vms.keys().cloned().collect();
         for name in names {
-            if let Some(target) = self.target(&name) {
-                self.switch(&name, target);
+            match self.target(&name) {
+                Ok(Some(target)) => self.switch(&name, target),
+                Ok(None) => {}
+                Err(mixed) => self.refuse_view(&name, &mixed),
             }
         }
     }
 
-    /// The releases that a VM can show now; `None` where it shows them already or must wait.
-    fn target(&self, name: &Label) -> Option<Vec<KnownRelease>> {
-        let vm = self.vms.get(name)?;
-        if !vm.reconciled || vm.switching {
-            return None;
+    /// All that decides beside the catalog and a VM's file.
+    pub(super) fn scene(&self) -> Scene<'_> {
+        Scene {
+            trust: &self.trust,
+            now: self.clock.unix(),
+            privileges: &self.privileges,
+            permits: &self.permits,
         }
+    }
+
+    /// What would be shown was never live together: the VM keeps what it shows.
+    fn refuse_view(&mut self, name: &Label, why: &MixAndMatch) {
+        let again = self.clock.tick().after_ms(REFUSED_MS);
+        let Some(vm) = self.vms.get_mut(name) else { return };
+        let why = why.to_string();
+        let told = vm.failed.as_ref().is_some_and(|(old, _, _)| *old == why);
+        vm.failed = Some((why.clone(), Vec::new(), again));
+        if !told {
+            self.counters.add("switches", "mix_and_match");
+            self.event("view_failed", format!("{name}: {why}"));
+        }
+    }
+
+    /// The releases that a VM can show now; `None` where it shows them already or must wait.
+    fn target(&self, name: &Label) -> Result<Option<Vec<KnownRelease>>, MixAndMatch> {
+        let Some(vm) = self.vms.get(name).filter(|vm| vm.reconciled && !vm.switching) else {
+            return Ok(None);
+        };
         let shown = vm.current.as_ref().map(|g| releases_of(&self.catalog, g)).unwrap_or_default();
         let mut target = Vec::new();
+        // Members of a bundle come when all of them are whole.
+        let waiting = bundle::waiting(&vm.wish, |k| self.is_whole(&k.release));
         for (package, choice) in &vm.wish {
-            if self.is_whole(&choice.known.release) {
+            if self.is_whole(&choice.known.release) && !waiting.contains(package) {
                 target.push(choice.known.clone());
             } else if let Some(old) = shown
                 .get(package)
@@ -196,13 +244,14 @@ impl Driver {
         let same_count = current.is_some_and(|g| g.label.releases.len() == target.len());
         let same = same_count && shown.values().map(|k| k.hash).eq(hashes.iter().copied());
         if same || (current.is_none() && target.is_empty()) {
-            return None;
+            return Ok(None);
         }
         let failed = vm.failed.as_ref();
         if failed.is_some_and(|(_, tried, at)| *tried == hashes && self.clock.tick() < *at) {
-            return None;
+            return Ok(None);
         }
-        Some(target)
+        check_one_head(&target, |id, at| self.trust.on_path(id, at))?;
+        Ok(Some(target))
     }
 
     /// Does what was taken back stay until what replaces it is on disk?
@@ -213,12 +262,7 @@ impl Driver {
 
     fn still_allowed(&self, vm: &Vm, known: &KnownRelease) -> bool {
         let shown = vm.shown(&self.catalog);
-        let now = self.clock.unix();
-        let package = &known.release.package;
-        let all = self.catalog.consider(&vm.file, package, &shown, self.trust.charter(), now);
-        all.iter().any(|c| {
-            c.known.hash == known.hash && matches!(c.outcome, Outcome::Chosen | Outcome::Older)
-        })
+        self.catalog.may_stay(&vm.file, &shown, self.scene(), known)
     }
 
     /// Switches that failed are tried again when their time has come.

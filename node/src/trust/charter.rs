@@ -8,6 +8,7 @@ use stork_wire::item::{Head, Item, ItemKind};
 use stork_wire::limits::{CLOCK_SKEW_S, LOGS_MAX};
 use stork_wire::sign::{Body, Verified};
 
+use super::delegation::Delegations;
 use super::deny::Denials;
 use super::epoch::Epochs;
 use super::group::GroupState;
@@ -57,6 +58,7 @@ pub struct Charter {
     pub(super) dead: DeadKeys,
     pub(super) denials: Denials,
     pub(super) withdrawals: Withdrawals,
+    pub(super) delegations: Delegations,
 }
 
 /// Number, predecessor and the keys that decide about a chain of documents.
@@ -175,6 +177,7 @@ impl Charter {
             dead: DeadKeys::new(),
             denials: Denials::default(),
             withdrawals: Withdrawals::default(),
+            delegations: Delegations::new(),
         }
     }
 
@@ -340,6 +343,7 @@ impl Charter {
                 Step::Done(v) => Ok(v),
                 Step::Next(v) => {
                     publisher.check_next(v.body())?;
+                    self.delegations.note(*id, v.body())?;
                     publisher.epochs.note(&publisher.current.doc, v.body());
                     Ok(accepted(publisher.current.replace(v), ItemKind::Publisher))
                 }
@@ -358,10 +362,12 @@ impl Charter {
         check_clock(doc.issued, now)?;
         let v =
             item.envelope.verify::<PublisherDoc>(self.fleet, &doc.root.keys, doc.root.needed())?;
-        if !self.groups.values().any(|g| g.ever_named(id)) {
+        let named = self.groups.values().any(|g| g.ever_named(id));
+        if !named && !self.delegations.ever_named(id) {
             // A publisher that no group names is nobody, however well it signs itself.
             return Ok(Verdict::Pending { missing: None });
         }
+        self.delegations.note(id, v.body())?;
         let hash = v.hash();
         let state = PublisherState { current: Current::first(v), epochs: Epochs::default() };
         self.publishers.insert(id, Box::new(state));

@@ -340,7 +340,11 @@ fn check_groups(charter: &Charter, publisher: PublisherId, r: &Release) -> Resul
             let what = format!("the group {} is not known", id.short());
             return Err(Refusal::OutOfScope(what));
         };
-        group.ever_allowed(publisher, r)?;
+        group.ever_allowed(publisher, r).or_else(|why| {
+            let mut for_whom = charter.delegations.ever(publisher, &r.package);
+            let by = for_whom.any(|from| group.ever_allowed(from, r).is_ok());
+            if by { Ok(()) } else { Err(why) }
+        })?;
     }
     Ok(())
 }

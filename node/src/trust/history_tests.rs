@@ -10,7 +10,7 @@ use super::epoch_tests::document;
 use super::fork_tests::at;
 use super::tests::{Fixture, NOW, item, key, refused};
 use super::{Expired, Freshness, Refusal, Trust, Verdict};
-use crate::catalog::{Catalog, Outcome, Shown, VmFile};
+use crate::catalog::{Catalog, Outcome, Scene, Shown, VmFile};
 use crate::trust::Fact;
 
 /// Accepts all, and tells the catalog.
@@ -47,7 +47,7 @@ fn outcome(t: &Trust, c: &Catalog) -> Outcome {
          [[trust]]\nallow = \"acme\"\n[view]\nbackend = \"tree\"\ntarget = \"/srv/vm\"\n";
     let vm = VmFile::parse("web-1", file).unwrap();
     let hello = "hello".parse().unwrap();
-    let all = c.consider(&vm, &hello, &Shown::default(), t.charter(), NOW);
+    let all = c.consider(&vm, &hello, &Shown::default(), Scene::new(t, NOW));
     all.first().unwrap().outcome.clone()
 }
 

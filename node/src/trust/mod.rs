@@ -14,6 +14,7 @@ mod beacon;
 #[cfg(test)]
 mod beacon_tests;
 mod charter;
+mod delegation;
 mod deny;
 #[cfg(test)]
 mod document_tests;
@@ -33,6 +34,7 @@ mod history_tests;
 mod narrow_order_tests;
 #[cfg(test)]
 mod narrow_tests;
+mod permit;
 mod policy;
 mod refusal;
 #[cfg(test)]
@@ -48,6 +50,7 @@ mod withdrawal_tests;
 pub use admission::{AdmissionError, CheckedPeer};
 pub use beacon::Freshness;
 pub use charter::{Charter, PublisherState};
+pub use delegation::{DEPTH, Delegate, Search, SearchError, search};
 pub use deny::{DENIALS_MAX, DENIALS_PER_KEY_MAX, DENIED_HOSTS_MAX, DeniedBy, HeldDenial};
 pub use epoch::Turn;
 pub use expiry::{Due, Expired};
@@ -55,7 +58,10 @@ pub use feed::{FeedState, LiveRelease};
 pub use floor::Floor;
 pub use fork::{Cause, Freeze};
 pub use group::GroupState;
-pub use policy::{Decision, Effect, Rule, RuleError, Subject, decide};
+pub use permit::{PERMITS_MAX, PermitError, Permits};
+pub use policy::{
+    Attested, Candidate, Decision, Effect, OnStale, Rule, RuleError, Subject, decide,
+};
 pub use refusal::Refusal;
 pub use suicide::Death;
 pub use withdrawal::{HALTS_MAX, HeldHalt, HeldRecall, RECALLS_MAX, RECALLS_PER_KEY_MAX};
@@ -65,9 +71,10 @@ use std::collections::{BTreeMap, VecDeque};
 use stork_wire::charter::{GroupDoc, UnixSeconds};
 use stork_wire::deny::Denial;
 use stork_wire::feed::Entry;
-use stork_wire::ids::{FleetId, ItemHash, LogId, Position, PublisherId};
+use stork_wire::ids::{FleetId, ItemHash, LogId, Position, PublicKey, PublisherId};
 use stork_wire::item::{Cut, Head, Item, ItemKind};
 use stork_wire::limits::LOGS_MAX;
+use stork_wire::sign::ReadyKey;
 use stork_wire::withdrawal::Withdrawal;
 
 /// Items that wait for one that comes before them, in all. A dropped one comes again by sync.
@@ -203,6 +210,15 @@ impl Trust {
     pub fn feed(&self, publisher: PublisherId) -> Option<&FeedState> {
         self.feeds.get(&publisher).map(Box::as_ref)
     }
+    /// Is this place on the path that a publisher's feed has taken, by its newest document?
+    #[must_use]
+    pub fn on_path(&self, publisher: PublisherId, at: Position) -> bool {
+        let path = self.charter.publisher(publisher).map(PublisherState::path).unwrap_or_default();
+        let on = |s: &epoch::Segment| {
+            s.epoch == at.epoch && s.last.is_none_or(|(last, _)| at.seq <= last)
+        };
+        path.iter().any(on)
+    }
     /// All feeds.
     pub fn feeds(&self) -> impl Iterator<Item = (&PublisherId, &FeedState)> {
         self.feeds.iter().map(|(id, feed)| (id, feed.as_ref()))
@@ -211,6 +227,17 @@ impl Trust {
     #[must_use]
     pub fn pending_len(&self) -> usize {
         self.pending.len() + self.beacons.waiting_len()
+    }
+
+    /// The release keys whose signatures of an entry are good, by any document of its epoch.
+    #[must_use]
+    pub fn signers(&self, item: &Item) -> Vec<PublicKey> {
+        let Ok(read) = item.envelope.read::<Entry>() else { return Vec::new() };
+        let publisher = self.charter.publisher(read.body().publisher);
+        let keys = publisher.map(|p| p.keys_for(read.body())).unwrap_or_default();
+        let keys: Vec<ReadyKey> = keys.into_iter().map(ReadyKey::new).collect();
+        let verified = item.envelope.verify_read(read, self.charter.fleet(), &keys, 1);
+        verified.map(|v| v.signers().to_vec()).unwrap_or_default()
     }
 
     /// Judges one item. What is accepted is in force at once; the caller stores it before it shows
@@ -265,6 +292,9 @@ impl Trust {
                 let id = self.charter.publisher_of(document.log).map(|(id, _)| id);
                 logs.extend(id.into_iter().flat_map(|id| self.feed_logs(id)));
                 logs.extend(id.map(LogId::beacon));
+                let state = id.and_then(|id| self.charter.publisher(id));
+                let delegates = state.into_iter().flat_map(|p| p.doc().delegations.iter());
+                logs.extend(delegates.map(|d| LogId::publisher(d.to)));
             }
             ItemKind::Group => {
                 let doc = document.envelope.claimed::<GroupDoc>();

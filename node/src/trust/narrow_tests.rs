@@ -14,7 +14,7 @@ use super::fork_tests::{Host, at, entry_of, proof, twin};
 use super::history_tests::{next_group, next_publisher};
 use super::tests::{Fixture, NOW, key, refused};
 use super::{Fact, Refusal, Trust, Verdict};
-use crate::catalog::{Catalog, Narrow, Outcome, Shown, VmFile};
+use crate::catalog::{Catalog, Narrow, Outcome, Scene, Shown, VmFile};
 
 fn signed<T: Body>(f: &Fixture, body: &T, by: &SecretKey) -> Envelope {
     Envelope::sign(body, f.fleet, by).unwrap()
@@ -96,7 +96,7 @@ pub(super) fn choice(
     shown: &Shown,
 ) -> (Option<String>, Outcome) {
     let hello = "hello".parse().unwrap();
-    let all = c.consider(vm, &hello, shown, t.charter(), NOW);
+    let all = c.consider(vm, &hello, shown, Scene::new(t, NOW));
     let newest = all.iter().max_by_key(|c| c.known.release.release).unwrap().outcome.clone();
     let chosen = all.iter().find(|c| c.outcome == Outcome::Chosen);
     (chosen.map(|c| c.known.release.version.to_string()), newest)

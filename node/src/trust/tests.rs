@@ -15,7 +15,7 @@ use super::{Refusal, Trust, Verdict};
 
 pub(crate) const NOW: u64 = 1_800_000_000;
 
-pub(super) fn key(n: u8) -> SecretKey {
+pub(crate) fn key(n: u8) -> SecretKey {
     SecretKey::from_seed(&[n; 32])
 }
 
@@ -73,6 +73,7 @@ impl Fixture {
             }]),
             beacon_keys: List::empty(),
             homes: List::empty(),
+            delegations: List::empty(),
         };
         Self::of(&root, &publisher_doc)
     }
@@ -149,6 +150,7 @@ impl Fixture {
             provides: List::empty(),
             urgency: Urgency::Normal,
             origins: List::empty(),
+            bundle: None,
         }
     }
 

@@ -1,7 +1,7 @@
 //! Generations: the numbered states of a VM's view, recorded in the store and leased there.
 
 use serde::{Deserialize, Serialize};
-use stork_wire::ids::ManifestId;
+use stork_wire::ids::{ManifestId, PublisherId};
 use stork_wire::text::{Label, PackageName, Version};
 
 use super::{ViewError, ViewSpec, Views, tree};
@@ -16,6 +16,12 @@ pub struct ReleaseLabel {
     pub version: Version,
     /// Its manifest.
     pub manifest: ManifestId,
+    /// Who announced it; none in records of earlier builds.
+    #[serde(default)]
+    pub publisher: Option<PublisherId>,
+    /// Its release counter; none in records of earlier builds.
+    #[serde(default)]
+    pub release: Option<u64>,
 }
 
 /// What a generation shows, for people.

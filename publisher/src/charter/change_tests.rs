@@ -329,3 +329,37 @@ fn renewal_and_ends() {
     std::fs::write(home.join(BUNDLE_FILE), bytes).unwrap();
     assert!(verify(&home, 2_000).unwrap().faults.len() >= 2);
 }
+
+/// A publisher delegates packages to another one, names more of them in the same place, and takes
+/// them back; what is so already is not said again, and nobody delegates to himself.
+#[test]
+fn delegations_come_and_go() {
+    let dir = TempDir::new().unwrap();
+    let (home, _) = found(&dir, RoleKeys::default());
+    let (root, release) = (key(&dir, "ci-root"), key(&dir, "ci-release"));
+    let new = NewPublisher {
+        name: "ci".parse().unwrap(),
+        root_keys: vec![root.clone()],
+        threshold: 1,
+        release_keys: vec![release],
+        groups: Vec::new(),
+    };
+    add_publisher(&with_key(&home, &root), &new, &Granted::default()).unwrap();
+    let give = |to: &str, packages: &[&str]| {
+        let packages = packages.iter().map(|p| p.parse().unwrap()).collect();
+        delegate(&change(&home), "ops", &Delegating { to: to.into(), packages, terminating: true })
+    };
+    let done = give("ci", &["web-*"]).unwrap();
+    assert_eq!(done.outcome, Outcome::Made);
+    let said = done.steps.iter().flat_map(describe).collect::<Vec<_>>().join("\n");
+    assert!(said.contains("+ delegates web-* to publisher "), "{said}");
+    assert_eq!(give("ci", &["web-*"]).unwrap().outcome, Outcome::AlreadySo);
+    assert_eq!(give("ci", &["web-*", "db-*"]).unwrap().outcome, Outcome::Made);
+    let [only] = &*ops(&home).delegations.to_vec() else { panic!("{:?}", ops(&home)) };
+    assert_eq!((only.packages.len(), only.terminating, only.depth), (2, true, 1));
+    assert!(matches!(give("ops", &["x"]), Err(CharterError::Usage(_))));
+    assert!(matches!(give("nobody", &["x"]), Err(CharterError::NoSuch(_))));
+    assert_eq!(give("ci", &[]).unwrap().outcome, Outcome::Made);
+    assert!(ops(&home).delegations.is_empty());
+    assert_eq!(give("ci", &[]).unwrap().outcome, Outcome::AlreadySo);
+}

@@ -262,6 +262,7 @@ pub fn add_publisher(
         release_keys: List::empty(),
         beacon_keys: List::empty(),
         homes: List::empty(),
+        delegations: List::empty(),
     };
     let doc = with_release_keys(doc, &new.release_keys, &what.packages, change.life.expires)?;
     let id = doc.publisher_id();

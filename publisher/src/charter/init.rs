@@ -191,6 +191,7 @@ fn publisher_doc(
         release_keys: List::new(vec![key])?,
         beacon_keys: beacons.clone(),
         homes: List::new(sorted(&options.homes))?,
+        delegations: List::empty(),
     })
 }
 

@@ -4,6 +4,7 @@
 mod change;
 #[cfg(test)]
 mod change_tests;
+mod delegate;
 mod edit;
 mod epoch;
 mod error;
@@ -21,6 +22,7 @@ mod veto;
 mod words;
 
 pub use change::{Change, Changed, Life, Outcome, import, sign};
+pub use delegate::{Delegating, delegate};
 pub use edit::{Granted, NewPublisher, add_group, add_publisher, grant, ungrant};
 pub use epoch::{EpochOptions, Leaves, new_epoch};
 pub use error::CharterError;

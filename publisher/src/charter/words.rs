@@ -1,7 +1,7 @@
 //! What a change does, in words: for whoever is asked to sign it.
 
 use stork_wire::charter::{
-    GroupDoc, Lift, PublisherDoc, PublisherGrant, ReleaseKey, Role, RootDoc, VetoKey,
+    Delegation, GroupDoc, Lift, PublisherDoc, PublisherGrant, ReleaseKey, Role, RootDoc, VetoKey,
 };
 use stork_wire::ids::PublicKey;
 use stork_wire::text::Pattern;
@@ -151,6 +151,16 @@ fn publisher(old: Option<&PublisherDoc>, new: &PublisherDoc, out: &mut Vec<Strin
         let homes = if homes.is_empty() { "any node".to_owned() } else { homes.join(", ") };
         out.push(format!("  homes: {homes}"));
     }
+    let before = old.map(|d| d.delegations.to_vec()).unwrap_or_default();
+    let gone = before.iter().filter(|d| !new.delegations.contains(d));
+    out.extend(gone.map(|d| format!("- {}", delegation(d))));
+    let come = new.delegations.iter().filter(|d| !before.contains(d));
+    out.extend(come.map(|d| format!("+ {}", delegation(d))));
+}
+
+fn delegation(d: &Delegation) -> String {
+    let end = if d.terminating { ", and no later one is asked" } else { "" };
+    format!("delegates {} to publisher {}{end}", names(&d.packages), d.to)
 }
 
 /// What a document changes against the one before it, and who must sign it.

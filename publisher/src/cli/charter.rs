@@ -42,6 +42,14 @@ The publisher's root signs it too: send the pending file there.")]
     Grant(GrantArgs),
     /// Take away what a group lets a publisher do: nothing more of it is installed there
     Ungrant(UngrantArgs),
+    /// Let another publisher release some of a publisher's packages in its place, or take that back
+    #[command(after_help = "Examples:
+  stork-publish charter delegate ops --to ci --packages 'web-*' --charter ~/stork
+  stork-publish charter delegate ops --to ci --remove --charter ~/stork
+
+The publisher's own root signs it. The delegate may do what ops may and the patterns name, and no
+more; VMs follow it where their rule says `delegations = true`.")]
+    Delegate(DelegateArgs),
     /// Change the keys of a role, or how many of them must sign
     #[command(after_help = "Examples:
   stork-publish charter rotate root --charter ~/stork --add dave.pub --remove SHA256:…
@@ -232,6 +240,26 @@ pub(super) struct GrantArgs {
     pub(super) publisher: String,
     #[command(flatten)]
     pub(super) granted: GrantedArgs,
+    #[command(flatten)]
+    pub(super) change: ChangeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DelegateArgs {
+    /// The publisher that delegates, by name or id
+    pub(super) publisher: String,
+    /// The publisher that is let, by name or id
+    #[arg(long, value_name = "NAME|ID")]
+    pub(super) to: String,
+    /// Which packages
+    #[arg(long, value_name = "PATTERN", num_args = 1.., required_unless_present = "remove")]
+    pub(super) packages: Vec<Pattern>,
+    /// Whoever looks for these packages looks at no later delegation
+    #[arg(long, conflicts_with = "remove")]
+    pub(super) terminating: bool,
+    /// Take back all that it was given
+    #[arg(long, conflicts_with = "packages")]
+    pub(super) remove: bool,
     #[command(flatten)]
     pub(super) change: ChangeArgs,
 }

@@ -8,15 +8,16 @@ use serde_json::{Value, json};
 use stork_wire::charter::PublisherDoc;
 
 use super::charter::{
-    AddGroupArgs, AddPublisherArgs, AfterArgs, ChangeArgs, CharterCommand, EpochArgs, GrantArgs,
-    GrantedArgs, ImportArgs, RenewArgs, RevokeArgs, RotateArgs, SendArgs, SignArgs, UngrantArgs,
+    AddGroupArgs, AddPublisherArgs, AfterArgs, ChangeArgs, CharterCommand, DelegateArgs, EpochArgs,
+    GrantArgs, GrantedArgs, ImportArgs, RenewArgs, RevokeArgs, RotateArgs, SendArgs, SignArgs,
+    UngrantArgs,
 };
 use super::charter_show;
 use super::commands::{print_json, print_lines, runtime};
 use super::run::Failure;
 use crate::charter::{
-    self, Change, Changed, CharterError, EpochOptions, Granted, Leaves, Life, NewPublisher,
-    Outcome, RoleChange, RoleName, Step,
+    self, Change, Changed, CharterError, Delegating, EpochOptions, Granted, Leaves, Life,
+    NewPublisher, Outcome, RoleChange, RoleName, Step,
 };
 use crate::keys::Passphrase;
 use crate::{out, push};
@@ -30,6 +31,7 @@ pub(super) fn run(command: CharterCommand) -> Result<(), Failure> {
         CharterCommand::AddPublisher(args) => add_publisher(args),
         CharterCommand::Grant(args) => grant(args),
         CharterCommand::Ungrant(args) => ungrant(args),
+        CharterCommand::Delegate(args) => delegate(args),
         CharterCommand::Rotate(args) => rotate(args),
         CharterCommand::Revoke(args) => revoke(args),
         CharterCommand::Veto(args) => super::narrow::veto(args),
@@ -217,6 +219,13 @@ fn grant(args: GrantArgs) -> Result<(), Failure> {
 fn ungrant(args: UngrantArgs) -> Result<(), Failure> {
     let (change, json) = change(args.change);
     let changed = charter::ungrant(&change, &args.group, &args.publisher)?;
+    report(&changed, &change.dir, json)
+}
+
+fn delegate(args: DelegateArgs) -> Result<(), Failure> {
+    let (change, json) = change(args.change);
+    let what = Delegating { to: args.to, packages: args.packages, terminating: args.terminating };
+    let changed = charter::delegate(&change, &args.publisher, &what)?;
     report(&changed, &change.dir, json)
 }
 

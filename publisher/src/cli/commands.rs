@@ -191,6 +191,7 @@ pub(super) fn push(args: PushArgs) -> Result<(), Failure> {
         origin: args.origin,
         origin_credentials: args.origin_credentials,
         groups: args.group,
+        bundle: args.bundle.map(|name| (name, args.with)),
         urgency: args.urgency.into(),
         expires_days: args.expires_days,
         base: match args.base.as_str() {

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use stork_origin::Address;
 use stork_wire::feed::Urgency;
-use stork_wire::text::{Arch, PackageName, Version};
+use stork_wire::text::{Arch, Label, PackageName, Version};
 
 use self::charter::CharterCommand;
 use crate::push::Target;
@@ -250,6 +250,7 @@ struct AuthorArgs {
   stork-publish push site.tar.zst --name acme-site --version 1.4.2 --arch all --to ADDR#NODEID
   stork-publish push nginx.deb --key ssh-agent:SHA256:… --to NODEID@a:7749 --to NODEID@b:7749
   stork-publish push nginx.deb --to NODEID@host:7749 --origin s3://packages/stork
+  stork-publish push app.deb --to ADDR#NODEID --bundle shop-7 --with app-data --with app-lib
 
 The content is on the disk of --copies nodes, and in the origin, before the release is announced.
 Running the same command again goes on where it stopped.")]
@@ -272,6 +273,12 @@ struct PushArgs {
     /// A group by name; default: all groups of the charter
     #[arg(long, value_name = "NAME")]
     group: Vec<String>,
+    /// It is part of a bundle of this name: VMs switch to all members together
+    #[arg(long, value_name = "NAME", requires = "with")]
+    bundle: Option<Label>,
+    /// Another package of that bundle; may be given several times
+    #[arg(long, value_name = "PACKAGE", requires = "bundle")]
+    with: Vec<PackageName>,
     /// How soon it matters
     #[arg(long, value_enum, default_value_t = UrgencyArg::Normal)]
     urgency: UrgencyArg,

@@ -42,6 +42,7 @@ use stork_wire::charter::UnixSeconds;
 use stork_wire::feed::{Release, Urgency};
 use stork_wire::frame::Refusal;
 use stork_wire::ids::{GroupId, LogId, PublisherId};
+use stork_wire::text::{Label, PackageName};
 
 use crate::charter::{Charter, Profile};
 use crate::feed::{Announcement, Author, Published, Standing, next_entry};
@@ -92,6 +93,8 @@ pub struct PushOptions {
     pub origin_credentials: Option<PathBuf>,
     /// Names of groups; all of the profile if empty.
     pub groups: Vec<String>,
+    /// The bundle that it belongs to, with the other packages of it.
+    pub bundle: Option<(Label, Vec<PackageName>)>,
     /// How soon it matters.
     pub urgency: Urgency,
     /// Days until it is not installed anew any more.
@@ -335,6 +338,7 @@ impl Plan<'_> {
         let now = now();
         let announcement = Announcement {
             groups: self.groups.clone(),
+            bundle: self.options.bundle.clone(),
             urgency: self.options.urgency,
             origins: peers.iter().map(|p| p.report.node).collect(),
             now,

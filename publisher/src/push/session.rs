@@ -1,13 +1,16 @@
 //! All nodes of one push: welcomed, given the charter, given the content, asked to commit.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use stork_wire::charter::{BODY_VERSION, PushCert, UnixSeconds};
+use stork_wire::charter::{
+    BODY_VERSION, DELEGATION_DEPTH_MAX, GroupDoc, PublisherDoc, PushCert, UnixSeconds,
+};
 use stork_wire::codec::List;
 use stork_wire::feed::Entry;
 use stork_wire::frame::{PushReply, PushRequest, RELEASES_AT_ONCE, Refusal};
-use stork_wire::ids::NodeId;
-use stork_wire::item::Item;
+use stork_wire::ids::{LogId, NodeId};
+use stork_wire::item::{Item, ItemKind};
 use stork_wire::sign::Envelope;
 use stork_wire::text::PackageName;
 use tokio::task::JoinSet;
@@ -131,8 +134,32 @@ const DOCUMENTS_MAX: usize = 64;
 /// order.
 fn in_order<'a>(items: impl IntoIterator<Item = &'a Item>) -> Vec<&'a Item> {
     let mut items: Vec<&Item> = items.into_iter().collect();
-    items.sort_by_key(|i| (i.kind, i.seq));
+    let steps = steps(&items);
+    items.sort_by_key(|i| (i.kind, steps.get(&i.log).copied(), i.seq));
     items
+}
+
+/// By how many delegations each publisher is one that a group names: its documents rest on those of
+/// its delegators. None where a group names it itself.
+fn steps(items: &[&Item]) -> BTreeMap<LogId, u8> {
+    let groups = items.iter().filter(|i| i.kind == ItemKind::Group);
+    let groups = groups.filter_map(|i| i.envelope.claimed::<GroupDoc>().ok());
+    let named = groups.flat_map(|d| d.publishers.iter().map(|g| g.publisher).collect::<Vec<_>>());
+    let named: BTreeSet<LogId> = named.map(LogId::publisher).collect();
+    let docs: Vec<(LogId, PublisherDoc)> = items
+        .iter()
+        .filter(|i| i.kind == ItemKind::Publisher)
+        .filter_map(|i| Some((i.log, i.envelope.claimed().ok()?)))
+        .collect();
+    let mut steps: BTreeMap<LogId, u8> = BTreeMap::new();
+    for step in 1..=DELEGATION_DEPTH_MAX {
+        let known = |log: &LogId| named.contains(log) || steps.contains_key(log);
+        let from = docs.iter().filter(|(log, _)| known(log));
+        let to = from.flat_map(|(_, d)| d.delegations.iter().map(|d| LogId::publisher(d.to)));
+        let new: Vec<LogId> = to.filter(|log| !known(log)).collect();
+        steps.extend(new.into_iter().map(|log| (log, step)));
+    }
+    steps
 }
 
 /// Connects to a node only to give it documents.

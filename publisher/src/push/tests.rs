@@ -67,6 +67,7 @@ impl Shop {
             origin: None,
             origin_credentials: None,
             groups: vec![],
+            bundle: None,
             urgency: Urgency::Normal,
             expires_days: 180,
             base: BaseChoice::Auto,

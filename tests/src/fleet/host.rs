@@ -235,6 +235,13 @@ impl Host {
         serde_json::from_slice(&out.stdout).unwrap()
     }
 
+    /// Lets a VM go back to a release, as an operator does.
+    pub fn permit(&self, vm: &str, release: &str, key: &Path) {
+        let key = key.to_str().unwrap();
+        let out = self.stork(&["permit", "create", vm, release, "--key", key]);
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    }
+
     /// Writes a VM's file in one step.
     pub fn write_vm(&self, vm: &str, file: &VmFile) {
         self.write_vm_text(vm, &file.text());

@@ -196,6 +196,20 @@ impl Fleet {
     }
 }
 
+impl Fleet {
+    /// Names an operator in the settings of a host, which restarts; the operator's private key.
+    pub fn appoint(&mut self, host: usize) -> PathBuf {
+        let key = self.folder("operator").join(format!("key-{host}"));
+        let mut command = Command::new(binary("stork-publish"));
+        command.args(["key", "generate", "--no-passphrase", "--out"]).arg(&key);
+        assert!(command.output().unwrap().status.success());
+        let host = self.hosts.get_mut(host).unwrap();
+        host.configure(&format!("operators = [{:?}]\n", key.with_extension("pub")));
+        host.restart();
+        key
+    }
+}
+
 /// The report of a push, which must have succeeded.
 #[must_use]
 pub fn report(out: &Output) -> Value {

@@ -14,6 +14,7 @@ use stork_wire::frame::{BulkHeader, Frame, PushReply, PushRequest};
 use stork_wire::item::{Item, ItemKind};
 use stork_wire::limits::{DOC_LEN_MAX, FRAME_LEN_MAX, PUSH_FRAME_LEN_MAX};
 use stork_wire::manifest::{Manifest, Variant};
+use stork_wire::permit::DowngradePermit;
 use stork_wire::proof::Proof;
 use stork_wire::sign::{Body, Envelope};
 use stork_wire::suicide::Suicide;
@@ -96,7 +97,7 @@ fn looked_at(envelope: &Envelope) -> String {
         )*};
     }
     each!(RootDoc, GroupDoc, PublisherDoc, Entry, Proof, HostCert, PeerRecord, PushCert);
-    each!(JoinToken, Beacon, Denial, Suicide, Withdrawal);
+    each!(JoinToken, Beacon, Denial, Suicide, Withdrawal, DowngradePermit);
     seen
 }
 
@@ -132,7 +133,7 @@ pub(super) fn body(data: &[u8]) -> String {
         }
     }
     let Some((kind, rest)) = data.split_first() else { return feature("nothing", 0) };
-    match kind % 13 {
+    match kind % 14 {
         0 => one::<RootDoc>(rest),
         1 => one::<GroupDoc>(rest),
         2 => one::<PublisherDoc>(rest),
@@ -145,7 +146,8 @@ pub(super) fn body(data: &[u8]) -> String {
         9 => one::<Beacon>(rest),
         10 => one::<Denial>(rest),
         11 => one::<Suicide>(rest),
-        _ => one::<Withdrawal>(rest),
+        12 => one::<Withdrawal>(rest),
+        _ => one::<DowngradePermit>(rest),
     }
 }
 

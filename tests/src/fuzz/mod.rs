@@ -12,6 +12,7 @@ mod mutate;
 mod overlay;
 mod planner;
 mod runner;
+mod sample_files;
 mod sample_frames;
 mod sample_narrow;
 mod samples;

@@ -2,23 +2,22 @@
 //! of message.
 
 use stork_wire::beacon::{Beacon, BeaconHead};
+use stork_wire::bundle::Bundle;
 use stork_wire::charter::{
-    Authority, Cell, GroupDoc, HostCert, JoinToken, Lift, PeerRecord, PublisherDoc, PublisherGrant,
-    PushCert, ReleaseKey, Role, RootDoc, ShortGroup, VetoKey,
+    Authority, Cell, Delegation, GroupDoc, HostCert, JoinToken, Lift, PeerRecord, PublisherDoc,
+    PublisherGrant, PushCert, ReleaseKey, Role, RootDoc, ShortGroup, VetoKey,
 };
 use stork_wire::codec::{List, encode};
 use stork_wire::feed::{DeltaOffer, Entry, Kind, Recall, Release, Urgency, view_root};
 use stork_wire::frame::PeerHint;
-use stork_wire::ids::{
-    ContentId, FleetId, GroupId, ItemHash, LogId, NodeId, PackId, PieceHash, PublisherId, TreeId,
-};
+use stork_wire::ids::{FleetId, GroupId, ItemHash, LogId, NodeId, PublisherId, TreeId};
 use stork_wire::item::{Item, ItemKind};
-use stork_wire::manifest::{
-    ControlFile, Manifest, Pack, Packing, Source, SourceFormat, Tree, TreeEntry, TreeNode, Xattr,
-};
+use stork_wire::manifest::Manifest;
+use stork_wire::permit::{DowngradePermit, PermitText};
 use stork_wire::proof::Proof;
 use stork_wire::sign::{Body, Envelope, SecretKey};
 
+pub(super) use super::sample_files::{manifests, node_tomls, vm_tomls};
 pub(super) use super::sample_frames::{bulks, frames, push_replies, push_requests};
 use super::sample_narrow::narrowing_tag;
 
@@ -88,6 +87,12 @@ fn publisher() -> PublisherDoc {
         }]),
         beacon_keys: List::empty(),
         homes: List::empty(),
+        delegations: list([Delegation {
+            to: PublisherId([3; 32]),
+            packages: list(["h*".parse().unwrap()]),
+            terminating: true,
+            depth: 1,
+        }]),
     }
 }
 
@@ -220,6 +225,10 @@ pub(super) fn release(group: GroupId, n: u64) -> Release {
         provides: List::empty(),
         urgency: Urgency::Normal,
         origins: list([NodeId([9; 32])]),
+        bundle: Some(Box::new(Bundle {
+            name: "stack".parse().unwrap(),
+            members: list(["hello".parse().unwrap(), "world".parse().unwrap()]),
+        })),
     }
 }
 
@@ -282,6 +291,19 @@ fn beacons() -> [(Beacon, Envelope); 2] {
     })
 }
 
+pub(super) fn permit() -> Envelope {
+    let permit = DowngradePermit {
+        version: 1,
+        vm: "db".parse().unwrap(),
+        package: "hello".parse().unwrap(),
+        publisher: PublisherId([4; 32]),
+        release: 3,
+        issued: NOW,
+        until: NOW + 3_600,
+    };
+    Envelope::sign(&permit, FLEET, &key(3)).unwrap()
+}
+
 /// One envelope of each kind of body.
 fn all_envelopes() -> Vec<(u8, Envelope)> {
     let fleet = Fleet::new();
@@ -294,6 +316,7 @@ fn all_envelopes() -> Vec<(u8, Envelope)> {
     out.push((8, token_envelope()));
     out.extend(beacons().map(|(_, e)| (9, e)));
     out.extend(fleet.narrowing().into_iter().map(|i| (narrowing_tag(i.kind), i.envelope)));
+    out.push((13, permit()));
     out
 }
 
@@ -323,78 +346,6 @@ pub(super) fn bodies() -> Vec<Vec<u8>> {
 }
 
 pub(super) fn tokens() -> Vec<Vec<u8>> {
-    vec![JoinToken::to_text(&token_envelope()).into_bytes()]
-}
-
-/// A manifest with one of each kind of entry.
-pub(super) fn a_manifest() -> Manifest {
-    let bytes = vec![7u8; 70_000];
-    let content = ContentId::of(&bytes);
-    let xattr = Xattr {
-        name: "user.a".parse().unwrap(),
-        value: stork_wire::codec::Blob::new(vec![1, 2]).unwrap(),
-    };
-    let file = TreeNode::File { content, size: 70_000, xattrs: list([xattr]) };
-    let nodes = [
-        ("bin", TreeNode::Dir),
-        ("bin/a", file),
-        ("bin/b", TreeNode::Hardlink { target: "bin/a".parse().unwrap() }),
-        ("bin/c", TreeNode::Symlink { target: "../bin/a".parse().unwrap() }),
-        ("bin/d", TreeNode::CharDevice { major: 1, minor: 3 }),
-        ("bin/e", TreeNode::Fifo),
-    ];
-    let entry = |(path, node): (&str, TreeNode)| TreeEntry {
-        path: path.parse().unwrap(),
-        mode: 0o755,
-        uid: 0,
-        gid: 0,
-        mtime: 1_700_000_000,
-        node,
-    };
-    let pack = Pack::describe(&bytes, 70_000, 64 * 1024).unwrap();
-    assert_eq!((pack.id, pack.pieces.len()), (PackId::of(&bytes), 2));
-    assert_ne!(pack.pieces.first(), Some(&PieceHash::of(&bytes)));
-    let script = ControlFile {
-        name: "postinst".parse().unwrap(),
-        mode: 0o755,
-        bytes: stork_wire::codec::Blob::new(b"#!/bin/sh\n".to_vec()).unwrap(),
-    };
-    Manifest {
-        version: 1,
-        tree: Tree { entries: list(nodes.map(entry)) },
-        source: Source {
-            format: SourceFormat::Deb,
-            file_name: "hello.deb".parse().unwrap(),
-            size: 10,
-            sha256: [1; 32],
-            control: stork_wire::codec::Blob::new(b"Package: hello\n".to_vec()).unwrap(),
-            control_files: list([script]),
-        },
-        packing: Packing { piece_len: 64 * 1024, packs: list([pack]), delta: None },
-    }
-}
-
-pub(super) fn manifests() -> Vec<Vec<u8>> {
-    vec![encode(&a_manifest())]
-}
-
-pub(super) fn node_tomls() -> Vec<Vec<u8>> {
-    let all = b"listen = \"[::]:7749\"\nadvertise = [\"10.0.0.1:7749\"]\nstate = \"/s\"\n\
-                vms = \"/v\"\nsocket = \"/a\"\nmin_free_bytes = 1\n\
-                seed_bytes = 18446744073709551615\nlog = \"json\"\n\
-                [bandwidth]\nup = \"1.5 MiB/s\"\nwan_down = \"80Mbit/s\"\n\
-                [[bandwidth.window]]\ndays = [\"mon\", \"sun\"]\nfrom = \"22:00\"\n\
-                to = \"06:00\"\nup = \"unlimited\"\ndown = 0\nwan_up = \"none\"\n";
-    vec![all.to_vec(), b"".to_vec(), b"listen = 1".to_vec(), b"lisen = \"x\"".to_vec()]
-}
-
-pub(super) fn vm_tomls() -> Vec<Vec<u8>> {
-    let all = b"[vm]\nname = \"db\"\narch = \"amd64\"\ngroups = [\"web\"]\n\
-                [[subscribe]]\npackage = \"hello\"\ngroup = \"web\"\nversion = \">= 1\"\n\
-                [[pin]]\npackage = \"hello\"\nversion = \"1.*\"\nreason = \"why\"\n\
-                [[hold]]\npackage = \"other\"\nreason = \"x\"\n\
-                [[trust]]\nallow = \"acme\"\npackages = [\"hello*\"]\n\
-                [view]\nbackend = \"hardlink\"\ntarget = \"/views/db\"\nisolation = \"none\"\n\
-                keep_generations = 3\n[hook]\ncommand = [\"true\"]\ntimeout_s = 10\n";
-    vec![all.to_vec(), b"[vm]\ngroups = []\n[view]\ntarget = \"/x\"\n".to_vec()]
+    let permit = PermitText(permit()).to_string();
+    vec![JoinToken::to_text(&token_envelope()).into_bytes(), permit.into_bytes()]
 }

@@ -8,11 +8,15 @@ use stork_node::catalog::VmFile;
 use stork_node::config::NodeConfig;
 use stork_node::control::{GcBody, RollbackBody, TokenBody};
 use stork_wire::charter::JoinToken;
+use stork_wire::permit::PermitText;
 
 use super::{feature, kind_of};
 
 pub(super) fn token(data: &[u8]) -> String {
     let text = String::from_utf8_lossy(data);
+    if text.starts_with("stork-permit1-") {
+        return permit(&text, data.len());
+    }
     match JoinToken::from_text(&text) {
         Ok((token, envelope)) => {
             assert!(!token.addrs.is_empty() && token.expires > token.issued);
@@ -23,6 +27,19 @@ pub(super) fn token(data: &[u8]) -> String {
         Err(e) => {
             shown(&e.to_string());
             feature(&kind_of(&e), data.len())
+        }
+    }
+}
+
+fn permit(text: &str, len: usize) -> String {
+    match text.parse::<PermitText>() {
+        Ok(permit) => {
+            assert!(permit.to_string().eq_ignore_ascii_case(text.trim()), "two texts");
+            feature("permit", len)
+        }
+        Err(e) => {
+            shown(&e.to_string());
+            feature(&kind_of(&e), len)
         }
     }
 }

@@ -6,8 +6,10 @@
 //! `prev` is the hash of N, so that a chain can be walked from the first version. The id of a
 //! fleet, group or publisher is the hash of its first document and so survives every rotation.
 
+mod delegation;
 mod host;
 
+pub use delegation::{DELEGATION_DEPTH_MAX, Delegation};
 pub use host::{Cell, HostCert, JoinToken, PeerRecord, PushCert, ShortGroup, TokenError};
 
 use serde::{Deserialize, Serialize};
@@ -277,6 +279,8 @@ pub struct PublisherDoc {
     /// The nodes that take new entries of this feed, one after the other; empty: any node, which
     /// is safe only while one person publishes from one place.
     pub homes: List<NodeId, 4>,
+    /// Who else may release packages in its place, in the order in which they are asked.
+    pub delegations: List<Delegation, 64>,
 }
 
 impl Body for PublisherDoc {
@@ -295,6 +299,7 @@ impl Body for PublisherDoc {
         if self.survivor.is_some_and(|s| s.at.seq == 0) {
             return Err("entries are numbered from 1".into());
         }
+        self.delegations.iter().try_for_each(Delegation::check)?;
         let keys: Vec<_> = self.release_keys.iter().map(|k| k.key).collect();
         check_sorted(&keys, "release keys")?;
         match keys.iter().chain(self.beacon_keys.iter()).find(|k| !is_sound(k)) {
