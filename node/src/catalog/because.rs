@@ -127,7 +127,7 @@ impl Finder<'_> {
                 let (name, number) = (self.name(), freeze.at.to_string());
                 (None, Some(Document { kind: "proof", name, number }))
             }
-            // Under which document: withdrawals and denials have logs of their own, without numbers.
+            // Under which document: these have logs of their own, without numbers.
             Outcome::Narrowed(Narrow::Denied(by)) => {
                 let group = self.scene.trust.charter().group_named(&by.group);
                 (None, group.map(|g| self.group_document(g)))

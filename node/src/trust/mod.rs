@@ -22,6 +22,7 @@ mod epoch;
 #[cfg(test)]
 mod epoch_tests;
 mod expiry;
+mod fact;
 mod feed;
 mod floor;
 mod fork;
@@ -54,6 +55,7 @@ pub use delegation::{DEPTH, Delegate, Search, SearchError, search};
 pub use deny::{DENIALS_MAX, DENIALS_PER_KEY_MAX, DENIED_HOSTS_MAX, DeniedBy, HeldDenial};
 pub use epoch::Turn;
 pub use expiry::{Due, Expired};
+pub use fact::{Accepted, Fact};
 pub use feed::{FeedState, LiveRelease};
 pub use floor::Floor;
 pub use fork::{Cause, Freeze};
@@ -69,13 +71,11 @@ pub use withdrawal::{HALTS_MAX, HeldHalt, HeldRecall, RECALLS_MAX, RECALLS_PER_K
 use std::collections::{BTreeMap, VecDeque};
 
 use stork_wire::charter::{GroupDoc, UnixSeconds};
-use stork_wire::deny::Denial;
 use stork_wire::feed::Entry;
 use stork_wire::ids::{FleetId, ItemHash, LogId, Position, PublicKey, PublisherId};
-use stork_wire::item::{Cut, Head, Item, ItemKind};
+use stork_wire::item::{Head, Item, ItemKind};
 use stork_wire::limits::LOGS_MAX;
 use stork_wire::sign::ReadyKey;
-use stork_wire::withdrawal::Withdrawal;
 
 /// Items that wait for one that comes before them, in all. A dropped one comes again by sync.
 pub const PENDING_MAX: usize = 1_024;
@@ -85,48 +85,6 @@ pub const PENDING_PER_LOG_MAX: usize = 256;
 pub const PENDING_FIRST_MAX: usize = 256;
 /// Feeds whose keys are kept ready; of more that speak at once, keys are made again and again.
 const BUSY_MAX: usize = 256;
-
-/// A fact that passed every rule; only this module makes one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Accepted<T>(T);
-
-impl<T> Accepted<T> {
-    /// The accepted value.
-    pub const fn get(&self) -> &T {
-        &self.0
-    }
-}
-
-/// What an accepted item says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fact {
-    /// A charter document took effect.
-    Charter(ItemKind),
-    /// A feed has a new entry.
-    Entry(Box<Accepted<Entry>>),
-    /// A feed is frozen by a proof, or goes on in a new epoch by a document.
-    Turn(Box<Turn>),
-    /// A publisher has spoken of its feed's head.
-    Beacon(PublisherId),
-    /// Something must not be installed, or a host not connect.
-    Deny(Box<Denial>),
-    /// A release key has ended itself.
-    Suicide(Box<Death>),
-    /// A publisher takes releases back, or halts, or goes on.
-    Withdrawal(Box<Withdrawal>),
-}
-
-impl Fact {
-    /// What the journal must drop together with the item that says this.
-    #[must_use]
-    pub fn cuts(&self) -> &[Cut] {
-        match self {
-            Self::Turn(turn) => &turn.cuts,
-            Self::Suicide(death) => &death.cuts,
-            _ => &[],
-        }
-    }
-}
 
 /// The judgement on one item.
 #[derive(Debug, Clone, PartialEq, Eq)]
