@@ -4,6 +4,7 @@
 use stork_tests::compare::compare_with_folder;
 use stork_tests::fleet::{Fleet, Package};
 use stork_tests::hostile::{Content, Lie, Manners, Pace, Peer, Talk, server, slow_server};
+use stork_tests::wait::wait_until;
 use stork_wire::frame::{Frame, TransferFrame};
 
 use crate::check::{await_counter, has_event};
@@ -87,7 +88,10 @@ fn t084_one_good_source_of_ten() {
         (&mut fleet, &content),
         &peers,
         |_| server(&content, Lie::No, Lie::Flipped),
-        |fleet| await_counter(&fleet.hosts[1], "peers_blamed", "bad_piece", 9 * STRIKES),
+        |fleet| {
+            let blamed = |p: &Peer| has_event(&fleet.hosts[1], "peer_blamed", &p.node().short());
+            wait_until("all nine to be blamed", || peers[..9].iter().all(blamed));
+        },
     );
     completes(&fleet, &new);
     let victim = &fleet.hosts[1];

@@ -132,6 +132,23 @@ impl LabNode {
 
     /// Starts it and waits until it answers.
     pub async fn start(&mut self) -> Result<()> {
+        let begun = Instant::now();
+        loop {
+            let outcome = self.start_once().await;
+            // The last work of the node before may hold the folder for a moment.
+            let held = |e: &anyhow::Error| {
+                e.chain().any(|c| c.to_string().starts_with("another stork-node uses"))
+            };
+            match outcome {
+                Err(e) if held(&e) && begun.elapsed() < Duration::from_secs(20) => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn start_once(&mut self) -> Result<()> {
         // The node before may hold the port for a moment: tasks of it end after it.
         let free = || async { std::net::UdpSocket::bind(self.addr).ok() };
         drop(wait_for("the port", Duration::from_secs(20), free).await?);
