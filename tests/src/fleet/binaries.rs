@@ -32,7 +32,10 @@ pub fn binary(name: &str) -> PathBuf {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     let folder = FOLDER.get_or_init(|| {
         let test = std::env::current_exe().unwrap();
-        let folder = test.ancestors().nth(2).unwrap().to_owned();
+        // A test lies in a folder of its own there, a benchmark does not.
+        let beside = test.parent().unwrap();
+        let of_test = beside.file_name().is_some_and(|n| n == "deps");
+        let folder = if of_test { beside.parent().unwrap() } else { beside }.to_owned();
         build(&folder);
         folder
     });
