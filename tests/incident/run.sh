@@ -22,9 +22,9 @@ since() { echo "$(now) $1" | awk '{ printf "%.2f", $1 - $2 }'; }
 began=$(now)
 say() { printf '%7s s  %s\n' "$(since "$began")" "$*"; }
 
-node() { # HOST COMMAND…: the daemon's program for a host
+node() { # HOST COMMAND…: the daemon's program for a host, in the place of this shell
   n=$1; shift
-  "$bin/stork-node" --state "$dir/h$n/state" --vms "$dir/h$n/vms" --socket "$dir/h$n/sock" \
+  exec "$bin/stork-node" --state "$dir/h$n/state" --vms "$dir/h$n/vms" --socket "$dir/h$n/sock" \
     --listen "127.0.0.1:$((base + n))" --min-free-bytes 1000000 "$@"
 }
 ask() { n=$1; shift; "$bin/stork" --socket "$dir/h$n/sock" --json "$@"; }
@@ -84,10 +84,10 @@ target = "$dir/h$n/view-$v"
 VM
   done
   if [ "$n" = 1 ]; then
-    node 1 init --name host-1 --charter "$dir/charter/charter.bundle" \
-      --admission-key "$dir/charter/keys/admission" >/dev/null
+    (node 1 init --name host-1 --charter "$dir/charter/charter.bundle" \
+      --admission-key "$dir/charter/keys/admission" >/dev/null)
   else
-    node "$n" join "$(ask 1 token create --name "host-$n" | field token)" >/dev/null
+    (node "$n" join "$(ask 1 token create --name "host-$n" | field token)" >/dev/null)
   fi
   eval "id$n=$(node "$n" id)"
   start "$n"
@@ -145,7 +145,7 @@ mkdir -p "$dir/h$n/vms"
 for v in 1 2; do
   sed "s|$dir/h1/|$dir/h$n/|" "$dir/h1/vms/vm-$v.toml" >"$dir/h$n/vms/vm-$v.toml"
 done
-node "$n" join "$(ask 1 token create --name "host-$n" | field token)" >/dev/null
+(node "$n" join "$(ask 1 token create --name "host-$n" | field token)" >/dev/null)
 start "$n"
 await "host $n to answer" ask "$n" status
 all_show 1.1 "$n"
