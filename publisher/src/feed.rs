@@ -258,6 +258,7 @@ impl Author<'_> {
             expires,
             view_root: view_root(live),
             kind,
+            via: None,
         }
     }
 

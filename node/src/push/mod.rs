@@ -105,18 +105,15 @@ impl Service {
     /// Requests up to a good hello: that one, and documents that prove themselves.
     async fn introduction(&self, push: &mut PushConnection) -> Option<PublisherId> {
         let mut documents = 0;
+        let mut who = None;
         loop {
             let (mut send, mut recv) = accept(&push.connection).await?;
             let request = read_request(&mut recv).await;
             let outcome = match request {
-                Ok(PushRequest::Hello { cert, .. }) => match self.hello(push, cert).await {
-                    Ok((publisher, answer)) => {
-                        push.admit();
-                        respond(&mut send, Ok(answer)).await;
-                        return Some(publisher);
-                    }
-                    Err(e) => Err(e),
-                },
+                Ok(PushRequest::Hello { cert, .. }) => self.hello(push, cert, None, &mut who).await,
+                Ok(PushRequest::HelloDelegated { cert, via, .. }) => {
+                    self.hello(push, cert, Some(via), &mut who).await
+                }
                 Ok(PushRequest::Documents(items)) if documents < DOCUMENTS_BEFORE_HELLO => {
                     documents += items.len();
                     self.documents(items.into_vec()).await
@@ -127,6 +124,9 @@ impl Service {
             self.count(&outcome);
             let end = matches!(&outcome, Err(e) if e.code != Refusal::Trust);
             respond(&mut send, outcome).await;
+            if who.is_some() {
+                return who;
+            }
             if end {
                 // The connection ends with this function; the reply must be there before it.
                 drop(timeout(REPLY_WAIT, send.stopped()).await);
@@ -137,16 +137,20 @@ impl Service {
 
     async fn hello(
         &self,
-        push: &PushConnection,
+        push: &mut PushConnection,
         cert: Envelope,
-    ) -> Result<(PublisherId, Answer), Refused> {
+        via: Option<Envelope>,
+        who: &mut Option<PublisherId>,
+    ) -> Outcome {
         let key = push.key;
-        let ask = |answer| PushCall::Hello { cert, key, answer };
+        let ask = |answer| PushCall::Hello { cert, via, key, answer };
         let auth = self.ask(ask).await?;
         let auth =
             auth.map_err(|e| Refused { code: Refusal::Trust, why: e.to_string(), counted: true })?;
         let welcome = PushReply::Welcome { node: self.me, name: auth.node_name };
-        Ok((auth.publisher, welcome.into()))
+        push.admit();
+        *who = Some(auth.publisher);
+        Ok(welcome.into())
     }
 
     /// Asks the driver.
@@ -190,7 +194,7 @@ impl Service {
         recv: &mut RecvStream,
     ) -> Outcome {
         match request {
-            PushRequest::Hello { .. } => Err(malformed("hello comes once")),
+            PushRequest::Hello { .. } | PushRequest::HelloDelegated { .. } => Err(malformed("hello comes once")),
             PushRequest::Documents(items) => self.documents(items.into_vec()).await,
             PushRequest::Head => self.head(publisher).await,
             PushRequest::Latest { package, arch } => {

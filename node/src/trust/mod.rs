@@ -14,6 +14,9 @@ mod beacon;
 #[cfg(test)]
 mod beacon_tests;
 mod charter;
+mod delegated;
+#[cfg(test)]
+mod delegated_tests;
 mod delegation;
 mod deny;
 #[cfg(test)]
@@ -324,6 +327,9 @@ impl Trust {
         let frozen = self.proofs.get(&id).map(|h| h.freeze);
         if let Some(freeze) = frozen.filter(|f| !known && f.at <= entry.position()) {
             return Err(Refusal::Frozen(freeze));
+        }
+        if !known {
+            self.beacons.refute(entry)?;
         }
         let rested = feed.rests();
         let verdict = feed.judge(&self.charter, publisher, item, read, now);

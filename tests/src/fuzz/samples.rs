@@ -167,6 +167,7 @@ impl Fleet {
             expires: NOW + 100_000,
             view_root: view_root(live.iter().map(Release::hash)),
             kind,
+            via: None,
         }
     }
 
