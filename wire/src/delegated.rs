@@ -165,7 +165,7 @@ mod tests {
         for cut in bytes.len() + 1..long.len() {
             assert!(read(&long[..cut]).is_err(), "{cut}");
         }
-        let recall = Entry { kind: Kind::Recall(crate::feed::tests::a_recall()), ..with.clone() };
+        let recall = Entry { kind: Kind::Recall(crate::feed::tests::a_recall()), ..with };
         assert!(recall.check().is_err());
         let mut twice = signed(&cert());
         twice.add(PublicKey([3; 32]), twice.signatures[0].signature).unwrap();

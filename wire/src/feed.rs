@@ -291,6 +291,7 @@ pub(crate) mod tests {
             provides: List::empty(),
             urgency: Urgency::Normal,
             origins: List::empty(),
+            bundle: None,
         };
         Entry { kind: Kind::Release(Box::new(release)), ..recall() }
     }

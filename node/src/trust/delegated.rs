@@ -45,7 +45,7 @@ impl Vouched {
             return Ok(());
         }
         let late = before - entry.signed_at;
-        Err(Refusal::Delegation(format!("it claims to be {late} s older than the entry before it")))
+        Err(Refusal::Delegated(format!("it claims to be {late} s older than the entry before it")))
     }
 }
 
@@ -60,14 +60,14 @@ fn certificate(
     let by = good.signers().to_vec();
     let cert = good.into_body();
     if (cert.publisher, cert.epoch) != (entry.publisher, entry.epoch) {
-        return Err(Refusal::Delegation(format!("{CERTIFICATE} is of another feed or epoch")));
+        return Err(Refusal::Delegated(format!("{CERTIFICATE} is of another feed or epoch")));
     }
     if !cert.covers(entry.signed_at) {
         let Delegated { from, until, .. } = cert;
         let why = format!("signed at {}, and {CERTIFICATE} is from {from} to {until}", {
             entry.signed_at
         });
-        return Err(Refusal::Delegation(why));
+        return Err(Refusal::Delegated(why));
     }
     Ok(Vouched { cert, by })
 }
@@ -120,7 +120,7 @@ impl Beacons {
             return Ok(());
         }
         let why = format!("a beacon that is newer than {CERTIFICATE} does not know the entry");
-        Err(Refusal::Delegation(why))
+        Err(Refusal::Delegated(why))
     }
 }
 
@@ -163,6 +163,6 @@ impl Trust {
         if now <= until.saturating_add(CLOCK_SKEW_S) {
             return Ok(());
         }
-        Err(Refusal::Delegation(format!("{CERTIFICATE} ran out {} s ago", now - until)))
+        Err(Refusal::Delegated(format!("{CERTIFICATE} ran out {} s ago", now - until)))
     }
 }

@@ -147,7 +147,9 @@ fn t002_a_delegated_key_out_of_scope() {
         let r = refused(of(pattern, by, package));
         assert_eq!(r.code(), "out_of_scope", "{pattern} by {by}: {package}: {r}");
     }
-    for (pattern, by, package) in [("hello-ci", 5, "hello-ci"), ("*", 5, "hello-x"), ("*", 8, "hello")] {
+    for (pattern, by, package) in
+        [("hello-ci", 5, "hello-ci"), ("*", 5, "hello-x"), ("*", 8, "hello")]
+    {
         let verdict = of(pattern, by, package);
         assert!(matches!(verdict, Verdict::Accepted { .. }), "{pattern} by {by}: {verdict:?}");
     }
@@ -166,7 +168,7 @@ fn the_hours_of_a_delegated_key() {
     for signed_at in [NOW - 1, NOW + HOUR + 1] {
         let entry = Entry { signed_at, expires: signed_at + 10, ..good.clone() };
         let r = refused(t.judge(&by_ci(&f, &entry), late));
-        assert_eq!(r.code(), "delegation", "{r}");
+        assert_eq!(r.code(), "delegated_key", "{r}");
         assert!(!r.blames_sender());
     }
     for cert in [
@@ -174,7 +176,7 @@ fn the_hours_of_a_delegated_key() {
         Delegated { publisher: stork_wire::ids::PublisherId([1; 32]), ..cert(&f) },
     ] {
         let entry = with(good.clone(), signed(&f, &cert, &key(5)));
-        assert_eq!(code(&mut t, &by_ci(&f, &entry)), "delegation");
+        assert_eq!(code(&mut t, &by_ci(&f, &entry)), "delegated_key");
     }
     // News come, and then the thief of a key that ran out.
     let hash = entry_of(&feed[0]).release().unwrap().hash();
@@ -186,7 +188,7 @@ fn the_hours_of_a_delegated_key() {
     let mut behind = next(&f, &feed);
     (behind.signed_at, behind.expires) = (NOW + HOUR, NOW + 20 * HOUR);
     let r = refused(t.judge(&by_ci(&f, &behind), late));
-    assert!(matches!(&r, Refusal::Delegation(why) if why.contains("3600 s older")), "{r}");
+    assert!(matches!(&r, Refusal::Delegated(why) if why.contains("3600 s older")), "{r}");
 }
 
 /// A key that ran out cannot add to a feed in which nothing happened since, where the publisher's
@@ -201,7 +203,10 @@ fn beacons_know_of_every_entry() {
     feed.iter().for_each(|i| drop(t.judge(i, NOW)));
     // One from before its end, and from within the skew of clocks, says nothing.
     for time in [NOW + 10, NOW + HOUR + 300] {
-        assert!(matches!(t.judge(&beacon(&f, Some(&feed[1]), time), late), Verdict::Accepted { .. }));
+        assert!(matches!(
+            t.judge(&beacon(&f, Some(&feed[1]), time), late),
+            Verdict::Accepted { .. }
+        ));
     }
     assert!(matches!(t.judge(&ci, late), Verdict::Accepted { .. }));
 
@@ -209,7 +214,7 @@ fn beacons_know_of_every_entry() {
     feed.iter().for_each(|i| drop(t.judge(i, NOW)));
     let after = beacon(&f, Some(&feed[1]), NOW + HOUR + 301);
     assert!(matches!(t.judge(&after, late), Verdict::Accepted { .. }));
-    assert_eq!(refused(t.judge(&ci, late)).code(), "delegation");
+    assert_eq!(refused(t.judge(&ci, late)).code(), "delegated_key");
     // The one that made it was not up to date: a later one knows, and waits for the entry.
     let knows = beacon(&f, Some(&ci), NOW + 3 * HOUR);
     assert!(matches!(t.judge(&knows, late), Verdict::Behind { .. }));
@@ -267,7 +272,7 @@ fn t020_a_delegated_key_that_forks() {
     let late = by_ci(&f, &Entry { signed_at: NOW + 2 * HOUR, expires: NOW + 3 * HOUR, ..two });
     for bad in [foreign, late] {
         let r = refused(f.trust().judge(&proof(&a, &bad), NOW));
-        assert!(["unauthorised_key", "delegation"].contains(&r.code()), "{r}");
+        assert!(["unauthorised_key", "delegated_key"].contains(&r.code()), "{r}");
     }
 }
 
@@ -304,7 +309,7 @@ fn a_delegated_key_at_the_door() {
     let entry = next(&f, &[]);
     assert!(t.check_door(&entry, NOW + HOUR + 300).is_ok());
     let r = t.check_door(&entry, NOW + HOUR + 301).unwrap_err();
-    assert_eq!((r.code(), r.to_string().contains("ran out 301 s ago")), ("delegation", true));
+    assert_eq!((r.code(), r.to_string().contains("ran out 301 s ago")), ("delegated_key", true));
     t.judge(&suicide(&f, 5, 5), NOW);
     assert!(matches!(door(&t, &via, CI, NOW), Err(AdmissionError::DeadKey(_))));
 }

@@ -101,7 +101,7 @@ pub enum Refusal {
     RevokedKey(String),
     /// An entry by a delegated key beyond the time or feed that the key is for.
     #[error("{0}")]
-    Delegation(String),
+    Delegated(String),
     /// A denial by a key that may not deny, or not any more.
     #[error("{0}")]
     NotVeto(String),
@@ -151,7 +151,7 @@ impl Refusal {
         "view_root_mismatch",
         "release_not_rising",
         "revoked_key",
-        "delegation",
+        "delegated_key",
         "not_veto",
         "over_quota",
         "expired",
@@ -185,7 +185,7 @@ impl Refusal {
             Self::ViewRootMismatch => "view_root_mismatch",
             Self::ReleaseNotRising { .. } => "release_not_rising",
             Self::RevokedKey(_) => "revoked_key",
-            Self::Delegation(_) => "delegation",
+            Self::Delegated(_) => "delegated_key",
             Self::NotVeto(_) => "not_veto",
             Self::OverQuota { .. } => "over_quota",
             Self::Expired => "expired",

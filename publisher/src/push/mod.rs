@@ -5,6 +5,8 @@
 
 mod base;
 mod client;
+#[cfg(test)]
+mod delegate_tests;
 mod error;
 #[cfg(test)]
 mod fake;
@@ -17,6 +19,7 @@ mod recall;
 mod recall_tests;
 mod report;
 mod session;
+mod signer;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -30,6 +33,7 @@ pub use narrow::{
 pub use origin::OriginReport;
 pub use recall::{RecallOptions, RecallReport, Recalled, recall};
 pub use report::{NodeReport, Outcome, PushReport};
+pub(crate) use signer::release_signer;
 pub use target::{BadTarget, Target};
 
 use std::cmp::Ordering;
@@ -45,6 +49,7 @@ use stork_wire::ids::{GroupId, LogId, PublisherId};
 use stork_wire::text::{Label, PackageName};
 
 use crate::charter::{Charter, Profile};
+use crate::delegate::Via;
 use crate::feed::{Announcement, Author, Published, Standing, next_entry};
 use crate::keys::{Passphrase, Signer};
 use crate::pack::{self, Base, Packed};
@@ -143,22 +148,12 @@ fn groups(
     names.iter().map(find).collect()
 }
 
-/// The key that signs: the one that is named, or the profile's.
-fn release_signer(
-    key: Option<&String>,
-    profile: &Profile,
-    passphrase: &Passphrase,
-) -> Result<Signer, PushError> {
-    let spec = key.or(profile.release_key.as_ref());
-    let spec = spec.ok_or_else(|| PushError::Usage("no release key: add --key FILE".into()))?;
-    Ok(Signer::open(spec, passphrase)?)
-}
-
 /// Everything that is known before a node is asked.
 struct Plan<'a> {
     options: &'a PushOptions,
     author: Author<'a>,
     signer: Signer,
+    via: Option<Via>,
     groups: Vec<GroupId>,
     places: Vec<Place>,
     copies: usize,
@@ -177,16 +172,26 @@ pub async fn push(options: &PushOptions, progress: &Progress) -> Result<PushRepo
     let places = places(&options.to, &doc.homes)?;
     let (ids, names): (Vec<_>, Vec<_>) =
         groups(&options.groups, &charter, &profile)?.into_iter().unzip();
-    let signer = release_signer(options.key.as_ref(), &profile, &options.passphrase)?;
+    let (signer, via) = signer::of_push(options.key.as_ref(), &profile, &options.passphrase)?;
     let origin = origin::target(options, &profile)?;
     let copies = copies(options, &places)?;
 
     progress.phase(&format!("reading {}", options.package.display()), 0);
     let (path, read) = (options.package.clone(), options.read.clone());
     let package = Arc::new(off_thread(move || source::read(&path, &read)).await??);
-    author.may_publish(signer.public(), &package, &ids, now())?;
-    let plan =
-        Plan { options, author, signer, groups: ids, places, copies, origin, package, progress };
+    author.may_publish((signer.public(), via.as_ref()), &package, &ids, now())?;
+    let plan = Plan {
+        options,
+        author,
+        signer,
+        via,
+        groups: ids,
+        places,
+        copies,
+        origin,
+        package,
+        progress,
+    };
     let report = plan.run(names).await;
     progress.done();
     report
@@ -214,7 +219,7 @@ impl Plan<'_> {
     /// Those of the nodes that answer, and a note for each of the others.
     async fn open(&self) -> Result<(Vec<Peer>, Vec<String>), PushError> {
         let enough = Enough { copies: self.copies, homes: &self.author.doc.homes };
-        let who = (self.author, &self.signer);
+        let who = (self.author, &self.signer, self.via.as_ref());
         let (peers, notes) = session::open(&self.places, who, enough, now()).await?;
         if !self.options.dry_run {
             for peer in &peers {
@@ -344,7 +349,12 @@ impl Plan<'_> {
             now,
             expires: now + u64::from(self.options.expires_days.max(1)) * DAY_S,
         };
-        Ok(next_entry(self.author, standing, latest, (&self.package, packed), &announcement)?)
+        let package = (&*self.package, packed);
+        let mut entry = next_entry(self.author, standing, latest, package, &announcement)?;
+        if let Some(via) = &self.via {
+            via.put_into(&mut entry).map_err(crate::feed::FeedError::from)?;
+        }
+        Ok(entry)
     }
 
     /// Signs what follows the head and commits it; looks again when somebody else was faster.

@@ -153,7 +153,7 @@ pub async fn recall(
     author.may_recall(signer.public(), &options.package, now())?;
     progress.phase("connecting", 0);
     let enough = Enough { copies: 1, homes: &doc.homes };
-    let (mut peers, notes) = session::open(&places, (author, &signer), enough, now()).await?;
+    let (mut peers, notes) = session::open(&places, (author, &signer, None), enough, now()).await?;
     let report = commit(options, author, &signer, &mut peers).await;
     let mut nodes = Vec::new();
     for peer in peers {
