@@ -31,7 +31,7 @@ pub use narrow::{
     DenyOptions, DenyWhat, HaltOptions, NarrowReport, Sending, SuicideOptions, deny, halt, suicide,
 };
 pub use origin::OriginReport;
-pub use recall::{RecallOptions, RecallReport, Recalled, recall};
+pub use recall::{HashesOptions, RecallOptions, RecallReport, Recalled, recall, recall_hashes};
 pub use report::{NodeReport, Outcome, PushReport};
 pub(crate) use signer::release_signer;
 pub use target::{BadTarget, Target};
