@@ -135,6 +135,8 @@ fn t001_t002_the_key_of_a_build_job() {
     end.args(["key", "suicide", "--yes", "--json", "--reason", "stolen", "--to"]);
     end.arg(format!("{}@{}", fleet.hosts[0].id(), fleet.hosts[0].addr())).arg(&key);
     drop(report(&end.arg("--charter").arg(&fleet.charter).output().unwrap()));
-    let out = fleet.push_command_of(&dir, 0, &fleet.package("app", "3", &[]), &["web"]).output();
+    let out = fleet
+        .push_command_of(&dir, 0, &fleet.package("app", "3", &[("app", b"3")]), &["web"])
+        .output();
     fails(&out.unwrap(), 4, "has ended itself");
 }
