@@ -27,8 +27,9 @@ fn dead_keys(host: &Host) -> Vec<Value> {
 
 /// The thief has published `app` 2 and every VM shows it when the owner ends the key. From then on
 /// no host takes anything by it, pushed or by gossip, also after a restart. What is shown stays
-/// until the root recalls it, which no dead key and no frozen feed holds up. Then the root begins an epoch after `app` 1: all go back there, and a new key goes on. A late
-/// host ends where the others are.
+/// until the root recalls it, which no dead key and no frozen feed holds up. Then the root begins
+/// an epoch after `app` 1: all go back there, and a new key goes on. A late host ends where the
+/// others are.
 #[test]
 fn t027_a_stolen_key_is_ended() {
     let mut fleet = Fleet::new(&["web"], 3);

@@ -133,7 +133,7 @@ fn t118_a_rotation_during_a_partition() {
     let mut ends = Vec::new();
     for backwards in [false, true] {
         let order = |items: &[&Item]| {
-            let mut items: Vec<Item> = items.iter().map(|i| Item::clone(i)).collect();
+            let mut items: Vec<Item> = items.iter().copied().cloned().collect();
             if backwards {
                 items.reverse();
             }

@@ -24,8 +24,8 @@ VMs that show a recalled release go back to the newest one that is left and that
 installs it any more. A version that was recalled is not published again: give the mended package
 a new one.
 
-By --release nothing is looked up: so the publisher's root takes back what a stolen key has released,
-also after that key has ended itself. `stork release PACKAGE --json` on any host has the hashes.")]
+By --release nothing is looked up: so the publisher's root takes back what a stolen key has
+released, also after that key has ended itself. `stork release PACKAGE --json` has the hashes.")]
 pub(super) struct RecallArgs {
     /// The package
     package: PackageName,

@@ -61,14 +61,12 @@ use base::{Old, off_thread};
 use client::is_refusal;
 use origin::OriginTarget;
 use session::{Enough, Peer, Place};
-use target::places;
+use target::{copies, places};
 
 const DAY_S: u64 = 86_400;
 /// The same content is announced again when half of so many days are left, or half of the days
 /// that were asked for, where those are fewer.
 const RENEW_DAYS: u32 = 28;
-/// Nodes that must have the content before it is announced, where as many are named.
-const COPIES: usize = 2;
 /// Tries to follow a head that others move.
 const COMMIT_TRIES: usize = 3;
 /// After so many seconds of packing, the ten minutes of a push certificate are renewed.
@@ -114,18 +112,6 @@ pub struct PushOptions {
 
 fn now() -> UnixSeconds {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
-}
-
-/// How many nodes must have the content (design §6): those asked for, otherwise two, or all.
-fn copies(options: &PushOptions, places: &[Place]) -> Result<usize, PushError> {
-    match options.copies {
-        Some(n) if n == 0 || n > places.len() => {
-            let named = places.len();
-            Err(PushError::Usage(format!("--copies {n} does not fit: {named} nodes are named")))
-        }
-        Some(n) => Ok(n),
-        None => Ok(COPIES.min(places.len())),
-    }
 }
 
 /// The groups by id and name.
