@@ -74,7 +74,7 @@ fn t027_a_stolen_key_is_ended() {
         }
     }
 
-    // What the dead key has released is in no feed any more, and the root takes it back by its hash.
+    // What the dead key has released is in no feed any more: the root takes it back by its hash.
     // `app` 1 is of the same key, so that nothing is left until the root says that it stands.
     let hash = fleet.hosts[0].release("app", "2").unwrap()["hash"].as_str().unwrap().to_owned();
     let recall =
