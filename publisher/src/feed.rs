@@ -17,6 +17,7 @@ use stork_wire::sign::{Envelope, VerifyError};
 use stork_wire::text::{Label, PackageName};
 
 use crate::charter::Charter;
+use crate::delegate::DelegateError;
 use crate::pack::Packed;
 use crate::source::Package;
 
@@ -89,6 +90,9 @@ pub enum FeedError {
     /// More live releases than a feed may have.
     #[error("the feed has {LIVE_RELEASES_MAX} live releases already")]
     TooMany,
+    /// The delegated key cannot do this.
+    #[error(transparent)]
+    Delegate(#[from] DelegateError),
     /// More groups or origins than fit.
     #[error("too many groups or origins for one entry")]
     List(#[from] stork_wire::codec::TooMany),
@@ -114,16 +118,18 @@ impl FeedError {
                 "ask the group's authority for a grant, or name other groups by --group"
             }
             Self::TooMany => "recall releases that nobody needs any more",
+            Self::Delegate(e) => e.help(),
             Self::List(_) => "name fewer groups by --group",
         }
     }
     /// The exit code that stands for it.
     #[must_use]
-    pub const fn exit(&self) -> u8 {
+    pub fn exit(&self) -> u8 {
         match self {
             Self::TooLarge { .. } => 7,
             Self::TooMany | Self::List(_) => 1,
             Self::Behind { .. } => 75,
+            Self::Delegate(e) => e.exit(),
             _ => 4,
         }
     }
@@ -172,6 +178,7 @@ impl Author<'_> {
         let may = |k: &&ReleaseKey| k.valid_through.is_none_or(|last| claim.position() <= last);
         let keys = self.charter.release_keys(self.publisher, claim.epoch);
         let keys: Vec<PublicKey> = keys.iter().filter(may).map(|k| k.key).collect();
+        let keys = self.signers_of(&claim, keys).map_err(ours)?;
         let entry = envelope.verify::<Entry>(self.fleet(), &keys, 1).map_err(ours)?.into_body();
         if entry.publisher != self.publisher {
             return Err(FeedError::OtherPublisher(what));
@@ -258,6 +265,7 @@ impl Author<'_> {
             expires,
             view_root: view_root(live),
             kind,
+            via: None,
         }
     }
 

@@ -3,11 +3,12 @@
 //! The order of the modules is the order of the work: `source` reads a package into one normal
 //! tree, `pack` makes packs and a manifest of it, `feed` says what the next entry must be, `keys`
 //! signs it, and `push` carries everything to a node. `charter` founds and checks the documents
-//! that permit it; `cli` is what a maintainer types.
+//! that permit it, `delegate` makes keys for build jobs; `cli` is what a maintainer types.
 
 pub mod bundle;
 pub mod charter;
 pub mod cli;
+pub mod delegate;
 pub mod feed;
 pub mod inspect;
 pub mod keys;

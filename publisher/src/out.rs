@@ -95,6 +95,13 @@ pub fn day(seconds: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}")
 }
 
+/// The UTC minute of a time in seconds since 1970: `2026-11-22 14:05 UTC`.
+#[must_use]
+pub fn minute(seconds: u64) -> String {
+    let of_day = seconds % 86_400;
+    format!("{} {:02}:{:02} UTC", day(seconds), of_day / 3_600, of_day / 60 % 60)
+}
+
 #[cfg(test)]
 mod tests {
     /// Days around leap years and the turn of a century.

@@ -5,12 +5,17 @@ use stork_wire::charter::{GroupDoc, PublisherGrant, ReleaseKey, UnixSeconds};
 use stork_wire::ids::{GroupId, PublicKey};
 use stork_wire::text::PackageName;
 
+use crate::delegate::Via;
 use crate::feed::{Author, FeedError};
 use crate::source::Package;
 
 impl Author<'_> {
     /// What the newest document says of a release key that may sign now.
-    fn release_key(&self, key: PublicKey, now: UnixSeconds) -> Result<&ReleaseKey, FeedError> {
+    pub(crate) fn release_key(
+        &self,
+        key: PublicKey,
+        now: UnixSeconds,
+    ) -> Result<&ReleaseKey, FeedError> {
         let usable =
             |k: &&ReleaseKey| k.key == key && k.valid_through.is_none() && now < k.not_after;
         let found = self.doc.release_keys.iter().find(usable);
@@ -30,19 +35,23 @@ impl Author<'_> {
         own.filter(names).or_else(|| all.find(|g| names(g) && delegated(g))).or(own)
     }
 
-    /// May this key publish this package to these groups now?
+    /// May this key, a delegated one if it has a certificate, publish this package to these groups
+    /// now?
     pub fn may_publish(
         &self,
-        key: PublicKey,
+        (key, via): (PublicKey, Option<&Via>),
         package: &Package,
         groups: &[GroupId],
         now: UnixSeconds,
     ) -> Result<(), FeedError> {
-        let release_key = self.release_key(key, now)?;
+        let name = package.name.as_str();
+        let release_key = match via {
+            Some(via) => self.voucher(via, key, (name, now))?,
+            None => self.release_key(key, now)?,
+        };
         if now >= self.doc.expires {
             return Err(FeedError::Expired("publisher document".into()));
         }
-        let name = package.name.as_str();
         let denied = |who: String| FeedError::Name { who, name: name.to_owned() };
         if !release_key.packages.iter().any(|p| p.matches(name)) {
             return Err(denied("the release key".into()));

@@ -14,6 +14,7 @@ mod archives;
 mod beacons;
 mod check;
 mod content;
+mod delegated_key;
 mod disk;
 mod documents;
 mod door;

@@ -10,6 +10,7 @@ use stork_wire::charter::{
     GroupDoc, HostCert, JoinToken, PeerRecord, PublisherDoc, PushCert, RootDoc,
 };
 use stork_wire::codec::{Blob, List, decode, encode};
+use stork_wire::delegated::Delegated;
 use stork_wire::deny::Denial;
 use stork_wire::feed::Entry;
 use stork_wire::frame::{BulkHeader, Frame, PushReply, PushRequest};
@@ -83,7 +84,7 @@ fn weigh_as_all(bytes: &[u8], worst: &mut (f64, String)) {
     }
     each!(Frame, PushRequest, PushReply, BulkHeader, Envelope, Item, RootDoc, GroupDoc);
     each!(PublisherDoc, Entry, Proof, HostCert, PeerRecord, PushCert, JoinToken, Manifest, Tree);
-    each!(Beacon, Denial, Suicide, Withdrawal);
+    each!(Beacon, Denial, Suicide, Withdrawal, Delegated);
 }
 
 /// T050: no message of any type takes more than sixteen times its bytes once it is decoded: neither

@@ -306,6 +306,7 @@ impl Feed {
             expires: FAR,
             view_root: view_root(live),
             kind: Kind::Release(Box::new(release)),
+            via: None,
         };
         signed(ItemKind::Entry, self.log, seq, (&entry, fleet, &self.key))
     }

@@ -119,6 +119,7 @@ fn entry(
         expires: now() + 30 * 86_400,
         view_root: view_root([release.hash()]),
         kind: Kind::Release(Box::new(release)),
+        via: None,
     };
     Ok(item(ItemKind::Entry, LogId::feed(publisher), 1, &entry, (fleet, key)))
 }

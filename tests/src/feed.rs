@@ -76,6 +76,7 @@ impl Feed {
             expires: now() + 86_400,
             view_root: view_root(self.live.iter().copied().chain([release.hash()])),
             kind: Kind::Release(Box::new(release)),
+            via: None,
             ..self.entry.clone()
         }
     }
@@ -104,6 +105,7 @@ impl Feed {
             expires: now() + 86_400,
             view_root: view_root(self.live.iter().copied()),
             kind: Kind::Recall(recall),
+            via: None,
             ..self.entry.clone()
         };
         self.head = self.sign(&self.entry);

@@ -89,6 +89,7 @@ impl Publisher {
             expires: now() + 86_400,
             view_root: view_root(live.iter().copied().chain([release.hash()])),
             kind: Kind::Release(Box::new(release)),
+            via: None,
         };
         Ok(Envelope::sign(&entry, self.fleet, &self.key)?)
     }

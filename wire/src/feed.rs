@@ -16,7 +16,7 @@ use crate::limits::{
     DEPENDS_MAX, ENTRY_LEN_MAX, MANIFEST_LEN_MAX, RELEASE_GROUPS_MAX, TREE_ENTRIES_MAX,
     UNPACKED_LEN_MAX,
 };
-use crate::sign::Body;
+use crate::sign::{Body, Envelope};
 use crate::text::{Arch, Line, PackageName, Version};
 
 /// One signed entry of a feed.
@@ -43,6 +43,14 @@ pub struct Entry {
     pub view_root: ViewRoot,
     /// What is announced.
     pub kind: Kind,
+    /// The certificate of the delegated key that signs this; `None`: a release key does. It is not
+    /// there where it has no value.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "crate::delegated::last"
+    )]
+    pub via: Option<Box<Envelope>>,
 }
 
 /// What an entry announces. Kinds are only ever added at the end.
@@ -175,6 +183,14 @@ impl Release {
 }
 
 impl Entry {
+    /// What it releases, if it releases anything.
+    #[must_use]
+    pub fn release(&self) -> Option<&Release> {
+        match &self.kind {
+            Kind::Release(r) => Some(r),
+            Kind::Recall(_) => None,
+        }
+    }
     /// Its place in the feed.
     #[must_use]
     pub const fn position(&self) -> Position {
@@ -203,6 +219,12 @@ impl Body for Entry {
         if self.expires <= self.signed_at {
             return Err("expires before it is signed".into());
         }
+        if let Some(via) = &self.via {
+            crate::delegated::check_shape(via)?;
+            if matches!(self.kind, Kind::Recall(_)) {
+                return Err("a delegated key recalls nothing".into());
+            }
+        }
         match &self.kind {
             Kind::Release(r) => r.check(),
             Kind::Recall(r) if r.releases.is_empty() => Err("recalls nothing".into()),
@@ -225,10 +247,10 @@ pub fn view_root(live: impl IntoIterator<Item = ReleaseHash>) -> ViewRoot {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::ids::FleetId;
-    use crate::sign::{Envelope, ReadyKey, SecretKey, VerifyError, signed_bytes};
+    use crate::sign::{ReadyKey, SecretKey, VerifyError, signed_bytes};
 
     /// The view root is of the set, not of its order.
     #[test]
@@ -236,6 +258,42 @@ mod tests {
         let (a, b) = (ReleaseHash([1; 32]), ReleaseHash([2; 32]));
         assert_eq!(view_root([a, b]), view_root([b, a, b]));
         assert_ne!(view_root([a]), view_root([a, b]));
+    }
+
+    pub(crate) fn a_recall() -> Recall {
+        Recall {
+            package: "hello".parse().unwrap(),
+            releases: List::truncated([1]),
+            reason: "why".parse().unwrap(),
+        }
+    }
+
+    /// An entry with a release.
+    pub(crate) fn release_entry() -> Entry {
+        let release = Release {
+            package: "hello".parse().unwrap(),
+            version: "1".parse().unwrap(),
+            arch: "all".parse().unwrap(),
+            release: 1,
+            min_secure_release: 0,
+            groups: List::truncated([GroupId([1; 32])]),
+            tree: TreeId([2; 32]),
+            manifest: ManifestRef {
+                id: ManifestId([3; 32]),
+                size: 100,
+                pieces: PieceHash([4; 32]),
+            },
+            full_bytes: 100,
+            delta: None,
+            unpacked_bytes: 200,
+            files: 3,
+            depends: List::empty(),
+            provides: List::empty(),
+            urgency: Urgency::Normal,
+            origins: List::empty(),
+            bundle: None,
+        };
+        Entry { kind: Kind::Release(Box::new(release)), ..recall() }
     }
 
     fn recall() -> Entry {
@@ -249,11 +307,8 @@ mod tests {
             signed_at: 1,
             expires: 2,
             view_root: ViewRoot([9; 32]),
-            kind: Kind::Recall(Recall {
-                package: "hello".parse().unwrap(),
-                releases: List::truncated([1]),
-                reason: "why".parse().unwrap(),
-            }),
+            kind: Kind::Recall(a_recall()),
+            via: None,
         }
     }
 

@@ -12,6 +12,7 @@ pub mod charter;
 #[cfg(test)]
 mod charter_tests;
 pub mod codec;
+pub mod delegated;
 pub mod deny;
 pub mod feed;
 pub mod frame;

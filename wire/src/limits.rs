@@ -14,6 +14,10 @@ pub const PROOF_LEN_MAX: usize = 12 * 1024;
 pub const BEACON_LEN_MAX: usize = 1024;
 /// Bytes of the body of a denial, suicide or withdrawal: signed, they are no longer than an entry.
 pub const NARROW_LEN_MAX: usize = ENTRY_LEN_MAX - 256;
+/// Bytes of the certificate of a delegated key with its signature: it stands inside of an entry.
+pub const DELEGATED_LEN_MAX: usize = 400;
+/// Seconds that a delegated key may be good for at the most: twelve hours, and what clocks differ.
+pub const DELEGATED_VALID_MAX_S: u64 = 12 * 3_600 + CLOCK_SKEW_S;
 /// Releases that one withdrawal recalls.
 pub const RECALLED_MAX: usize = 64;
 /// Seconds that a beacon may be good for at the most, whatever its key's holder says: a week.

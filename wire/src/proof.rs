@@ -110,6 +110,7 @@ mod tests {
                 releases: List::truncated([counter]),
                 reason: "test".parse().unwrap(),
             }),
+            via: None,
         }
     }
 

@@ -164,6 +164,7 @@ impl World {
             expires: self.now + 100_000,
             view_root: view_root(live.iter().map(|(_, _, h)| *h)),
             kind,
+            via: None,
         };
         let log = LogId::feed(pen.id);
         let item = item(ItemKind::Entry, log, entry.seq, &entry, self.fleet, &pen.key);

@@ -221,7 +221,7 @@ impl Driver {
                 json!({
                     "package": r.package, "version": r.version, "arch": r.arch,
                     "release": r.release, "epoch": k.epoch, "seq": k.seq,
-                    "entry": self.entry_hash(k),
+                    "entry": self.entry_hash(k), "hash": k.hash,
                     "signed_at": k.signed_at,
                     "frozen": k.frozen.map(|f| f.to_string()),
                     "recalled": charter.recalled(k.publisher, k.epoch, &r.package, k.hash),

@@ -350,6 +350,7 @@ mod tests {
                 releases: List::truncated([1]),
                 reason: "test".parse().unwrap(),
             }),
+            via: None,
         }
     }
 

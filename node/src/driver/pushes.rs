@@ -65,6 +65,8 @@ pub enum PushCall {
     Hello {
         /// The certificate of its TLS key.
         cert: Envelope,
+        /// The certificate of the delegated key that signed it, if one did.
+        via: Option<Envelope>,
         /// The TLS key that it showed.
         key: PublicKey,
         /// The answer.
@@ -128,8 +130,12 @@ impl Driver {
     pub(super) fn on_push(&mut self, call: PushCall) {
         // An asker that went away meanwhile needs no answer.
         match call {
-            PushCall::Hello { cert, key, answer } => {
-                let checked = self.trust.check_push(&cert, key, self.clock.unix());
+            PushCall::Hello { cert, via, key, answer } => {
+                let now = self.clock.unix();
+                let checked = match via {
+                    None => self.trust.check_push(&cert, key, now),
+                    Some(via) => self.trust.check_delegated_push(&cert, &via, key, now),
+                };
                 if let Err(e) = &checked {
                     self.counters.add("pushes_refused", e.code());
                     self.event("push_refused", e.to_string());
@@ -215,6 +221,7 @@ impl Driver {
         }
         let log = LogId::feed_epoch(publisher, entry.epoch);
         let item = Item { kind: ItemKind::Entry, log, seq: entry.seq, envelope: envelope.clone() };
+        self.trust.check_door(&entry, self.clock.unix())?;
         let feed = self.trust.feed(publisher);
         let at = entry.position();
         if feed.and_then(|f| f.newest()).is_some_and(|h| h == (at, envelope.hash())) {

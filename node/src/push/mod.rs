@@ -4,12 +4,13 @@
 //! bytes go straight to the store. An entry is answered only when it is durable.
 
 mod refused;
+mod streams;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::{Connection, RecvStream, SendStream};
-use stork_wire::codec::{List, decode, encode};
+use quinn::{RecvStream, SendStream};
+use stork_wire::codec::{List, encode};
 use stork_wire::feed::ManifestRef;
 use stork_wire::frame::{ItemRange, PackState, PushReply, PushRequest, Refusal};
 use stork_wire::ids::{LogId, NodeId, PackId, Position, PublisherId};
@@ -20,10 +21,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::driver::{Clock, PushCall, keep_push};
-use crate::net::{INTRODUCTION, PushConnection, read_raw, write_raw};
+use crate::net::{INTRODUCTION, PushConnection, write_raw};
 use crate::store::{Room, Store, StoreError, UploadState};
 
 use refused::{Refused, malformed, stopping};
+use streams::{accept, end_of_request, read_request, read_some};
 
 /// Publishers served at once.
 pub const CONNECTIONS_MAX: usize = 16;
@@ -105,18 +107,15 @@ impl Service {
     /// Requests up to a good hello: that one, and documents that prove themselves.
     async fn introduction(&self, push: &mut PushConnection) -> Option<PublisherId> {
         let mut documents = 0;
+        let mut who = None;
         loop {
             let (mut send, mut recv) = accept(&push.connection).await?;
             let request = read_request(&mut recv).await;
             let outcome = match request {
-                Ok(PushRequest::Hello { cert, .. }) => match self.hello(push, cert).await {
-                    Ok((publisher, answer)) => {
-                        push.admit();
-                        respond(&mut send, Ok(answer)).await;
-                        return Some(publisher);
-                    }
-                    Err(e) => Err(e),
-                },
+                Ok(PushRequest::Hello { cert, .. }) => self.hello(push, cert, None, &mut who).await,
+                Ok(PushRequest::HelloDelegated { cert, via, .. }) => {
+                    self.hello(push, cert, Some(via), &mut who).await
+                }
                 Ok(PushRequest::Documents(items)) if documents < DOCUMENTS_BEFORE_HELLO => {
                     documents += items.len();
                     self.documents(items.into_vec()).await
@@ -127,6 +126,9 @@ impl Service {
             self.count(&outcome);
             let end = matches!(&outcome, Err(e) if e.code != Refusal::Trust);
             respond(&mut send, outcome).await;
+            if who.is_some() {
+                return who;
+            }
             if end {
                 // The connection ends with this function; the reply must be there before it.
                 drop(timeout(REPLY_WAIT, send.stopped()).await);
@@ -137,16 +139,20 @@ impl Service {
 
     async fn hello(
         &self,
-        push: &PushConnection,
+        push: &mut PushConnection,
         cert: Envelope,
-    ) -> Result<(PublisherId, Answer), Refused> {
+        via: Option<Envelope>,
+        who: &mut Option<PublisherId>,
+    ) -> Outcome {
         let key = push.key;
-        let ask = |answer| PushCall::Hello { cert, key, answer };
+        let ask = |answer| PushCall::Hello { cert, via, key, answer };
         let auth = self.ask(ask).await?;
         let auth =
             auth.map_err(|e| Refused { code: Refusal::Trust, why: e.to_string(), counted: true })?;
         let welcome = PushReply::Welcome { node: self.me, name: auth.node_name };
-        Ok((auth.publisher, welcome.into()))
+        push.admit();
+        *who = Some(auth.publisher);
+        Ok(welcome.into())
     }
 
     /// Asks the driver.
@@ -190,7 +196,9 @@ impl Service {
         recv: &mut RecvStream,
     ) -> Outcome {
         match request {
-            PushRequest::Hello { .. } => Err(malformed("hello comes once")),
+            PushRequest::Hello { .. } | PushRequest::HelloDelegated { .. } => {
+                Err(malformed("hello comes once"))
+            }
             PushRequest::Documents(items) => self.documents(items.into_vec()).await,
             PushRequest::Head => self.head(publisher).await,
             PushRequest::Latest { package, arch } => {
@@ -349,41 +357,6 @@ impl Service {
 
 fn blob(bytes: Vec<u8>) -> Answer {
     Answer { reply: PushReply::Blob(bytes.len() as u64), bytes }
-}
-
-async fn accept(connection: &Connection) -> Option<(SendStream, RecvStream)> {
-    timeout(STALL, connection.accept_bi()).await.ok()?.ok()
-}
-
-async fn read_request(recv: &mut RecvStream) -> Result<PushRequest, Refused> {
-    let bytes = timeout(STALL, read_raw(recv, PUSH_FRAME_LEN_MAX))
-        .await
-        .map_err(|_late| malformed("no request came"))?
-        .map_err(|e| malformed(e.to_string()))?;
-    decode(&bytes, PUSH_FRAME_LEN_MAX).map_err(|e| malformed(e.to_string()))
-}
-
-/// Reads so many bytes: one write to the disk for many packets, each of which is a chunk.
-async fn read_some(recv: &mut RecvStream, room: usize) -> Result<Vec<u8>, Refused> {
-    let mut out = Vec::with_capacity(room);
-    while out.len() < room {
-        let chunk = timeout(STALL, recv.read_chunk(room - out.len(), true))
-            .await
-            .map_err(|_late| malformed("nothing came for 30 s"))?
-            .map_err(|e| malformed(e.to_string()))?;
-        let chunk = chunk.ok_or_else(|| malformed("fewer bytes than announced"))?;
-        out.extend_from_slice(&chunk.bytes);
-    }
-    Ok(out)
-}
-
-async fn end_of_request(recv: &mut RecvStream) -> Result<(), Refused> {
-    match timeout(STALL, recv.read_chunk(1, true)).await {
-        Ok(Ok(None)) => Ok(()),
-        Ok(Ok(Some(_))) => Err(malformed("more bytes than announced")),
-        Ok(Err(e)) => Err(malformed(e.to_string())),
-        Err(_late) => Err(malformed("the request did not end")),
-    }
 }
 
 async fn respond(send: &mut SendStream, outcome: Outcome) {

@@ -2,7 +2,7 @@
 
 use stork_wire::charter::{HostCert, JoinToken, PeerRecord, PushCert, UnixSeconds};
 use stork_wire::frame::PeerHint;
-use stork_wire::ids::{FleetId, NodeId, PublicKey};
+use stork_wire::ids::{FleetId, NodeId, PublicKey, PublisherId};
 use stork_wire::limits::CLOCK_SKEW_S;
 use stork_wire::sign::{Envelope, VerifyError};
 
@@ -88,7 +88,7 @@ pub struct CheckedPeer {
     pub hint: PeerHint,
 }
 
-fn check_time(
+pub(super) fn check_time(
     what: &'static str,
     issued: UnixSeconds,
     expires: UnixSeconds,
@@ -164,6 +164,28 @@ impl Trust {
         Ok(token)
     }
 
+    /// The release keys of a publisher that are in use.
+    pub(super) fn push_keys(
+        &self,
+        publisher: PublisherId,
+        now: UnixSeconds,
+    ) -> Result<Vec<PublicKey>, AdmissionError> {
+        let publisher = self.charter.publisher(publisher);
+        let publisher = publisher.ok_or(AdmissionError::UnknownPublisher)?;
+        let in_use = publisher.doc().release_keys.iter();
+        let in_use = in_use.filter(|k| k.valid_through.is_none() && k.not_after > now);
+        Ok(in_use.map(|k| k.key).collect())
+    }
+
+    /// Is one of these keys alive?
+    pub(super) fn check_alive(&self, keys: &[PublicKey]) -> Result<(), AdmissionError> {
+        if !keys.iter().all(|k| self.charter.is_dead(k)) {
+            return Ok(());
+        }
+        let key = keys.first().map(|k| k.short());
+        Err(AdmissionError::DeadKey(key.unwrap_or_default()))
+    }
+
     /// Checks the certificate of a publisher's TLS key.
     pub fn check_push(
         &self,
@@ -174,18 +196,9 @@ impl Trust {
         let what = "the push certificate";
         let signature = |error| AdmissionError::Signature { what, error };
         let claimed: PushCert = envelope.claimed().map_err(signature)?;
-        let publisher =
-            self.charter.publisher(claimed.publisher).ok_or(AdmissionError::UnknownPublisher)?;
-        let in_use = publisher.doc().release_keys.iter();
-        let keys: Vec<PublicKey> = in_use
-            .filter(|k| k.valid_through.is_none() && k.not_after > now)
-            .map(|k| k.key)
-            .collect();
+        let keys = self.push_keys(claimed.publisher, now)?;
         let verified = envelope.verify::<PushCert>(self.fleet(), &keys, 1).map_err(signature)?;
-        if verified.signers().iter().all(|k| self.charter.is_dead(k)) {
-            let key = verified.signers().first().map(|k| k.short());
-            return Err(AdmissionError::DeadKey(key.unwrap_or_default()));
-        }
+        self.check_alive(verified.signers())?;
         let cert = verified.into_body();
         if cert.tls_key != tls_key {
             return Err(AdmissionError::OtherKey(what));

@@ -118,6 +118,12 @@ impl Beacons {
         }
     }
 
+    /// The newest beacon that stands, and the one that waits for its head.
+    pub(super) fn heard(&self, id: PublisherId, log: LogId) -> impl Iterator<Item = &Beacon> {
+        let waiting = self.waiting.get(&log).map(|w| &w.beacon);
+        self.newest(id).map(|n| &n.beacon).into_iter().chain(waiting)
+    }
+
     fn newest(&self, publisher: PublisherId) -> Option<&Newest> {
         self.states.get(&publisher).and_then(|s| s.newest.as_ref())
     }

@@ -16,7 +16,7 @@ const HOUR: u64 = 3_600;
 const DAY: u64 = 24 * HOUR;
 
 /// The fleet of the other tests, with key 6 for beacons.
-fn fixture() -> Fixture {
+pub(super) fn fixture() -> Fixture {
     let f = Fixture::new();
     let mut doc: PublisherDoc = f.documents[2].envelope.claimed().unwrap();
     doc.beacon_keys = List::truncated([key(6).public()]);
@@ -39,7 +39,7 @@ fn signed(f: &Fixture, beacon: &Beacon, by: &SecretKey) -> Item {
     beacon.item(Envelope::sign(beacon, f.fleet, by).unwrap())
 }
 
-fn beacon(f: &Fixture, head: Option<&Item>, time: u64) -> Item {
+pub(super) fn beacon(f: &Fixture, head: Option<&Item>, time: u64) -> Item {
     signed(f, &body(f, head, time), &key(6))
 }
 

@@ -1,6 +1,7 @@
 //! Epochs: how a publisher goes on after a fork or a stolen key, and what nobody can take back.
 
-use stork_wire::charter::{PublisherDoc, Survivor};
+use stork_wire::charter::{PublisherDoc, ReleaseKey, Survivor};
+use stork_wire::codec::List;
 use stork_wire::ids::{ItemHash, LogId};
 use stork_wire::item::{Item, ItemKind};
 use stork_wire::sign::SecretKey;
@@ -101,6 +102,53 @@ fn t024_junk_is_void() {
     host.give(&document(&f, &doc, &key(4)));
     assert_eq!(host.newest(&f), None);
     assert_eq!(host.trust.feed(f.publisher).unwrap().next(), at(4, 1));
+}
+
+/// T118, without the overlay: the publisher's key is rotated while the fleet is in two halves. One
+/// half goes on with the new key, the other with what the old one signed meanwhile; when they meet,
+/// in whatever order, both end with the same, and nobody does anything at any host.
+#[test]
+fn t118_a_rotation_during_a_partition() {
+    let f = Fixture::new();
+    let feed = f.feed(5);
+    let old: PublisherDoc = f.documents[2].envelope.claimed().unwrap();
+    let rotated = new_epoch(&f, &f.documents[2], Some((&feed[1], 1)));
+    let mut doc: PublisherDoc = rotated.envelope.claimed().unwrap();
+    let rules = old.release_keys.iter().cloned();
+    doc.release_keys = List::truncated(rules.map(|r| ReleaseKey { key: key(8).public(), ..r }));
+    let rotated = document(&f, &doc, &key(4));
+    let first = first_of(&f, 2, &feed[1], 2, "50");
+    let log = first.log;
+    let first = item(ItemKind::Entry, log, 1, &entry_of(&first), f.fleet, &key(8));
+
+    let half = |items: &[&Item]| {
+        let mut host = Host::new(&f);
+        items.iter().for_each(|i| host.give(i));
+        host
+    };
+    let new_side = [&feed[0], &feed[1], &rotated, &first];
+    let old_side = [&feed[0], &feed[1], &feed[2], &feed[3], &feed[4]];
+    let want = Some((at(2, 1), first.envelope.hash()));
+    let heads = half(&new_side).trust.heads();
+    let mut ends = Vec::new();
+    for backwards in [false, true] {
+        let order = |items: &[&Item]| {
+            let mut items: Vec<Item> = items.iter().copied().cloned().collect();
+            if backwards {
+                items.reverse();
+            }
+            items
+        };
+        let (mut new, mut old) = (half(&new_side), half(&old_side));
+        assert_eq!(old.newest(&f).unwrap().0, at(1, 5));
+        order(&old_side).iter().for_each(|i| new.give(i));
+        order(&new_side).iter().for_each(|i| old.give(i));
+        ends.extend([new.restarted(&f), old.restarted(&f), new, old]);
+    }
+    for mut host in ends {
+        assert_eq!((host.newest(&f), host.trust.heads()), (want, heads.clone()));
+        assert_eq!(refused(host.trust.judge(&feed[4], NOW)), Refusal::Closed(at(1, 5)));
+    }
 }
 
 /// T025: a document cannot take the epoch back, jump, or change where an epoch began; and entries

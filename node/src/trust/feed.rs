@@ -7,9 +7,10 @@ use stork_wire::feed::{Entry, Kind, Recall, Release, view_root};
 use stork_wire::ids::{ItemHash, LogId, Position, PublicKey, PublisherId, ReleaseHash, TreeId};
 use stork_wire::item::Item;
 use stork_wire::limits::{CLOCK_SKEW_S, LIVE_RELEASES_MAX};
-use stork_wire::sign::{Claimed, ReadyKey};
+use stork_wire::sign::{Claimed, ReadyKey, Verified};
 use stork_wire::text::{Arch, PackageName, Version};
 
+use super::delegated::Vouched;
 use super::epoch::Segment;
 use super::sorted::Sorted;
 use super::suicide::SignedBy;
@@ -44,6 +45,9 @@ pub struct FeedState {
     /// So many times what stands has changed since it was last read from the journal.
     pub(super) rewinds: u32,
     head: Option<(u64, ItemHash)>,
+    /// When the newest entry was signed, as it says; of an entry of an epoch before, if the open
+    /// one has none.
+    newest_time: UnixSeconds,
     hashes: Sorted<u64, ItemHash>,
     /// The keys that checked the newest entry, ready to check the next one; none in a feed that
     /// rests ([`FeedState::rest`]).
@@ -180,12 +184,9 @@ impl FeedState {
             return Err(Refusal::FutureDated(ahead));
         }
         let doc = publisher.doc();
-        self.make_ready(&charter.living(publisher, entry));
-        let verified = match item.envelope.verify_read(read, charter.fleet(), &self.ready, 1) {
-            Ok(verified) => verified,
-            Err(e) => return Err(charter.or_dead(publisher, item, e.into())),
-        };
-        let (entry, signers) = (verified.body(), verified.signers());
+        let (verified, vouched) = self.verify(charter, publisher, item, read)?;
+        let entry = verified.body();
+        let signers = vouched.as_ref().map_or_else(|| verified.signers(), |v| &v.by);
         if seen_before {
             return match self.hashes.get(&entry.seq) {
                 // What an epoch that has ended is worth, its publisher's root has said.
@@ -195,12 +196,14 @@ impl FeedState {
             };
         }
         check_scope(charter, publisher, signers, entry)?;
+        vouched.as_ref().map_or(Ok(()), |v| v.check_scope(entry))?;
         if entry.seq > head.saturating_add(1) {
             return Ok(Verdict::Pending { missing: Some(item.log) });
         }
         if entry.prev != self.last_hash() {
             return Err(Refusal::BrokenChain(entry.seq));
         }
+        vouched.as_ref().map_or(Ok(()), |v| v.check_order(entry, self.newest_time))?;
         self.check_rollback(entry)?;
         let release = release_hash(entry);
         let live = self.live_after(entry, release);
@@ -217,6 +220,25 @@ impl FeedState {
         self.take_hashed(entry, hash, release);
         let fact = Fact::Entry(Box::new(Accepted(verified.into_body())));
         Ok(Verdict::Accepted { hash, fact })
+    }
+
+    /// Checks who signed: release keys, or a delegated key for which one of them vouches.
+    fn verify(
+        &mut self,
+        charter: &Charter,
+        publisher: &PublisherState,
+        item: &Item,
+        read: Claimed<Entry>,
+    ) -> Result<(Verified<Entry>, Option<Vouched>), Refusal> {
+        if read.body().via.is_some() {
+            let (verified, vouched) = charter.verify_delegated(publisher, &item.envelope, read)?;
+            return Ok((verified, Some(vouched)));
+        }
+        self.make_ready(&charter.living(publisher, read.body()));
+        match item.envelope.verify_read(read, charter.fleet(), &self.ready, 1) {
+            Ok(verified) => Ok((verified, None)),
+            Err(e) => Err(charter.or_dead(publisher, item, e.into())),
+        }
     }
 
     /// Are no keys ready?
@@ -274,6 +296,7 @@ impl FeedState {
             }
         }
         self.head = Some((entry.seq, hash));
+        self.newest_time = entry.signed_at;
         self.hashes.insert(entry.seq, hash);
         if self.hashes.len() > HASHES_MAX {
             self.hashes.pop_first();

@@ -119,8 +119,13 @@ impl Trust {
     fn check_both(&self, proof: &Proof) -> Result<(), Refusal> {
         let publisher = self.charter.publisher(proof.publisher);
         for envelope in proof.both() {
-            let entry = envelope.claimed()?;
-            let keys = publisher.map(|p| self.charter.living(p, &entry)).unwrap_or_default();
+            let read = envelope.read::<Entry>()?;
+            let publisher = publisher.ok_or(Refusal::UnauthorisedKey)?;
+            if read.body().via.is_some() {
+                self.charter.verify_delegated(publisher, envelope, read)?;
+                continue;
+            }
+            let keys = self.charter.living(publisher, read.body());
             envelope.verify::<Entry>(self.charter.fleet(), &keys, 1)?;
         }
         Ok(())

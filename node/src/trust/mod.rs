@@ -14,6 +14,9 @@ mod beacon;
 #[cfg(test)]
 mod beacon_tests;
 mod charter;
+mod delegated;
+#[cfg(test)]
+mod delegated_tests;
 mod delegation;
 mod deny;
 #[cfg(test)]
@@ -192,6 +195,11 @@ impl Trust {
     pub fn signers(&self, item: &Item) -> Vec<PublicKey> {
         let Ok(read) = item.envelope.read::<Entry>() else { return Vec::new() };
         let publisher = self.charter.publisher(read.body().publisher);
+        if let (Some(publisher), Some(via)) = (publisher, &read.body().via) {
+            // The release key that vouches: documents name no other.
+            let vouched = self.charter.vouched(publisher, via, read.body());
+            return vouched.map(|v| v.by).unwrap_or_default();
+        }
         let keys = publisher.map(|p| p.keys_for(read.body())).unwrap_or_default();
         let keys: Vec<ReadyKey> = keys.into_iter().map(ReadyKey::new).collect();
         let verified = item.envelope.verify_read(read, self.charter.fleet(), &keys, 1);
@@ -324,6 +332,9 @@ impl Trust {
         let frozen = self.proofs.get(&id).map(|h| h.freeze);
         if let Some(freeze) = frozen.filter(|f| !known && f.at <= entry.position()) {
             return Err(Refusal::Frozen(freeze));
+        }
+        if !known {
+            self.beacons.refute(entry)?;
         }
         let rested = feed.rests();
         let verdict = feed.judge(&self.charter, publisher, item, read, now);

@@ -99,6 +99,9 @@ pub enum Refusal {
     /// Signed by a release key that has ended itself, for an epoch that is open.
     #[error("release key {0} has ended itself")]
     RevokedKey(String),
+    /// An entry by a delegated key beyond the time or feed that the key is for.
+    #[error("{0}")]
+    Delegated(String),
     /// A denial by a key that may not deny, or not any more.
     #[error("{0}")]
     NotVeto(String),
@@ -148,6 +151,7 @@ impl Refusal {
         "view_root_mismatch",
         "release_not_rising",
         "revoked_key",
+        "delegated_key",
         "not_veto",
         "over_quota",
         "expired",
@@ -181,6 +185,7 @@ impl Refusal {
             Self::ViewRootMismatch => "view_root_mismatch",
             Self::ReleaseNotRising { .. } => "release_not_rising",
             Self::RevokedKey(_) => "revoked_key",
+            Self::Delegated(_) => "delegated_key",
             Self::NotVeto(_) => "not_veto",
             Self::OverQuota { .. } => "over_quota",
             Self::Expired => "expired",

@@ -173,6 +173,7 @@ impl Fixture {
             expires: NOW + 1000,
             view_root: view_root(all),
             kind: Kind::Release(Box::new(r)),
+            via: None,
         }
     }
 

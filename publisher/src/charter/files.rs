@@ -21,7 +21,7 @@ pub(super) fn read_bounded(path: &Path, max: u64) -> Result<Vec<u8>, CharterErro
 }
 
 /// Writes a file that was not there.
-pub(super) fn write_new(path: &Path, bytes: &[u8]) -> Result<(), CharterError> {
+pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> Result<(), CharterError> {
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::AlreadyExists => CharterError::Exists(path.into()),
         _ => CharterError::Write { path: path.into(), source },

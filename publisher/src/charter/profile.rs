@@ -8,7 +8,7 @@ use stork_origin::Address;
 use stork_wire::ids::{FleetId, GroupId, PublisherId};
 use stork_wire::item::Item;
 
-use super::files::{read_bounded, write_new};
+use super::files::{read_bounded, save_bundle, write_new};
 use super::{Charter, CharterError};
 use crate::bundle::{BUNDLE_LEN_MAX, read_bundle};
 use crate::keys::is_file_spec;
@@ -95,6 +95,20 @@ pub fn write_profile(
     };
     save_profile(dir, &profile)?;
     Ok(profile)
+}
+
+/// Writes what a build job needs beside its key, which is named here: the bundle, and a profile.
+/// What the profile says of an origin stays; its credentials are the job's own.
+pub(crate) fn write_job(
+    dir: &Path,
+    charter: &Charter,
+    profile: &Profile,
+    key: &str,
+) -> Result<(), CharterError> {
+    let (release_key, origin_credentials) = (Some(key.to_owned()), None);
+    let profile = Profile { release_key, origin_credentials, ..profile.clone() };
+    save_profile(dir, &profile)?;
+    save_bundle(&dir.join(BUNDLE_FILE), charter)
 }
 
 /// Reads a publisher's directory and checks that profile and charter belong together.

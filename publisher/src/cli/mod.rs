@@ -4,6 +4,7 @@ mod charter;
 mod charter_run;
 mod charter_show;
 mod commands;
+mod delegate;
 mod narrow;
 mod recall;
 mod run;
@@ -107,6 +108,8 @@ enum KeyCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Make a key for a build job: good for some packages, for an hour
+    Delegate(delegate::DelegateArgs),
     /// End a release key for ever, with one signature by it
     Suicide(narrow::SuicideArgs),
     /// Print a key's id and fingerprint; no passphrase is needed

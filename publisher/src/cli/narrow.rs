@@ -179,7 +179,7 @@ pub(super) struct SuicideArgs {
     yes: bool,
 }
 
-fn show(report: &NarrowReport, json: bool) -> Result<(), Failure> {
+pub(super) fn show(report: &NarrowReport, json: bool) -> Result<(), Failure> {
     if json {
         return print_json(report);
     }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use super::{Cli, Command, KeyCommand, charter_run, commands, narrow};
+use super::{Cli, Command, KeyCommand, charter_run, commands, delegate, narrow};
 use crate::charter::CharterError;
 use crate::inspect::InspectError;
 use crate::keys::KeyError;
@@ -71,6 +71,7 @@ fn run(command: Command) -> Result<(), Failure> {
             commands::key_generate(&out, &comment, &passphrase, json)
         }
         Command::Key(KeyCommand::Show { file, json }) => commands::key_show(&file, json),
+        Command::Key(KeyCommand::Delegate(args)) => delegate::run(args),
         Command::Key(KeyCommand::Suicide(args)) => narrow::suicide(args),
         Command::Charter(command) => charter_run::run(command),
         Command::Pack(args) => commands::pack(&args),

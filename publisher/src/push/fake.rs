@@ -192,7 +192,9 @@ fn answer(
     state: &mut State,
     (node, peer): (NodeId, PublicKey),
 ) -> Option<(PushReply, Vec<u8>)> {
-    if let (Some(code), false) = (state.refuse, matches!(request, PushRequest::Hello { .. })) {
+    use PushRequest::{Hello, HelloDelegated};
+    let hello = matches!(request, Hello { .. } | HelloDelegated { .. });
+    if let (Some(code), false) = (state.refuse, hello) {
         return Some((refused(code), Vec::new()));
     }
     let blob = |bytes: Option<&Vec<u8>>| match bytes {
@@ -200,7 +202,7 @@ fn answer(
         None => (refused(Refusal::NotFound), Vec::new()),
     };
     let reply = match request {
-        PushRequest::Hello { cert, .. } => {
+        Hello { cert, .. } | HelloDelegated { cert, .. } => {
             let cert: PushCert = cert.claimed().unwrap();
             assert_eq!(cert.tls_key, peer);
             PushReply::Welcome { node, name: "fake".parse().unwrap() }

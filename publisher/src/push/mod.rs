@@ -5,6 +5,8 @@
 
 mod base;
 mod client;
+#[cfg(test)]
+mod delegate_tests;
 mod error;
 #[cfg(test)]
 mod fake;
@@ -17,6 +19,7 @@ mod recall;
 mod recall_tests;
 mod report;
 mod session;
+mod signer;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -28,8 +31,9 @@ pub use narrow::{
     DenyOptions, DenyWhat, HaltOptions, NarrowReport, Sending, SuicideOptions, deny, halt, suicide,
 };
 pub use origin::OriginReport;
-pub use recall::{RecallOptions, RecallReport, Recalled, recall};
+pub use recall::{HashesOptions, RecallOptions, RecallReport, Recalled, recall, recall_hashes};
 pub use report::{NodeReport, Outcome, PushReport};
+pub(crate) use signer::release_signer;
 pub use target::{BadTarget, Target};
 
 use std::cmp::Ordering;
@@ -45,6 +49,7 @@ use stork_wire::ids::{GroupId, LogId, PublisherId};
 use stork_wire::text::{Label, PackageName};
 
 use crate::charter::{Charter, Profile};
+use crate::delegate::Via;
 use crate::feed::{Announcement, Author, Published, Standing, next_entry};
 use crate::keys::{Passphrase, Signer};
 use crate::pack::{self, Base, Packed};
@@ -56,14 +61,12 @@ use base::{Old, off_thread};
 use client::is_refusal;
 use origin::OriginTarget;
 use session::{Enough, Peer, Place};
-use target::places;
+use target::{copies, places};
 
 const DAY_S: u64 = 86_400;
 /// The same content is announced again when half of so many days are left, or half of the days
 /// that were asked for, where those are fewer.
 const RENEW_DAYS: u32 = 28;
-/// Nodes that must have the content before it is announced, where as many are named.
-const COPIES: usize = 2;
 /// Tries to follow a head that others move.
 const COMMIT_TRIES: usize = 3;
 /// After so many seconds of packing, the ten minutes of a push certificate are renewed.
@@ -111,18 +114,6 @@ fn now() -> UnixSeconds {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
-/// How many nodes must have the content (design §6): those asked for, otherwise two, or all.
-fn copies(options: &PushOptions, places: &[Place]) -> Result<usize, PushError> {
-    match options.copies {
-        Some(n) if n == 0 || n > places.len() => {
-            let named = places.len();
-            Err(PushError::Usage(format!("--copies {n} does not fit: {named} nodes are named")))
-        }
-        Some(n) => Ok(n),
-        None => Ok(COPIES.min(places.len())),
-    }
-}
-
 /// The groups by id and name.
 fn groups(
     names: &[String],
@@ -143,22 +134,12 @@ fn groups(
     names.iter().map(find).collect()
 }
 
-/// The key that signs: the one that is named, or the profile's.
-fn release_signer(
-    key: Option<&String>,
-    profile: &Profile,
-    passphrase: &Passphrase,
-) -> Result<Signer, PushError> {
-    let spec = key.or(profile.release_key.as_ref());
-    let spec = spec.ok_or_else(|| PushError::Usage("no release key: add --key FILE".into()))?;
-    Ok(Signer::open(spec, passphrase)?)
-}
-
 /// Everything that is known before a node is asked.
 struct Plan<'a> {
     options: &'a PushOptions,
     author: Author<'a>,
     signer: Signer,
+    via: Option<Via>,
     groups: Vec<GroupId>,
     places: Vec<Place>,
     copies: usize,
@@ -177,16 +158,26 @@ pub async fn push(options: &PushOptions, progress: &Progress) -> Result<PushRepo
     let places = places(&options.to, &doc.homes)?;
     let (ids, names): (Vec<_>, Vec<_>) =
         groups(&options.groups, &charter, &profile)?.into_iter().unzip();
-    let signer = release_signer(options.key.as_ref(), &profile, &options.passphrase)?;
+    let (signer, via) = signer::of_push(options.key.as_ref(), &profile, &options.passphrase)?;
     let origin = origin::target(options, &profile)?;
     let copies = copies(options, &places)?;
 
     progress.phase(&format!("reading {}", options.package.display()), 0);
     let (path, read) = (options.package.clone(), options.read.clone());
     let package = Arc::new(off_thread(move || source::read(&path, &read)).await??);
-    author.may_publish(signer.public(), &package, &ids, now())?;
-    let plan =
-        Plan { options, author, signer, groups: ids, places, copies, origin, package, progress };
+    author.may_publish((signer.public(), via.as_ref()), &package, &ids, now())?;
+    let plan = Plan {
+        options,
+        author,
+        signer,
+        via,
+        groups: ids,
+        places,
+        copies,
+        origin,
+        package,
+        progress,
+    };
     let report = plan.run(names).await;
     progress.done();
     report
@@ -214,7 +205,7 @@ impl Plan<'_> {
     /// Those of the nodes that answer, and a note for each of the others.
     async fn open(&self) -> Result<(Vec<Peer>, Vec<String>), PushError> {
         let enough = Enough { copies: self.copies, homes: &self.author.doc.homes };
-        let who = (self.author, &self.signer);
+        let who = (self.author, &self.signer, self.via.as_ref());
         let (peers, notes) = session::open(&self.places, who, enough, now()).await?;
         if !self.options.dry_run {
             for peer in &peers {
@@ -344,7 +335,12 @@ impl Plan<'_> {
             now,
             expires: now + u64::from(self.options.expires_days.max(1)) * DAY_S,
         };
-        Ok(next_entry(self.author, standing, latest, (&self.package, packed), &announcement)?)
+        let package = (&*self.package, packed);
+        let mut entry = next_entry(self.author, standing, latest, package, &announcement)?;
+        if let Some(via) = &self.via {
+            via.put_into(&mut entry).map_err(crate::feed::FeedError::from)?;
+        }
+        Ok(entry)
     }
 
     /// Signs what follows the head and commits it; looks again when somebody else was faster.

@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 
 use serde::Serialize;
-use stork_wire::charter::{BODY_VERSION, UnixSeconds};
+use stork_wire::charter::{BODY_VERSION, PublisherDoc, UnixSeconds};
 use stork_wire::deny::{Content, Denial, Denied};
 use stork_wire::ids::{FleetId, LogId, NodeId, PublicKey, PublisherId, TreeId};
 use stork_wire::item::Item;
@@ -124,8 +124,20 @@ impl Sending {
         self.keys.iter().map(open).collect()
     }
 
+    /// The keys of the publisher's root: those that are named, or the one in its directory.
+    pub(super) fn root_signers(&self, doc: &PublisherDoc) -> Result<Vec<Signer>, PushError> {
+        let mut how = self.clone();
+        let own = how.charter.join("keys").join("publisher");
+        if how.keys.is_empty() && own.is_file() {
+            how.keys.push(own.to_string_lossy().into_owned());
+        }
+        let signers = how.signers()?;
+        check_role("the publisher's root", &doc.root, &signers)?;
+        Ok(signers)
+    }
+
     /// The charter first, then the item, to every node that takes it.
-    async fn send(
+    pub(super) async fn send(
         &self,
         charter: &Charter,
         (item, what): (Item, String),
@@ -166,7 +178,11 @@ impl Sending {
     }
 }
 
-fn signed<T: Body>(body: &T, fleet: FleetId, signers: &[Signer]) -> Result<Envelope, PushError> {
+pub(super) fn signed<T: Body>(
+    body: &T,
+    fleet: FleetId,
+    signers: &[Signer],
+) -> Result<Envelope, PushError> {
     let unsigned = Envelope::unsigned(body);
     let mut envelope =
         unsigned.map_err(|e| PushError::Usage(format!("this cannot be said: {e}")))?;
@@ -284,14 +300,7 @@ pub async fn halt(options: &HaltOptions) -> Result<NarrowReport, PushError> {
     let doc = doc.ok_or_else(|| usage("the charter lacks this publisher"))?;
     let author = Author { charter: &charter, publisher, doc };
     let (by, signers) = if options.root {
-        let mut how = how.clone();
-        let own = how.charter.join("keys").join("publisher");
-        if how.keys.is_empty() && own.is_file() {
-            how.keys.push(own.to_string_lossy().into_owned());
-        }
-        let signers = how.signers()?;
-        check_role("the publisher's root", &doc.root, &signers)?;
-        (Level::Root, signers)
+        (Level::Root, how.root_signers(doc)?)
     } else {
         let signer = release_signer(how.keys.first(), &profile, &how.passphrase)?;
         match &options.package {

@@ -3,6 +3,9 @@
 //! A recall stands beside the feed, so that it passes a freeze and waits for no entry. It names the
 //! releases by their hashes: nodes are asked for the entries of the live releases, which are
 //! checked like everything that nodes show. The feed itself does not change.
+//!
+//! Who knows the hashes needs no node's answer, and no right to ask: so the publisher's root, and a
+//! release key that has ended itself, take back what no feed shows any more.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,6 +17,7 @@ use stork_wire::ids::{LogId, ReleaseHash};
 use stork_wire::text::{Arch, Line, PackageName, Version};
 use stork_wire::withdrawal::{Level, What, Withdrawal};
 
+use super::narrow::{NarrowReport, Sending, signed};
 use super::session::{self, Enough, Peer};
 use super::target::places;
 use super::{NodeReport, PushError, Target, now, release_signer};
@@ -153,7 +157,7 @@ pub async fn recall(
     author.may_recall(signer.public(), &options.package, now())?;
     progress.phase("connecting", 0);
     let enough = Enough { copies: 1, homes: &doc.homes };
-    let (mut peers, notes) = session::open(&places, (author, &signer), enough, now()).await?;
+    let (mut peers, notes) = session::open(&places, (author, &signer, None), enough, now()).await?;
     let report = commit(options, author, &signer, &mut peers).await;
     let mut nodes = Vec::new();
     for peer in peers {
@@ -207,17 +211,55 @@ async fn commit(
     Ok(report)
 }
 
+fn what(package: &PackageName, mut hashes: Vec<ReleaseHash>) -> Result<What, PushError> {
+    hashes.sort_unstable();
+    hashes.dedup();
+    let many = |_| PushError::Usage("64 releases at once at the most: recall them in parts".into());
+    Ok(What::Recall { package: package.clone(), releases: List::new(hashes).map_err(many)? })
+}
+
 fn withdrawal(
     options: &RecallOptions,
     author: Author<'_>,
     gone: &[Published],
     now: UnixSeconds,
 ) -> Result<Withdrawal, PushError> {
-    let mut hashes: Vec<ReleaseHash> = gone.iter().map(|p| p.release.hash()).collect();
-    hashes.sort_unstable();
-    hashes.dedup();
-    let many = |_| PushError::Usage("64 releases at once at the most: recall them in parts".into());
-    let releases = List::new(hashes).map_err(many)?;
-    let what = What::Recall { package: options.package.clone(), releases };
+    let what = what(&options.package, gone.iter().map(|p| p.release.hash()).collect())?;
     Ok(super::narrow::withdrawal(author, Level::Release, what, (now, options.reason.clone())))
+}
+
+/// Releases that are withdrawn by their hashes.
+#[derive(Debug, Clone)]
+pub struct HashesOptions {
+    /// The package.
+    pub package: PackageName,
+    /// The releases.
+    pub releases: Vec<ReleaseHash>,
+    /// By the publisher's root instead of a release key.
+    pub root: bool,
+    /// How it is sent.
+    pub sending: Sending,
+}
+
+/// Withdraws releases that are known by their hashes, without asking a node for anything.
+pub async fn recall_hashes(options: &HashesOptions) -> Result<NarrowReport, PushError> {
+    let (how, now) = (&options.sending, now());
+    let (charter, profile) = crate::charter::open(&how.charter)?;
+    let publisher = profile.publisher;
+    let doc = charter.publishers.get(&publisher);
+    let doc = doc.ok_or_else(|| PushError::Usage("the charter lacks this publisher".into()))?;
+    let author = Author { charter: &charter, publisher, doc };
+    let (by, signers) = if options.root {
+        (Level::Root, how.root_signers(doc)?)
+    } else {
+        let signer = release_signer(how.keys.first(), &profile, &how.passphrase)?;
+        author.may_recall(signer.public(), &options.package, now)?;
+        (Level::Release, vec![signer])
+    };
+    let what = what(&options.package, options.releases.clone())?;
+    let body = super::narrow::withdrawal(author, by, what, (now, how.reason.clone()));
+    let item = body.item(signed(&body, charter.fleet, &signers)?);
+    let (n, package) = (options.releases.len(), &options.package);
+    let text = format!("{n} releases of {package} by {} are recalled", doc.name);
+    how.send(&charter, (item, text), now).await
 }

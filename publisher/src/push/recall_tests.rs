@@ -1,6 +1,6 @@
 //! Recalls over real sockets: what is withdrawn, what is left, and what is refused.
 
-use stork_wire::withdrawal::Withdrawal;
+use stork_wire::withdrawal::{Level, Withdrawal};
 
 use super::fake::Fake;
 use super::tests::Shop;
@@ -75,6 +75,54 @@ async fn all_of_many_go() {
     let did = recall(&shop, &all[1..], &[&a]).await.unwrap();
     assert_eq!((did.recalled.len(), a.state().recalled().len()), (34, 35));
     assert!(did.lines()[1].contains("VMs lose the package"), "{:?}", did.lines());
+}
+
+/// By their hashes releases are withdrawn without a question to any node: by the root, and by a
+/// release key, whatever has become of it. Another key is told so before anything is sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn by_hash() {
+    let a = Fake::start(1);
+    let shop = Shop::new(Vec::new(), &["tool"]);
+    shop.push("1.0", &[&a]).await.unwrap();
+    let hash = a.state().releases()[0].hash();
+    a.state().refuse = Some(Refusal::Trust);
+    let e = recall(&shop, &["1.0"], &[&a]).await.unwrap_err();
+    assert_eq!(e.exit(), 4, "who is not welcome cannot look: {e}");
+    a.state().refuse = None;
+    let options = |root: bool, keys: &[&str]| HashesOptions {
+        package: "tool".parse().unwrap(),
+        releases: vec![hash, hash],
+        root,
+        sending: Sending {
+            charter: shop.dir.path().join("c"),
+            keys: keys
+                .iter()
+                .map(|k| format!("{}/c/keys/{k}", shop.dir.path().display()))
+                .collect(),
+            passphrase: Passphrase::None,
+            reason: "stolen".parse().unwrap(),
+            to: options(&shop, &[], &[&a]).to,
+            dry_run: false,
+        },
+    };
+    for (root, keys, level) in [
+        (true, &[][..], Level::Root),
+        (true, &["publisher"], Level::Root),
+        (false, &[], Level::Release),
+    ] {
+        let before = a.state().narrowing.len();
+        let did = recall_hashes(&options(root, keys)).await.unwrap();
+        assert_eq!((did.outcome, did.nodes.len()), ("sent", 1));
+        let item = a.state().narrowing[before].clone();
+        let body: Withdrawal = item.envelope.claimed().unwrap();
+        assert_eq!((body.by, body.log()), (level, did.log));
+        assert!(a.state().recalled().iter().all(|h| *h == hash));
+    }
+    let e = recall_hashes(&options(true, &["release"])).await.unwrap_err();
+    assert!(matches!(e, PushError::NotSigner { .. }), "{e}");
+    let mut other = options(false, &[]);
+    other.package = "kernel".parse().unwrap();
+    assert_eq!(recall_hashes(&other).await.unwrap_err().exit(), 4);
 }
 
 /// A name that the key may not use, a version that never was, a node that shows releases in another

@@ -19,6 +19,7 @@ use super::client::{Body, Client, is_refusal};
 use super::error::PushError;
 use super::report::NodeReport;
 use super::upload::{Sent, upload};
+use crate::delegate::Via;
 use crate::feed::{Author, Published, Standing};
 use crate::keys::{Signer, generate};
 use crate::pack::Packed;
@@ -79,7 +80,7 @@ const fn is_loss(e: &PushError) -> bool {
 /// A node that does not answer is left out, as long as the others are enough.
 pub(super) async fn open(
     places: &[Place],
-    (author, signer): (Author<'_>, &Signer),
+    (author, signer, via): (Author<'_>, &Signer, Option<&Via>),
     enough: Enough<'_>,
     now: UnixSeconds,
 ) -> Result<(Vec<Peer>, Vec<String>), PushError> {
@@ -104,7 +105,11 @@ pub(super) async fn open(
             }
             Err(e) => return Err(e),
         };
-        let hello = PushRequest::Hello { fleet, cert: cert.clone() };
+        let cert = cert.clone();
+        let hello = match via.map(|v| v.envelope.clone()) {
+            None => PushRequest::Hello { fleet, cert },
+            Some(via) => PushRequest::HelloDelegated { fleet, cert, via },
+        };
         let name = match client.ask(&hello, Body::None).await?.0 {
             PushReply::Welcome { node, name } if node == place.node => name.to_string(),
             PushReply::Welcome { .. } => return Err(client.nonsense("another node's welcome")),

@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use stork_wire::ids::NodeId;
 
-use super::PushError;
 use super::session::Place;
+use super::{PushError, PushOptions};
 
 /// A node to push to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +75,21 @@ pub(super) fn places(to: &[Target], homes: &[NodeId]) -> Result<Vec<Place>, Push
         out.sort_by_key(|p| !is_home(p));
     }
     Ok(out)
+}
+
+/// Nodes that must have the content before it is announced, where as many are named.
+const COPIES: usize = 2;
+
+/// How many nodes must have the content (design §6): those asked for, otherwise two, or all.
+pub(super) fn copies(options: &PushOptions, places: &[Place]) -> Result<usize, PushError> {
+    match options.copies {
+        Some(n) if n == 0 || n > places.len() => {
+            let named = places.len();
+            Err(PushError::Usage(format!("--copies {n} does not fit: {named} nodes are named")))
+        }
+        Some(n) => Ok(n),
+        None => Ok(COPIES.min(places.len())),
+    }
 }
 
 #[cfg(test)]

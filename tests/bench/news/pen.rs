@@ -122,6 +122,7 @@ impl Pen {
                 expires: now() + 86_400,
                 view_root,
                 kind,
+                via: None,
             })
         };
         let empty = encode(&entry(1)?).len();

@@ -8,6 +8,7 @@ use stork_wire::charter::{
     GroupDoc, HostCert, JoinToken, PeerRecord, PublisherDoc, PushCert, RootDoc,
 };
 use stork_wire::codec::{DecodeError, decode, encode};
+use stork_wire::delegated::Delegated;
 use stork_wire::deny::Denial;
 use stork_wire::feed::Entry;
 use stork_wire::frame::{BulkHeader, Frame, PushReply, PushRequest};
@@ -97,7 +98,7 @@ fn looked_at(envelope: &Envelope) -> String {
         )*};
     }
     each!(RootDoc, GroupDoc, PublisherDoc, Entry, Proof, HostCert, PeerRecord, PushCert);
-    each!(JoinToken, Beacon, Denial, Suicide, Withdrawal, DowngradePermit);
+    each!(JoinToken, Beacon, Denial, Suicide, Withdrawal, DowngradePermit, Delegated);
     seen
 }
 
@@ -133,7 +134,7 @@ pub(super) fn body(data: &[u8]) -> String {
         }
     }
     let Some((kind, rest)) = data.split_first() else { return feature("nothing", 0) };
-    match kind % 14 {
+    match kind % 15 {
         0 => one::<RootDoc>(rest),
         1 => one::<GroupDoc>(rest),
         2 => one::<PublisherDoc>(rest),
@@ -147,7 +148,8 @@ pub(super) fn body(data: &[u8]) -> String {
         10 => one::<Denial>(rest),
         11 => one::<Suicide>(rest),
         12 => one::<Withdrawal>(rest),
-        _ => one::<DowngradePermit>(rest),
+        13 => one::<DowngradePermit>(rest),
+        _ => one::<Delegated>(rest),
     }
 }
 

@@ -133,6 +133,7 @@ pub(super) fn push_requests() -> Vec<Vec<u8>> {
         PushRequest::GetManifest(manifest),
         PushRequest::GetPack(pack),
         PushRequest::Releases { package: "hello".parse().unwrap(), before: None },
+        PushRequest::HelloDelegated { fleet: FLEET, cert: push_cert(), via: fleet.certificate() },
         PushRequest::Releases {
             package: "hello".parse().unwrap(),
             before: Some(Position { epoch: 1, seq: 300 }),

@@ -1,5 +1,6 @@
-//! Valid items that narrow, for the fuzz targets.
+//! Valid items that narrow, and what a delegated key signs, for the fuzz targets.
 
+use stork_wire::delegated::Delegated;
 use stork_wire::deny::{Content, Denial, Denied};
 use stork_wire::ids::NodeId;
 use stork_wire::item::{Item, ItemKind};
@@ -10,6 +11,30 @@ use stork_wire::withdrawal::{Level, What, Withdrawal};
 use super::samples::{Fleet, NOW, key, list, release};
 
 impl Fleet {
+    /// The release key lets key 8 release `hello` for an hour.
+    #[must_use]
+    pub fn certificate(&self) -> Envelope {
+        let cert = Delegated {
+            version: 1,
+            publisher: self.publisher,
+            epoch: 1,
+            key: key(8).public(),
+            packages: list(["hello".parse().unwrap()]),
+            from: NOW,
+            until: NOW + 3_600,
+        };
+        Envelope::sign(&cert, self.fleet, &key(5)).unwrap()
+    }
+
+    /// The feed's first entry, by that key.
+    #[must_use]
+    pub fn delegated(&self) -> Item {
+        let mut entry = self.entry(1, None, &[release(self.group, 1)]);
+        entry.via = Some(Box::new(self.certificate()));
+        let envelope = Envelope::sign(&entry, self.fleet, &key(8)).unwrap();
+        Item { envelope, ..self.signed(&entry) }
+    }
+
     /// A denial by the group's veto key, one of a host, the end of the release key, a recall and a
     /// halt.
     #[must_use]

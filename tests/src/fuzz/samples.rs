@@ -167,6 +167,7 @@ impl Fleet {
             expires: NOW + 100_000,
             view_root: view_root(live.iter().map(Release::hash)),
             kind,
+            via: None,
         }
     }
 
@@ -317,6 +318,7 @@ fn all_envelopes() -> Vec<(u8, Envelope)> {
     out.extend(beacons().map(|(_, e)| (9, e)));
     out.extend(fleet.narrowing().into_iter().map(|i| (narrowing_tag(i.kind), i.envelope)));
     out.push((13, permit()));
+    out.extend([(3, fleet.delegated().envelope), (14, fleet.certificate())]);
     out
 }
 

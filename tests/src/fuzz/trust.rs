@@ -49,12 +49,13 @@ fn other_entry(bytes: &mut Bytes<'_>, fleet: &Fleet, item: &Item) -> Option<Item
     let mut entry: Entry = item.envelope.claimed().ok()?;
     for _ in 0..=bytes.below(3) {
         let n = bytes.wild();
-        match bytes.below(6) {
+        match bytes.below(7) {
             0 => entry.seq = n,
             1 => entry.epoch = u32::try_from(n).unwrap_or(u32::MAX),
             2 => entry.signed_at = n,
             3 => entry.expires = n,
             4 => entry.document = n,
+            5 => entry.via = (n & 1 == 0).then(|| Box::new(fleet.certificate())),
             _ => entry.prev = (n & 1 == 0).then(|| item.hash()),
         }
     }
@@ -63,7 +64,7 @@ fn other_entry(bytes: &mut Bytes<'_>, fleet: &Fleet, item: &Item) -> Option<Item
     item.seq = entry.seq;
     item.log = stork_wire::ids::LogId::feed_epoch(entry.publisher, entry.epoch);
     item.envelope = Envelope { body, signatures: stork_wire::codec::List::empty() };
-    sign_again(&mut item, fleet, 5);
+    sign_again(&mut item, fleet, if entry.via.is_some() { 8 } else { 5 });
     Some(item)
 }
 
@@ -96,6 +97,7 @@ pub(super) fn trust(data: &[u8]) -> String {
     pool.extend(fleet.feed(4));
     pool.extend(fleet.proof().item());
     pool.extend(fleet.narrowing());
+    pool.push(fleet.delegated());
     let mut trust = Trust::new(fleet.fleet);
     let mut bytes = Bytes::new(data);
     if bytes.flag() {

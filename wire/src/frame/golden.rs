@@ -116,7 +116,7 @@ fn bulk() -> [(&'static str, BulkHeader); 2] {
     ]
 }
 
-fn requests() -> [(&'static str, PushRequest); 10] {
+fn requests() -> [(&'static str, PushRequest); 12] {
     let (pack, manifest) = (PackId([4; 32]), ManifestId([0x11; 32]));
     let reference = ManifestRef { id: manifest, size: 1_000, pieces: PieceHash([3; 32]) };
     let (package, arch) = ("app".parse().unwrap(), "all".parse().unwrap());
@@ -131,6 +131,15 @@ fn requests() -> [(&'static str, PushRequest); 10] {
         ("commit", PushRequest::Commit(envelope())),
         ("get_manifest", PushRequest::GetManifest(manifest)),
         ("get_pack", PushRequest::GetPack(pack)),
+        ("releases", PushRequest::Releases { package: "app".parse().unwrap(), before: None }),
+        (
+            "hello_delegated",
+            PushRequest::HelloDelegated {
+                fleet: FleetId([1; 32]),
+                cert: envelope(),
+                via: envelope(),
+            },
+        ),
     ]
 }
 
@@ -146,6 +155,7 @@ fn replies() -> Vec<(String, PushReply)> {
         ("taken", PushReply::Taken),
         ("committed", PushReply::Committed { seq: 300, peers: 8 }),
         ("blob", PushReply::Blob(1_000)),
+        ("releases", PushReply::Releases(list([envelope()]))),
     ]
     .map(|(name, reply)| (name.to_owned(), reply))
     .into();
@@ -251,11 +261,11 @@ fn every_type_has_a_vector() {
     assert_eq!(bulk, up_to(2));
     assert!(BulkHeader::from_bytes(&[2; 40]).is_err());
     let (asks, answers) = (numbers("push ask", 0), numbers("push answer", 0));
-    assert_eq!((asks.len(), answers.len()), (10, 8));
-    for n in [10u8, 11] {
+    assert_eq!((asks.len(), answers.len()), (12, 9));
+    for n in [12u8, 13] {
         let e = decode::<PushRequest>(&[n], 64).unwrap_err();
         assert!(matches!(e, DecodeError::Malformed(_)));
-        assert!(decode::<PushReply>(&[n - 2], 64).is_err());
+        assert!(decode::<PushReply>(&[n - 3], 64).is_err());
     }
     let codes: BTreeSet<u8> =
         all.iter().filter(|(n, _)| n.contains("refused")).map(|(_, b)| b[1]).collect();

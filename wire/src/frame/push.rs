@@ -3,7 +3,7 @@
 //! Each request is a bidirectional stream of its own: the publisher sends one frame (length of four
 //! bytes, little endian, then canonical postcard), raw bytes where the request says so, and
 //! finishes its side; the node answers with one frame, and raw bytes where the reply says so. The
-//! first request of a connection is [`PushRequest::Hello`].
+//! first request of a connection is [`PushRequest::Hello`], or that of a delegated key.
 
 use serde::{Deserialize, Serialize};
 
@@ -66,6 +66,15 @@ pub enum PushRequest {
         package: PackageName,
         /// Only those before this place in the feed: where the last answer ended.
         before: Option<Position>,
+    },
+    /// Who pushes, where it is a delegated key. Answered like `Hello`.
+    HelloDelegated {
+        /// The fleet.
+        fleet: FleetId,
+        /// A [`crate::charter::PushCert`] signed by the delegated key.
+        cert: Envelope,
+        /// The key's certificate, a [`crate::delegated::Delegated`].
+        via: Envelope,
     },
 }
 
