@@ -132,17 +132,12 @@ impl LabNode {
 
     /// Starts it and waits until it answers.
     pub async fn start(&mut self) -> Result<()> {
-        let begun = Instant::now();
+        let until = Instant::now() + Duration::from_secs(20);
+        // The last work of the node before may hold the folder for a moment.
+        let held = |e: &anyhow::Error| format!("{e:#}").contains("another stork-node uses");
         loop {
-            let outcome = self.start_once().await;
-            // The last work of the node before may hold the folder for a moment.
-            let held = |e: &anyhow::Error| {
-                e.chain().any(|c| c.to_string().starts_with("another stork-node uses"))
-            };
-            match outcome {
-                Err(e) if held(&e) && begun.elapsed() < Duration::from_secs(20) => {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
+            match self.start_once().await {
+                Err(e) if held(&e) && Instant::now() < until => tokio::task::yield_now().await,
                 outcome => return outcome,
             }
         }
