@@ -133,7 +133,7 @@ impl LabNode {
     /// Starts it and waits until it answers.
     pub async fn start(&mut self) -> Result<()> {
         let until = Instant::now() + Duration::from_secs(20);
-        // The last work of the node before may hold the folder for a moment.
+        // What the node before did last may hold its folder, and its port, for a moment.
         let held = |e: &anyhow::Error| format!("{e:#}").contains("another stork-node uses");
         loop {
             match self.start_once().await {
@@ -144,7 +144,6 @@ impl LabNode {
     }
 
     async fn start_once(&mut self) -> Result<()> {
-        // The node before may hold the port for a moment: tasks of it end after it.
         let free = || async { std::net::UdpSocket::bind(self.addr).ok() };
         drop(wait_for("the port", Duration::from_secs(20), free).await?);
         let (stop, stopped) = watch::channel(false);
