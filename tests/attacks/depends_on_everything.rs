@@ -1,8 +1,9 @@
-//! Depends on everything (A15): one package brings in so many that hosts fetch and VMs fill up without
-//! end.
+//! Depends on everything (A15): one package brings in so many that hosts fetch and VMs fill up
+//! without end.
 //!
-//! Who can: a publisher, or its stolen key. What must hold: so many lines for a package, so many packages
-//! for one, so many bytes; all of it is counted before anything is asked for, and the view stays.
+//! Who can: a publisher, or its stolen key. What must hold: so many lines for a package, so many
+//! packages for one, so many bytes; all of it is counted before anything is asked for, and the view
+//! stays.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -40,8 +41,8 @@ fn counting(asked: &Arc<AtomicUsize>) -> Manners {
     })
 }
 
-/// A chain of 1 100 packages, one package that needs two terabytes, and more lines than an entry holds:
-/// the VM that pulls what is needed gets none of it, says why, and asks nobody for anything.
+/// A chain of 1 100 packages, one package that needs two terabytes, and more lines than an entry
+/// holds: the VM that pulls what is needed gets none of it, says why, and asks nobody for anything.
 #[test]
 fn t040_a_package_that_needs_everything() {
     let lines = (0..=DEPENDS_MAX).map(|i| format!("p{i}").parse().unwrap());

@@ -1,7 +1,7 @@
 //! Endless data (A10): more bytes than were signed, until the disk or the memory is full.
 //!
-//! Who can: any host. What must hold: every length is signed or bounded beforehand, one byte more ends
-//! the stream, and nothing of it stays on the disk.
+//! Who can: any host. What must hold: every length is signed or bounded beforehand, one byte more
+//! ends the stream, and nothing of it stays on the disk.
 
 use std::path::PathBuf;
 
@@ -13,8 +13,8 @@ use crate::stage::{Stage, VICTIM, with_content};
 /// What may lie on the disk beyond the content itself.
 const SLACK: u64 = 64 << 10;
 
-/// A manifest and pieces with one byte too many or with another length, and a frame that says it has
-/// four gigabytes.
+/// A manifest and pieces with one byte too many or with another length, and a frame that says it
+/// has four gigabytes.
 #[test]
 fn t085_one_byte_more_than_was_signed() {
     let mut stage = Stage::new();

@@ -1,8 +1,9 @@
-//! Escalation of privilege (A19): a key that may release some packages releases others, or gives itself
-//! the right.
+//! Escalation of privilege (A19): a key that may release some packages releases others, or gives
+//! itself the right.
 //!
-//! Who can: a publisher, or its stolen key. What must hold: names are checked against the patterns of key
-//! and group although every signature is good; rights are given by the keys of other roles only.
+//! Who can: a publisher, or its stolen key. What must hold: names are checked against the patterns
+//! of key and group although every signature is good; rights are given by the keys of other roles
+//! only.
 
 use std::path::Path;
 

@@ -1,8 +1,8 @@
 //! Extraneous dependencies (A14): a relay says of a package that it needs another one.
 //!
-//! Who can: any host that passes an entry on. What must hold: what a package needs and provides stands
-//! inside of the signed bytes, and nothing else is asked; so the entry is refused, and nothing is
-//! fetched.
+//! Who can: any host that passes an entry on. What must hold: what a package needs and provides
+//! stands inside of the signed bytes, and nothing else is asked; so the entry is refused, and
+//! nothing is fetched.
 
 use stork_tests::feed::Feed;
 use stork_wire::codec::{Blob, List, encode};
@@ -11,8 +11,8 @@ use stork_wire::sign::SecretKey;
 
 use crate::stage::{OTHER, Stage, VICTIM};
 
-/// A dependency and a provided name, added to a signed entry with its old signature and with a new one
-/// by the relay.
+/// A dependency and a provided name, added to a signed entry with its old signature and with a new
+/// one by the relay.
 #[test]
 fn t039_a_relay_adds_a_dependency_to_news() {
     let mut stage = Stage::new();

@@ -1,8 +1,8 @@
 //! Fast-forward (A7): a thief moves the numbers of a feed so far that nothing true can follow.
 //!
-//! Who can: a stolen release key. What must hold: numbers cannot jump, since each entry names the one
-//! before it; the junk that does follow ends with a new epoch, which names the last good entry, and all
-//! hosts go on from there by themselves. By the thousand: `stork-sim` and T026.
+//! Who can: a stolen release key. What must hold: numbers cannot jump, since each entry names the
+//! one before it; the junk that does follow ends with a new epoch, which names the last good entry,
+//! and all hosts go on from there by themselves. By the thousand: `stork-sim` and T026.
 
 use std::fs;
 use std::process::Command;
@@ -16,8 +16,8 @@ use crate::stage::{OTHER, Stage, VICTIM};
 /// Entries of junk.
 const JUNK: usize = 200;
 
-/// An entry with the number 10^15, then two hundred entries that follow each other, the first of them a
-/// release that every VM takes. A new epoch after `app` 1, with a new key, voids them all.
+/// An entry with the number 10^15, then two hundred entries that follow each other, the first of
+/// them a release that every VM takes. A new epoch after `app` 1, with a new key, voids them all.
 #[test]
 fn t024_t026_junk_numbers_end_with_the_epoch() {
     let mut stage = Stage::new();

@@ -2,8 +2,8 @@
 //!
 //! Who can: whoever is between a host and the others, and any host that passes on what it likes.
 //! What must hold: a beacon that tells of a head which never was is refused with an alarm and goes
-//! no further; one that tells the truth makes the host fetch what it lacks, or say what is withheld.
-//! Silence turns a feed stale (`t033_silence_turns_stale_and_beacons_make_fresh`).
+//! no further; one that tells the truth makes the host fetch what it lacks, or say what is
+//! withheld. Silence turns a feed stale (`t033_silence_turns_stale_and_beacons_make_fresh`).
 
 use std::time::Duration;
 

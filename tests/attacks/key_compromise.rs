@@ -1,7 +1,8 @@
-//! Key compromise below the threshold (A20): some keys of a role are stolen, but not enough of them.
+//! Key compromise below the threshold (A20): some keys of a role are stolen, but not enough of
+//! them.
 //!
-//! Who can: the thief. What must hold: distinct public keys are counted, once each; no document lowers its
-//! own threshold, or has one of 0; a bad signature beside enough good ones does no harm.
+//! Who can: the thief. What must hold: distinct public keys are counted, once each; no document
+//! lowers its own threshold, or has one of 0; a bad signature beside enough good ones does no harm.
 
 use stork_publisher::charter::read_file;
 use stork_publisher::keys::{Passphrase, read_secret};
@@ -27,9 +28,9 @@ fn item(fleet: FleetId, number: u64, envelope: Envelope) -> Item {
     Item { kind: ItemKind::Root, log: LogId::root(fleet), seq: number, envelope }
 }
 
-/// The root goes from one key to two of three. A thief who has one of them takes nothing over: alone,
-/// counted twice, beside a stranger, or with a threshold of 0. Two of the three change the root, with a
-/// bad signature beside theirs.
+/// The root goes from one key to two of three. A thief who has one of them takes nothing over:
+/// alone, counted twice, beside a stranger, or with a threshold of 0. Two of the three change the
+/// root, with a bad signature beside theirs.
 #[test]
 fn t004_t005_t007_one_stolen_key_of_three() {
     let mut stage = Stage::new();

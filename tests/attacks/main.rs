@@ -1,7 +1,7 @@
 //! Wrong input and hostile peers: each is refused with an error and a counter of its own, and
 //! changes nothing. Names begin with the number of the row of the acceptance matrix where there is
-//! one. A file named after an attack of the lists of TUF and of TR08-02 tells it as a story: what it
-//! is, who can, and what must hold.
+//! one. A file named after an attack of the lists of TUF and of TR08-02 tells it as a story: what
+//! it is, who can, and what must hold.
 
 #![expect(
     clippy::unwrap_used,

@@ -1,9 +1,10 @@
-//! Mix and match (A8): parts of a publisher's set at one time are put together with parts of another
-//! time.
+//! Mix and match (A8): parts of a publisher's set at one time are put together with parts of
+//! another time.
 //!
-//! Who can: a host, by serving the manifest of an earlier release for a later one; a stolen key, by an
-//! entry that names another set than the one before it. What must hold: each entry commits to the
-//! whole set and to its manifest, so that neither fits. Within a VM: `t037_two_heads_of_one_feed`.
+//! Who can: a host, by serving the manifest of an earlier release for a later one; a stolen key, by
+//! an entry that names another set than the one before it. What must hold: each entry commits to
+//! the whole set and to its manifest, so that neither fits. Within a VM:
+//! `t037_two_heads_of_one_feed`.
 
 use std::sync::Arc;
 

@@ -1,7 +1,9 @@
-//! Provides everything (A17): a package says that it is many others, to be brought in for each of them.
+//! Provides everything (A17): a package says that it is many others, to be brought in for each of
+//! them.
 //!
-//! Who can: a publisher, or its stolen key. What must hold: a provided name needs a grant of the group, a
-//! package with the name itself goes first, and two that provide one name are an error, never a choice.
+//! Who can: a publisher, or its stolen key. What must hold: a provided name needs a grant of the
+//! group, a package with the name itself goes first, and two that provide one name are an error,
+//! never a choice.
 
 use std::path::Path;
 use std::process::Command;
@@ -28,10 +30,13 @@ fn narrow(charter: &Path) {
     }
     add.extend(["--provides", "mail"]);
     run(&add);
+    std::fs::remove_file(charter.join("publisher.toml")).unwrap();
+    let profile = ["charter", "profile", "acme", "--release-key", "keys/release"];
+    run(&[&profile[..], &["--charter", dir]].concat());
 }
 
-/// `zzz` provides `libc` without a grant: refused. `zzy` and `zzz` both provide `mail`, which they may:
-/// a VM that needs `mail` gets neither.
+/// `zzz` provides `libc` without a grant: refused. `zzy` and `zzz` both provide `mail`, which they
+/// may: a VM that needs `mail` gets neither.
 #[test]
 fn t003_t042_a_package_that_is_everything() {
     let mut stage = Stage::prepared(narrow);

@@ -1,7 +1,8 @@
 //! Replay (A3): what was true once is shown again.
 //!
-//! Who can: any host, at any time later. What must hold: numbers are remembered, not times. What lies at
-//! or below the head is dropped for ever, changes nothing, and is not passed on, also after a restart.
+//! Who can: any host, at any time later. What must hold: numbers are remembered, not times. What
+//! lies at or below the head is dropped for ever, changes nothing, and is not passed on, also after
+//! a restart.
 
 use stork_publisher::charter::read_file;
 use stork_tests::wait::wait_until;

@@ -1,8 +1,9 @@
 //! Rollback (A3, A4): a VM is taken back to a release with a hole in it.
 //!
-//! Who can: a stolen key, which announces the old release anew, and time, when the newest release runs
-//! out before an older one. What must hold: release counters rise, and the newest release decides, also
-//! when it has expired: nothing older stands in for it. Permits: `t017_t019_going_back_needs_a_permit`.
+//! Who can: a stolen key, which announces the old release anew, and time, when the newest release
+//! runs out before an older one. What must hold: release counters rise, and the newest release
+//! decides, also when it has expired: nothing older stands in for it. Permits:
+//! `t017_t019_going_back_needs_a_permit`.
 
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use stork_wire::feed::{Kind, view_root};
 
 use crate::stage::{Stage, VICTIM};
 
-/// `app` 1 announced again under its old counter; and `app` 2, which runs out while `app` 1 has not.
+/// `app` 1 announced again under its old counter; and `app` 2, which runs out while `app` 1 has
+/// not.
 #[test]
 fn t014_t017_nothing_older_comes_back() {
     let mut stage = Stage::new();

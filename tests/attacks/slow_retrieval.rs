@@ -1,8 +1,8 @@
 //! Slow retrieval (A11): sources that keep a host busy for ever and give it nothing.
 //!
-//! Who can: any host that has, or says that it has, the content. What must hold: who trickles, stops
-//! or resets is left for another within seconds, what came twice is less than the content, and the
-//! release is whole.
+//! Who can: any host that has, or says that it has, the content. What must hold: who trickles,
+//! stops or resets is left for another within seconds, what came twice is less than the content,
+//! and the release is whole.
 
 use stork_tests::hostile::{Pace, slow_server};
 

@@ -194,8 +194,8 @@ impl Stage {
         json!([of(OTHER), of(VICTIM), self.status(VICTIM)["gossip"]["pushes_out"]])
     }
 
-    /// A new insider pushes an item, which the victim refuses with this word: counted, told, without
-    /// any change, and the third party hears nothing of it.
+    /// A new insider pushes an item, which the victim refuses with this word: counted, told,
+    /// without any change, and the third party hears nothing of it.
     pub(crate) fn refuses(&mut self, code: &str, item: &Item) {
         wait_until("the last insider to be gone", || self.status(VICTIM)["links"] == 1);
         let (_peer, talk) = self.insider();

@@ -1,8 +1,8 @@
-//! Unsatisfiable dependencies (A16): a package needs what nobody has, so that a VM falls back to an older
-//! release that a thief knows how to break.
+//! Unsatisfiable dependencies (A16): a package needs what nobody has, so that a VM falls back to an
+//! older release that a thief knows how to break.
 //!
-//! Who can: a publisher, or its stolen key. What must hold: a typed failure that names the line; what is
-//! shown stays, and no older release of the package or of what it needs is tried.
+//! Who can: a publisher, or its stolen key. What must hold: a typed failure that names the line;
+//! what is shown stays, and no older release of the package or of what it needs is tried.
 
 use stork_tests::wait::wait_until;
 use stork_wire::codec::List;

@@ -1,6 +1,6 @@
 //! `docs/PROMISES.md`: every figure names a command or a test, and what it names exists.
-//! `docs/THREATS.md` likewise: every test that it names exists, and every attack of the lists that it
-//! answers has a row, or stands under what is open.
+//! `docs/THREATS.md` likewise: every test that it names exists, and every attack of the lists that
+//! it answers has a row, or stands under what is open.
 
 use super::source::Repository;
 
