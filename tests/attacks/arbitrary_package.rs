@@ -32,7 +32,7 @@ fn t001_an_arbitrary_package() {
         let item = feed.item(Feed::sign_as(&entry, fleet, key), entry.seq);
         stage.refuses("unauthorised_key", &item);
     }
-    let mut nobody = entry.clone();
+    let mut nobody = entry;
     (nobody.publisher, nobody.seq, nobody.prev) = (PublisherId([9; 32]), 1, None);
     let mut item = feed.item(Feed::sign_as(&nobody, fleet, &keys[0]), 1);
     item.log = LogId::feed(nobody.publisher);
