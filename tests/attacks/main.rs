@@ -12,7 +12,6 @@
 )]
 
 mod arbitrary_package;
-mod arbitrary_package;
 mod archives;
 mod check;
 mod content;
