@@ -1,8 +1,13 @@
-//! Bits that flip on the disk of a host that does not run.
+//! Bits that flip on the disk of a host, that runs or does not.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use stork_node::run::open_store;
+use stork_tests::compare::compare_with_folder;
+use stork_tests::fleet::{Fleet, VmFile, noise};
 use stork_tests::hostile::runtime;
 use stork_tests::lab::{Lab, LabNode};
 use stork_tests::wait::wait_until;
@@ -64,4 +69,59 @@ fn t093_a_flipped_bit_in_the_journal() {
     wait_until("the next release", || knows(&runtime, &lab.nodes[1], "3"));
     runtime.block_on(lab.nodes[1].stop()).unwrap();
     assert_eq!(entries(&lab.nodes[1])[..2], before);
+}
+
+/// All large files below a folder, but for the journal.
+fn large_files(dir: &Path, out: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        let (path, meta) = (entry.path(), entry.metadata().unwrap());
+        if meta.is_dir() {
+            large_files(&path, out);
+        } else if meta.len() > 100_000 && path.extension().is_none_or(|e| e != "redb") {
+            out.push(path);
+        }
+    }
+}
+
+/// Is it as it was packed?
+fn same(view: &Path, package: &Path) -> bool {
+    fs::read(view.join("app")).ok() == fs::read(package.join("app")).ok()
+}
+
+/// T094: bits flip in the content that a VM is shown, in the pack that it came in, and in what it
+/// was built from, on a host that runs: first on one that fetched it, then on the one that it was
+/// pushed to. `stork store verify` moves all of it away, the other host has it, and the VM is
+/// switched to good files, in one step.
+#[test]
+fn t094_damage_in_use_is_fetched_again() {
+    let fleet = Fleet::new(&["web"], 2);
+    for host in &fleet.hosts {
+        host.write_vm("vm", &VmFile::usual(&["web"], &host.target("vm")));
+    }
+    let package = fleet.package("app", "1", &[("app", &noise("app", 1 << 20))]);
+    fleet.push(&package, &["web"]);
+    for host in &fleet.hosts {
+        host.await_vm("vm", &[("app", "1")]);
+    }
+    for host in fleet.hosts.iter().rev() {
+        let mut files = Vec::new();
+        large_files(&host.dir.join("state"), &mut files);
+        // A file that is linked to is one file, however many names it has.
+        let mut seen = BTreeSet::new();
+        files.retain(|f| seen.insert(fs::metadata(f).unwrap().ino()));
+        for file in &files {
+            let mut bytes = fs::read(file).unwrap();
+            bytes[70_000] ^= 1;
+            fs::write(file, bytes).unwrap();
+        }
+        assert!(!same(&host.target("vm"), &package.file), "{files:?}");
+        let out = host.stork(&["store", "verify"]);
+        assert_eq!(out.status.code(), Some(3), "{out:?}");
+        wait_until(&format!("{} to show good files", host.name), || {
+            same(&host.target("vm"), &package.file)
+        });
+        host.await_vm("vm", &[("app", "1")]);
+        compare_with_folder(&host.target("vm"), &package.file);
+        wait_until("all to be sound", || host.stork(&["store", "verify"]).status.success());
+    }
 }

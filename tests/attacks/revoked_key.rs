@@ -1,5 +1,8 @@
-//! A release key is stolen: its owner ends it with one signature, and the publisher's root says
-//! later what of its work stands.
+//! Use of a revoked key (A18): a release key is stolen and goes on signing after its end.
+//!
+//! Who can: the thief. What must hold: the owner ends the key with one signature; from then on no
+//! host takes anything by it, by gossip or by push, also after a restart. The publisher's root says
+//! later what of its work stands, and a new key goes on.
 
 use std::process::Command;
 

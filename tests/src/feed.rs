@@ -90,6 +90,17 @@ impl Feed {
         self.next(release)
     }
 
+    /// Goes on by the release that `change` makes of the newest one, and returns its item.
+    #[must_use]
+    pub fn announce(&mut self, change: impl FnOnce(&mut Release)) -> Item {
+        let mut release = self.release();
+        change(&mut release);
+        self.entry = self.next(release);
+        self.live.push(self.release().hash());
+        self.head = self.sign(&self.entry);
+        self.item(self.head.clone(), self.entry.seq)
+    }
+
     /// Goes on by a recall of what never was, and returns its item: an entry that changes nothing.
     #[must_use]
     pub fn go_on(&mut self) -> Item {

@@ -4,10 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use anyhow::Result;
 use stork_node::config::NodeConfig;
 use stork_node::run::open_store;
 use stork_publisher::bundle::write_bundle;
-use stork_publisher::charter::{Charter, GroupName, Profile, read_file};
+use stork_publisher::charter::{
+    Charter, GroupName, InitOptions, Profile, RoleKeys, init, read_file,
+};
 use stork_publisher::keys::{Passphrase, generate, read_secret, write_key};
 use stork_wire::charter::{
     BODY_VERSION, GroupDoc, HostCert, JoinToken, PeerRecord, PublisherDoc, PublisherGrant,
@@ -178,4 +181,28 @@ pub fn host(charter: &Path, host: &SecretKey) -> PeerHint {
     let cert = Envelope::sign(&cert, fleet, &admission).unwrap();
     let record = Envelope::sign(&record, fleet, host).unwrap();
     PeerHint { cert, record }
+}
+
+/// A charter with one group `web` and one publisher `acme`.
+pub fn found_charter(dir: &Path) -> Result<()> {
+    found_charter_with(dir, Vec::new())
+}
+
+/// The same with these keys for beacons.
+pub(crate) fn found_charter_with(dir: &Path, beacon_keys: Vec<PathBuf>) -> Result<()> {
+    let options = InitOptions {
+        dir: dir.to_owned(),
+        fleet: "lab".parse()?,
+        groups: vec!["web".parse()?],
+        publisher: "acme".parse()?,
+        packages: Vec::new(),
+        homes: Vec::new(),
+        valid_days: 30,
+        release_key: None,
+        beacon_keys,
+        passphrase: Passphrase::None,
+        roles: RoleKeys::default(),
+    };
+    init(&options, now())?;
+    Ok(())
 }

@@ -12,7 +12,6 @@ use stork_node::config::{BeaconConfig, LimitsConfig, NodeConfig};
 use stork_node::control::Client;
 use stork_node::driver::{Clock, Tap};
 use stork_node::{identity, join, run};
-use stork_publisher::charter::{InitOptions, RoleKeys, init};
 use stork_publisher::keys::{Passphrase, generate, read_secret, write_key};
 use stork_publisher::progress::Progress;
 use stork_publisher::push::{BaseChoice, PushOptions, PushReport, Target, push};
@@ -26,8 +25,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::crowd::{crowd, store_items};
-use crate::forge::add_publisher;
-use crate::raw_push::now;
+pub use crate::forge::found_charter;
+use crate::forge::{add_publisher, found_charter_with};
 
 /// Where a node runs, and who else hears what it accepts.
 #[derive(Debug, Clone, Default)]
@@ -374,27 +373,4 @@ impl Lab {
         };
         Ok(push(&options, &Progress::Silent).await?)
     }
-}
-
-/// A charter with one group `web` and one publisher `acme`.
-pub fn found_charter(dir: &Path) -> Result<()> {
-    found_charter_with(dir, Vec::new())
-}
-
-fn found_charter_with(dir: &Path, beacon_keys: Vec<PathBuf>) -> Result<()> {
-    let options = InitOptions {
-        dir: dir.to_owned(),
-        fleet: "lab".parse()?,
-        groups: vec!["web".parse()?],
-        publisher: "acme".parse()?,
-        packages: Vec::new(),
-        homes: Vec::new(),
-        valid_days: 30,
-        release_key: None,
-        beacon_keys,
-        passphrase: Passphrase::None,
-        roles: RoleKeys::default(),
-    };
-    init(&options, now())?;
-    Ok(())
 }

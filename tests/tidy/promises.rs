@@ -1,10 +1,61 @@
 //! `docs/PROMISES.md`: every figure names a command or a test, and what it names exists.
-//! `docs/THREATS.md` likewise: every test that it names exists.
+//! `docs/THREATS.md` likewise: every test that it names exists, and every attack of the lists that
+//! it answers has a row, or stands under what is open.
 
 use super::source::Repository;
 
 const PROMISES: &str = "docs/PROMISES.md";
 const THREATS: &str = "docs/THREATS.md";
+
+/// The attacks that the threats page answers: a letter, and how many there are.
+const ATTACKS: [(char, usize); 6] =
+    [('A', 29), ('G', 17), ('Q', 11), ('C', 10), ('M', 10), ('V', 9)];
+/// Rows of the acceptance matrix that have a test of their number, or a reason on the page.
+const MATRIX: [(usize, usize); 6] =
+    [(1, 55), (73, 82), (93, 98), (107, 112), (117, 120), (122, 123)];
+/// Where the page tells what does not hold.
+const OPEN: &str = "## Open today";
+
+/// Is there a test whose name begins with these numbers, this one among them?
+fn has_row(repository: &Repository, number: usize) -> bool {
+    let id = format!("t{number:03}");
+    let name = |text: &str| -> String {
+        text.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect()
+    };
+    let of_row = |text: &str| name(text).split('_').take_while(|p| is_row(p)).any(|p| p == id);
+    let names = |text: &str| text.split("fn ").skip(1).any(of_row);
+    repository.rust().any(|f| names(&f.text))
+}
+
+fn is_row(part: &str) -> bool {
+    part.strip_prefix('t').is_some_and(|n| n.len() == 3 && n.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// Attacks without a row, and rows of the matrix without a test, of which the page says nothing.
+fn check_lists(repository: &Repository, page: &str) -> Vec<String> {
+    let (_, open) = page.split_once(OPEN).unwrap_or_default();
+    let words = |text: &str| -> Vec<String> {
+        text.split(|c: char| !c.is_ascii_alphanumeric()).map(str::to_owned).collect()
+    };
+    let open = words(open);
+    let mut answered: Vec<String> = open.clone();
+    answered.extend(rows(page).iter().flat_map(|r| words(r.first().copied().unwrap_or(""))));
+    let attacks =
+        ATTACKS.iter().flat_map(|(letter, n)| (1..=*n).map(move |i| format!("{letter}{i}")));
+    let missing = attacks.filter(|a| !answered.contains(a));
+    let mut faults: Vec<String> = missing
+        .map(|a| {
+            format!("  {THREATS}: attack {a} has no row. Say what stops it, or that nothing does.")
+        })
+        .collect();
+    for number in MATRIX.iter().flat_map(|(from, to)| *from..=*to) {
+        if !has_row(repository, number) && !open.contains(&format!("T{number:03}")) {
+            faults
+                .push(format!("  {THREATS}: T{number:03} has no test. Say why under \"{OPEN}\"."));
+        }
+    }
+    faults
+}
 
 /// The rows of the tables of a page, without head and rule.
 fn rows(text: &str) -> Vec<Vec<&str>> {
@@ -75,7 +126,11 @@ pub(crate) fn check(repository: &Repository) -> Vec<String> {
             faults.push(format!("  {PROMISES}: `{figure}` names `{name}`, which does not exist."));
         }
     }
-    for row in rows(&repository.text(THREATS)) {
+    let threats = repository.text(THREATS);
+    if !threats.is_empty() {
+        faults.extend(check_lists(repository, &threats));
+    }
+    for row in rows(&threats) {
         for name in quoted(row.last().copied().unwrap_or("")) {
             if !has_test(repository, name) {
                 faults.push(format!("  {THREATS}: there is no test `{name}`. Correct the name."));
@@ -103,8 +158,27 @@ fn empty_promises_are_found() {
     assert_eq!(with("`it_is_slow`"), 1);
     assert_eq!(with("not measured yet | `stork-race`"), 0);
     assert_eq!(with("not measured yet | later"), 1);
-    let threats = "# T\n| attack | test |\n|---|---|\n| A | `gone` |\n";
     let page = "# P\n| f | c |\n|---|---|\n| s | `it` |\n";
-    let all = [(PROMISES, page), (THREATS, threats), ("a/src/lib.rs", "fn it() {}")];
-    assert_eq!(check(&Repository::of(&all)).len(), 1);
+    let all = |threats: &str| {
+        let code = ("a/src/lib.rs", "fn it() {}");
+        check(&Repository::of(&[(PROMISES, page), (THREATS, threats), code])).len()
+    };
+    let head = "# T\n| id | attack | test |\n|---|---|---|\n";
+    let nothing = all(head);
+    assert_eq!(all(&format!("{head}| | x | `gone` |\n")), nothing + 1);
+    assert_eq!(all(&format!("{head}| A1 V9 | x | `it` |\n")), nothing - 2);
+}
+
+/// An attack counts by its row or where it is open; a row of the matrix by its test, or there.
+#[test]
+fn lists_are_answered() {
+    let left = |page: &str, code: &str| {
+        let repository = Repository::of(&[("a/src/lib.rs", code)]);
+        check_lists(&repository, page).len()
+    };
+    let all = left("", "");
+    assert_eq!(all, 86 + 83);
+    assert_eq!(left("## Open today\n- **A22, T112: read.**", ""), all - 2);
+    assert_eq!(left("A22 and T112", ""), all, "neither a row nor open");
+    assert_eq!(left("", "fn t001_t002_x() {}\nfn t003() {}\nfn at004_x() {}"), all - 3);
 }

@@ -168,7 +168,10 @@ impl Swarm {
             || n.grant.is_some()
             || n.sending.len() >= self.sending_max()
             || n.sending.values().any(|s| now.since(s.since) >= slow_ms);
-        if busy || !n.is_open() || n.origin || n.useful <= unconfirmed {
+        // An origin hides what it has. One that has lost it needs it like anybody else, which only
+        // a grant can tell; whoever is not whole yet has better use for its slots.
+        let full_up = n.origin && !self.complete();
+        if busy || !n.is_open() || full_up || n.useful <= unconfirmed {
             return None;
         }
         if self.injector.as_ref().is_some_and(|i| !i.has_offer(node, n)) {

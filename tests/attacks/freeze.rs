@@ -1,4 +1,9 @@
-//! Beacons that lie, and beacons that tell the truth about news that are kept back.
+//! Freeze (A5): a host is kept at what it has, by silence or by a beacon that lies.
+//!
+//! Who can: whoever is between a host and the others, and any host that passes on what it likes.
+//! What must hold: a beacon that tells of a head which never was is refused with an alarm and goes
+//! no further; one that tells the truth makes the host fetch what it lacks, or say what is
+//! withheld. Silence turns a feed stale (`t033_silence_turns_stale_and_beacons_make_fresh`).
 
 use std::time::Duration;
 
