@@ -93,7 +93,7 @@ impl Driver {
             "releases": self.catalog.len(),
             "documents": self.trust.charter().document_count(),
             "pending_items": self.trust.pending_len(),
-            "admits_hosts": self.admission.is_some(),
+            "admits_hosts": self.admits(),
             "store": health, "journal": self.journal_json(),
             "bytes": bytes,
             "udp": self.udp_json(), "bandwidth": self.bandwidth_json(),

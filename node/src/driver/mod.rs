@@ -61,6 +61,7 @@ pub use leases::keep_push;
 pub use parts::{Inbox, Parts};
 pub(crate) use peers::RESTART_STEP;
 pub use pushes::{CommitError, PushAuth, PushCall};
+pub(crate) use renewal::CERT_VALID_S;
 pub use tap::Tap;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -121,6 +121,12 @@ impl Driver {
                 self.event("connection_refused", format!("{} at {addr}: {why}", node.short()));
             }
             NetEvent::Answered { connected, ack } => self.on_answered(connected, &ack),
+            NetEvent::Renewed { node, reply } => {
+                self.dialling.remove(&node);
+                self.on_renewed_late(*reply);
+                // The host takes us from now on: that is for the overlay to find out.
+                self.dial_failed(node);
+            }
             NetEvent::DialFailed { node, why } => {
                 self.dialling.remove(&node);
                 tracing::debug!(peer = %node.short(), %why, "dial failed");
@@ -201,7 +207,7 @@ impl Driver {
         let now = self.clock.tick();
         let incarnation = peer.incarnation;
         let cert = peer.hint.cert.clone();
-        let cert_expires = cert.claimed::<HostCert>().map_or(0, |c| c.expires);
+        let cert_expires = self.trust.cert_until(&cert, self.clock.unix());
         let (since, content_at) = (now, now);
         let link = Link {
             connected,

@@ -45,10 +45,11 @@ impl Driver {
     pub(super) fn refresh_record(&mut self) {
         let now = self.clock.unix();
         let groups = self.wanted_groups();
-        let addrs = self.own_addrs();
+        let (addrs, admits) = (self.own_addrs(), self.admits());
         if let Some((r, _)) = &self.record.current
             && *r.groups == *groups
             && r.cell == self.record.cell
+            && r.admits == admits
             && *r.addrs == *addrs
             && r.expires > now + RECORD_VALID_S / 2
         {
@@ -63,6 +64,7 @@ impl Driver {
             site: self.site.clone(),
             groups: List::truncated(groups),
             cell: self.record.cell.clone(),
+            admits,
             issued: now,
             expires: now + RECORD_VALID_S,
         };
