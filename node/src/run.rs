@@ -122,6 +122,7 @@ struct Membership {
     key: Arc<SecretKey>,
     admission: Option<SecretKey>,
     incarnation: u64,
+    incarnation_before: u64,
 }
 
 /// Opens the store with the settings.
@@ -155,7 +156,7 @@ fn membership(store: &Store, state: &Path, clock: &Clock) -> Result<Membership, 
     let before = before.map_or(0, u64::from_le_bytes);
     let incarnation = clock.unix_ms().max(before.saturating_add(RESTART_STEP));
     store.put_state("incarnation", &incarnation.to_le_bytes())?;
-    Ok(Membership { fleet, cert, key, admission, incarnation })
+    Ok(Membership { fleet, cert, key, admission, incarnation, incarnation_before: before })
 }
 
 /// The time floor of the last run, and what the charter proves.
@@ -267,6 +268,7 @@ pub async fn run_by(
         clock: clock.clone(),
         seed: u64::from_le_bytes(identity::random::<8>()?),
         incarnation: member.incarnation,
+        incarnation_before: member.incarnation_before,
         tap,
         origin,
     };

@@ -129,6 +129,14 @@ pub(super) fn status(v: &Value) -> String {
         };
         out += &format!("\nCERTIFICATE {what}\n  help: {}", text(&cert["help"]));
     }
+    if !v["restored"].is_null() {
+        out += &format!(
+            "\nRESTORED from a backup: {} of {} neighbours have the same\n  help: publishers are \
+             refused and VMs stay as they are until then; see `stork peers`",
+            text(&v["restored"]["equal"]),
+            text(&v["restored"]["needed"])
+        );
+    }
     for bad in list(&v["bad_vm_files"]) {
         out += &format!(
             "\nBAD FILE {}: {}\n  help: {}",

@@ -31,6 +31,8 @@ const TOKEN_TTL_MAX_S: u64 = 7 * 24 * 3_600;
 pub(super) struct Waiting {
     connected: Connected,
     peer: Arc<Peer>,
+    /// What was known of it before.
+    known: Option<Arc<Peer>>,
     answer: oneshot::Sender<Admission>,
 }
 
@@ -79,7 +81,8 @@ impl Driver {
             drop(answer.send(Admission::Refused("there is a connection already".to_owned())));
             return;
         }
-        self.waiting.insert(node, Waiting { connected, peer: Arc::clone(&peer), answer });
+        let known = self.known_host(node);
+        self.waiting.insert(node, Waiting { connected, peer: Arc::clone(&peer), known, answer });
         let (class, starving) = (hello.class, hello.starving);
         self.overlay_input(Input::Hello { peer, class, starving });
         // The overlay answers each hello at once; what it did not answer is not kept.
@@ -155,11 +158,13 @@ impl Driver {
         class: LinkClass,
         hints: List<PeerHint, HINTS_MAX>,
     ) {
-        let Some(Waiting { connected, peer, answer }) = self.waiting.remove(&to) else { return };
+        let Some(waiting) = self.waiting.remove(&to) else { return };
+        let Waiting { connected, peer, known, answer } = waiting;
         let Some(own) = self.own_hint() else { return };
         let ack = HelloAck { peer: own, class, hints };
         if answer.send(Admission::Welcome(Box::new(ack))).is_ok() {
             self.connect(connected, &peer, to, class);
+            self.tell_past(to, known, peer.incarnation);
             self.renew_for(to);
         }
     }

@@ -70,7 +70,7 @@ impl Driver {
             .iter()
             .map(|b| json!({ "file": b.path, "message": b.error.message, "help": b.error.help }))
             .collect();
-        json!({
+        let mut status = json!({
             "schema": "stork.status/v1",
             "version": env!("CARGO_PKG_VERSION"),
             "node": self.me, "name": self.name, "site": self.site,
@@ -100,7 +100,10 @@ impl Driver {
             "gossip": self.gossip_json(),
             "net": self.net_json(), "gauges": self.gauges_json(),
             "counters": counters, "sandbox": crate::sandbox::report(),
-        })
+        });
+        // The macro takes no more names at once.
+        status["restored"] = self.restored_json();
+        status
     }
 
     /// What the trees of the overlay have carried.

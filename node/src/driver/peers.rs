@@ -56,6 +56,9 @@ impl Driver {
         match self.trust.check_peer(hint, now) {
             Ok(checked) => {
                 self.note_cert(hint, &checked.cert);
+                if checked.cert.node == self.me {
+                    self.on_own_record(&checked.record);
+                }
                 let (until, peer) = self.peer_of(&checked, now);
                 if self.checked.len() >= CHECKED_MAX {
                     self.checked.clear();
@@ -191,7 +194,9 @@ impl Driver {
             return;
         };
         let hints = self.check_hints(&ack.hints);
+        let known = self.known_host(node);
         self.connect(connected, &peer, self.me, ack.class);
+        self.tell_past(node, known, peer.incarnation);
         self.renew_for(node);
         self.overlay_input(Input::Linked { peer, class: ack.class, hints });
     }
@@ -271,7 +276,10 @@ impl Driver {
                     OverlayFrame::ShuffleReply { nonce, peers } => {
                         (PeersKind::ShuffleReply { nonce }, peers)
                     }
-                    frame => return self.overlay_input(Input::Frame { from: node, frame }),
+                    frame => {
+                        self.note_equal(node, &frame);
+                        return self.overlay_input(Input::Frame { from: node, frame });
+                    }
                 };
                 let peers = self.check_hints(&hints);
                 self.overlay_input(Input::Peers { from: node, kind, peers });

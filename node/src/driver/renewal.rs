@@ -127,6 +127,13 @@ impl Driver {
         Some(Box::new(JoinReply::Admitted { cert, roots, peers }))
     }
 
+    /// With another admission key than before, the own certificate is renewed by it at once.
+    pub(super) fn renew_at_start(&mut self) {
+        if self.admits() && !self.trust.is_by_newest(&self.cert) {
+            self.renewal.hurry();
+        }
+    }
+
     /// Does this node hold a key that may sign certificates by the newest root document?
     pub(super) fn admits(&self) -> bool {
         self.admission.as_ref().is_some_and(|k| self.trust.admits_by(&k.public()))
