@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use serde_json::json;
+use serde_json::{Value, json};
 use stork_publisher::keys::{Passphrase, fingerprint, read_secret};
 
 use super::out::{causes, failure, result};
+use super::show::text;
 use crate::config::NodeConfig;
 use crate::identity::{self, IdentityError};
 
@@ -101,4 +102,27 @@ fn show(config: &NodeConfig, json: bool) -> ExitCode {
         result(key.as_deref().unwrap_or("none: this host admits nobody"));
     }
     ExitCode::SUCCESS
+}
+
+/// What `stork status` says of the certificate and of a restored state; empty where all is well.
+pub(super) fn lines(v: &Value) -> String {
+    let mut out = String::new();
+    let cert = &v["certificate"];
+    if !cert["help"].is_null() {
+        let days = text(&cert["days_left"]);
+        let what = match cert["state"].as_str() {
+            Some("expired") => "HAS RUN OUT: other hosts refuse this one".to_owned(),
+            _ => format!("runs out in {days} days: nobody renewed it"),
+        };
+        out += &format!("\nCERTIFICATE {what}\n  help: {}", text(&cert["help"]));
+    }
+    let restored = &v["restored"];
+    if !restored.is_null() {
+        let (equal, needed) = (text(&restored["equal"]), text(&restored["needed"]));
+        out += &format!(
+            "\nRESTORED from a backup: {equal} of {needed} neighbours have the same\n  help: \
+             publishers are refused and VMs stay as they are until then; see `stork peers`"
+        );
+    }
+    out
 }

@@ -102,7 +102,9 @@ impl Driver {
             "counters": counters, "sandbox": crate::sandbox::report(),
         });
         // The macro takes no more names at once.
-        status["restored"] = self.restored_json();
+        if let Some(all) = status.as_object_mut() {
+            all.insert("restored".into(), self.restored_json());
+        }
         status
     }
 

@@ -4,8 +4,8 @@
 use stork_wire::beacon::{Beacon, BeaconHead};
 use stork_wire::bundle::Bundle;
 use stork_wire::charter::{
-    Authority, Cell, Delegation, GroupDoc, HostCert, JoinToken, Lift, PastKey, PeerRecord, PublisherDoc,
-    PublisherGrant, PushCert, ReleaseKey, Role, RootDoc, ShortGroup, VetoKey,
+    Authority, Cell, Delegation, GroupDoc, HostCert, JoinToken, Lift, PastKey, PeerRecord,
+    PublisherDoc, PublisherGrant, PushCert, ReleaseKey, Role, RootDoc, ShortGroup, VetoKey,
 };
 use stork_wire::codec::{List, encode};
 use stork_wire::feed::{DeltaOffer, Entry, Kind, Recall, Release, Urgency, view_root};
