@@ -119,7 +119,7 @@ pub(super) fn status(v: &Value) -> String {
             text(&v["store"]["cause"])
         );
     }
-    out += &(journal(v) + &super::narrowed::lines(v) + &freshness(v));
+    out += &(journal(v) + &super::narrowed::lines(v) + &freshness(v) + &super::why::withheld(v));
     out += &super::admission::lines(v);
     for bad in list(&v["bad_vm_files"]) {
         out += &format!(
