@@ -1,6 +1,6 @@
 //! Peers: who is admitted, which connection counts, and the way of overlay frames in and out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use stork_wire::charter::{HostCert, PeerRecord, UnixSeconds};
@@ -107,6 +107,8 @@ impl Driver {
             *out = hints.iter().filter_map(|h| self.check_old(h)).collect();
         }
         let [known, anchors] = lists;
+        let nodes: BTreeSet<NodeId> = known.iter().chain(&anchors).map(|p| p.node).collect();
+        self.restored.known = nodes.len();
         // The answer to a join begins with the host that gave it.
         self.renewal.admitter = anchors.first().map(Arc::clone);
         self.overlay_input(Input::Bootstrap { known, anchors });

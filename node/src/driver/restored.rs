@@ -29,6 +29,9 @@ const ROW: &str = "restored";
 /// Hosts that must have the same heads, where there are so many.
 const EQUAL_MIN: usize = 2;
 
+/// Seconds for which hosts are waited for that the state knew and that do not answer.
+const KNOWN_WAIT_S: u64 = 600;
+
 /// What is known of the own state's age.
 #[derive(Debug)]
 pub(super) struct Restored {
@@ -37,6 +40,8 @@ pub(super) struct Restored {
     /// The first one of this start.
     first: u64,
     since: Option<UnixSeconds>,
+    /// Hosts that the state knew at the start.
+    pub(super) known: usize,
     equal: BTreeSet<NodeId>,
 }
 
@@ -44,7 +49,7 @@ impl Restored {
     pub(super) fn load(store: &Store, before: u64, first: u64) -> Result<Self, StoreError> {
         let row = store.get_state(ROW)?.and_then(|b| <[u8; 8]>::try_from(b).ok());
         let since = row.map(u64::from_le_bytes);
-        Ok(Self { before, first, since, equal: BTreeSet::new() })
+        Ok(Self { before, first, since, known: 0, equal: BTreeSet::new() })
     }
 
     /// Does a record of this host tell of a start that its state knows nothing of? `newest` is the
@@ -118,9 +123,12 @@ impl Driver {
         self.replan_soon();
     }
 
-    /// Two hosts, or all that are known.
+    /// Two hosts, or all that there are. Those that the state knew are waited for a while.
     fn equal_needed(&self) -> usize {
-        self.overlay.hosts().take(EQUAL_MIN).count().max(1)
+        let now = self.clock.unix();
+        let early = self.restored.since.is_some_and(|s| now < s.saturating_add(KNOWN_WAIT_S));
+        let known = if early { self.restored.known } else { 0 };
+        self.overlay.hosts().count().max(known).clamp(1, EQUAL_MIN)
     }
 
     /// For `stork status`; null where nothing was restored.
@@ -142,7 +150,8 @@ mod tests {
     /// be unknown; one of a start between the two is, and one that is later than all.
     #[test]
     fn only_a_start_between_is_unknown() {
-        let own = Restored { before: 5_000, first: 9_000, since: None, equal: BTreeSet::new() };
+        let own =
+            Restored { before: 5_000, first: 9_000, since: None, known: 0, equal: BTreeSet::new() };
         for told in [0, 4_999, 5_000, 5_999, 9_000, 9_004] {
             assert!(!own.is_unknown(told, 9_004), "{told}");
         }
