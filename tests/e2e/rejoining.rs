@@ -37,8 +37,8 @@ fn refused(host: &Host, args: &[&str], words: &str) {
     assert!(said(&out).contains(words) && said(&out).contains("help: "), "{}", said(&out));
 }
 
-/// A host that was off until half a year after its certificate ran out does not start, and says what
-/// to do. A token
+/// A host that was off until half a year after its certificate ran out does not start, and says
+/// what to do. A token
 /// of another fleet or one that was used does not help, and changes nothing. With a new one it
 /// joins again under its own key, with its store and its views, and catches up.
 #[test]
@@ -110,8 +110,8 @@ fn a_member_joins_nothing_else() {
     assert!(stranger.node_ok(&["join", &token]).contains("as `host-3`"));
 }
 
-/// The first host, off for far too long, begins again with the command of the first time: the same key,
-/// its fleet finds it again, and it admits others as before, with each token once.
+/// The first host, off for far too long, begins again with the command of the first time: the same
+/// key, its fleet finds it again, and it admits others as before, with each token once.
 #[test]
 fn the_first_host_begins_again() {
     let mut fleet = Fleet::new(&["web"], 1);

@@ -14,7 +14,7 @@ use crate::identity::{self, IdentityError};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum AdmissionCommand {
-    /// Keep an admission key here, bound to this machine; the daemon uses it from its next start on.
+    /// Keep an admission key here, bound to this machine; the daemon uses it from its next start.
     #[command(after_help = "Example:
   stork-node admission add keys/admission
 

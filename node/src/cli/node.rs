@@ -83,8 +83,8 @@ enum Command {
     #[command(after_help = "Example:
   stork-node rekey stork1-…
 
-Stop the daemon first. Content, views and generations stay. Where somebody else may have the old key,
-deny it too: `stork-publish deny --host NODEID`.")]
+Stop the daemon first. Content, views and generations stay. Where somebody else may have the old
+key, deny it too: `stork-publish deny --host NODEID`.")]
     Rekey {
         /// The token, from `stork token create`; `-` reads it from standard input.
         token: String,

@@ -9,7 +9,7 @@ use stork_wire::sign::{Envelope, VerifyError};
 use super::Trust;
 
 /// Seconds after its end in which a certificate still brings a new one: half a year. Who was away
-/// for longer shows a token again, so that a disk that was forgotten in a drawer is no key for ever.
+/// for longer shows a token again, so that a disk forgotten in a drawer is no key for ever.
 pub(super) const LATE_MAX_S: u64 = 182 * 86_400;
 
 /// Why a host or publisher is not let in.
