@@ -261,55 +261,56 @@ fn has_event(host: &Host, kind: &str) -> bool {
 #[test]
 fn a_restored_host() {
     let mut fleet = Fleet::new(&["web"], 3);
-    let vm = VmFile::usual(&["web"], &fleet.hosts[1].target("vm"));
-    fleet.hosts[1].write_vm("vm", &vm);
+    let vm = VmFile::usual(&["web"], &fleet.hosts[2].target("vm"));
+    fleet.hosts[2].write_vm("vm", &vm);
     let push = |fleet: &Fleet, to: usize, version: &str| {
         let package = fleet.package("app", version, &[("app", version.as_bytes())]);
         fleet.push_command(to, &package, &["web"]).output().unwrap()
     };
     drop(report(&push(&fleet, 0, "1")));
-    fleet.hosts[1].await_vm("vm", &[("app", "1")]);
-    await_links(&fleet.hosts[1], 2);
-    fleet.hosts[1].stop();
-    let (state, backup) = (fleet.hosts[1].dir.join("state"), fleet.folder("backup").join("state"));
+    fleet.hosts[2].await_vm("vm", &[("app", "1")]);
+    await_links(&fleet.hosts[2], 2);
+    fleet.hosts[2].stop();
+    // It joined last, so that its state knows of both others from the start.
+    let (state, backup) = (fleet.hosts[2].dir.join("state"), fleet.folder("backup").join("state"));
     let copy = |from: &Path, to: &Path| {
         let done = Command::new("cp").args(["-a", &text(from), &text(to)]).status();
         assert!(done.unwrap().success());
     };
     copy(&state, &backup);
     for version in ["2", "3"] {
-        fleet.hosts[1].start();
-        await_links(&fleet.hosts[1], 2);
-        drop(report(&push(&fleet, 1, version)));
-        fleet.hosts[1].await_vm("vm", &[("app", version)]);
-        assert_eq!(fleet.hosts[1].tell(&["status"])["restored"], serde_json::Value::Null);
-        assert!(!has_event(&fleet.hosts[1], "state_restored"));
-        fleet.hosts[1].kill9();
+        fleet.hosts[2].start();
+        await_links(&fleet.hosts[2], 2);
+        drop(report(&push(&fleet, 2, version)));
+        fleet.hosts[2].await_vm("vm", &[("app", version)]);
+        assert_eq!(fleet.hosts[2].tell(&["status"])["restored"], serde_json::Value::Null);
+        assert!(!has_event(&fleet.hosts[2], "state_restored"));
+        fleet.hosts[2].kill9();
     }
 
     std::fs::remove_dir_all(&state).unwrap();
     copy(&backup, &state);
-    fleet.hosts[2].stop();
-    fleet.hosts[1].start();
-    wait_until("it to be told", || has_event(&fleet.hosts[1], "state_restored"));
+    fleet.hosts[1].stop();
+    fleet.hosts[2].start();
+    wait_until("it to be told", || has_event(&fleet.hosts[2], "state_restored"));
     wait_until("the first neighbour", || {
-        fleet.hosts[1].tell(&["status"])["restored"]["equal"] == 1
+        fleet.hosts[2].tell(&["status"])["restored"]["equal"] == 1
     });
-    assert_eq!(fleet.hosts[1].tell(&["status"])["restored"]["needed"], 2);
-    assert!(fleet.hosts[1].release("app", "3").is_some(), "it has caught up with one");
-    assert_eq!(fleet.hosts[1].vm_shows("vm")["app"], "1", "as in the backup");
-    let out = push(&fleet, 1, "4");
+    assert_eq!(fleet.hosts[2].tell(&["status"])["restored"]["needed"], 2);
+    assert!(fleet.hosts[2].release("app", "3").is_some(), "it has caught up with one");
+    assert_eq!(fleet.hosts[2].vm_shows("vm")["app"], "1", "as in the backup");
+    let out = push(&fleet, 2, "4");
     let error = String::from_utf8_lossy(&out.stderr);
     assert_eq!(out.status.code(), Some(75), "{error}");
     assert!(error.contains("restored from a backup"), "{error}");
     // That lasts over a restart.
-    fleet.hosts[1].restart();
-    assert!(!fleet.hosts[1].tell(&["status"])["restored"].is_null());
+    fleet.hosts[2].restart();
+    assert!(!fleet.hosts[2].tell(&["status"])["restored"].is_null());
 
-    fleet.hosts[2].start();
-    wait_until("it to catch up", || has_event(&fleet.hosts[1], "state_caught_up"));
-    fleet.hosts[1].await_vm("vm", &[("app", "3")]);
-    drop(report(&push(&fleet, 1, "4")));
-    fleet.hosts[1].await_vm("vm", &[("app", "4")]);
-    assert_eq!(fleet.hosts[1].tell(&["status"])["restored"], serde_json::Value::Null);
+    fleet.hosts[1].start();
+    wait_until("it to catch up", || has_event(&fleet.hosts[2], "state_caught_up"));
+    fleet.hosts[2].await_vm("vm", &[("app", "3")]);
+    drop(report(&push(&fleet, 2, "4")));
+    fleet.hosts[2].await_vm("vm", &[("app", "4")]);
+    assert_eq!(fleet.hosts[2].tell(&["status"])["restored"], serde_json::Value::Null);
 }

@@ -201,8 +201,8 @@ impl Driver {
     }
 
     /// Dials hosts that admit, where the own certificate is to be renewed and no connection leads
-    /// to one of them: in a large fleet, links alone may never do. They renew whoever says hello, and
-    /// this goes on every hour until one does.
+    /// to one of them: in a large fleet, links alone may never do. They renew whoever says hello,
+    /// and this goes on every hour until one does.
     fn ask_admitter(&mut self, now: UnixSeconds) {
         let old = self.own_life(now).is_some_and(|c| age(&c, now) != Age::Young);
         let due = old || !self.trust.is_by_newest(&self.cert);
