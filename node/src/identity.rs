@@ -50,7 +50,8 @@ impl IdentityError {
             Self::Malformed(_) => "restore it from a backup, or remove it and join again",
             Self::Exposed(_) => "chmod 600 the file; if others may have read it, join again",
             Self::Cloned(_) => {
-                "remove node.key and state.redb in this folder and join again with a new token"
+                "give this machine an id of its own (`systemd-machine-id-setup`), then a key: \
+                 `stork-node rekey` with a new token; content and views stay"
             }
             Self::Random => "check /dev/urandom",
         }
@@ -121,9 +122,35 @@ fn read(path: &Path) -> Result<SecretKey, IdentityError> {
 }
 
 fn create(path: &Path) -> Result<SecretKey, IdentityError> {
-    let seed = Zeroizing::new(random::<32>()?);
-    write_seed(path, &seed)?;
-    Ok(SecretKey::from_seed(&seed))
+    let key = fresh()?;
+    write_seed(path, &key.seed())?;
+    Ok(key)
+}
+
+/// A new key, which is nowhere yet.
+pub fn fresh() -> Result<SecretKey, IdentityError> {
+    Ok(SecretKey::from_seed(&Zeroizing::new(random::<32>()?)))
+}
+
+/// Puts a key in the place of the node's own. An admission key of another machine goes: it came
+/// with the cloned folder.
+pub fn replace(state: &Path, key: &SecretKey) -> Result<(), IdentityError> {
+    if matches!(admission_key(state), Err(IdentityError::Cloned(_))) {
+        forget_admission_key(state)?;
+    }
+    write_seed(&state.join("node.key"), &key.seed())
+}
+
+/// Takes the admission key away. Says whether there was one.
+pub fn forget_admission_key(state: &Path) -> Result<bool, IdentityError> {
+    let path = state.join("admission.key");
+    match fs::remove_file(&path) {
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(source) => return Err(IdentityError::Io { path, source }),
+    }
+    let sync = fs::File::open(state).and_then(|d| d.sync_all());
+    sync.map(|()| true).map_err(|source| IdentityError::Io { path, source })
 }
 
 /// Keeps the admission key beside the node's own, on a host that admits others.
@@ -145,8 +172,7 @@ fn write_seed(path: &Path, seed: &[u8; 32]) -> Result<(), IdentityError> {
     let at = |source| IdentityError::Io { path: path.to_owned(), source };
     let text =
         Zeroizing::new(format!("{HEADER}\nseed {}\nmachine {}\n", hex(seed), machine_hash()));
-    // The first write of all: there is no older key that a crash could lose, and a torn file is
-    // refused as malformed. Written under another name first, so that the name means a whole key.
+    // Written under another name first, so that the name means a whole key, the old one or this.
     let temp = path.with_extension("key.new");
     drop(fs::remove_file(&temp));
     let mut file =

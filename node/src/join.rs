@@ -10,7 +10,7 @@ use stork_wire::feed::Entry;
 use stork_wire::frame::{ALPN_CONTROL, Frame, JoinReply, JoinRequest, PeerHint};
 use stork_wire::ids::FleetId;
 use stork_wire::item::{Item, ItemKind};
-use stork_wire::limits::FRAME_LEN_MAX;
+use stork_wire::limits::{FRAME_LEN_MAX, HINTS_MAX, RECORD_LEN_MAX};
 use stork_wire::sign::{Envelope, SecretKey};
 use stork_wire::text::Label;
 use tokio::time::timeout;
@@ -34,6 +34,9 @@ pub enum JoinError {
     /// It has joined another fleet than the token's.
     #[error("this host belongs to the fleet {}, and cannot join {}", .0.short(), .1.short())]
     OtherFleet(FleetId, FleetId),
+    /// It belongs to no fleet, and so has no key to replace.
+    #[error("this host has not joined a fleet")]
+    NotJoined,
     /// The admitting node cannot be reached.
     #[error("the admitting node cannot be reached: {0}")]
     Unreachable(String),
@@ -57,6 +60,7 @@ impl JoinError {
     pub fn help(&self) -> String {
         match self {
             Self::Already(_) => "start it with `stork-node run`".into(),
+            Self::NotJoined => "`stork-node join` with the same token".into(),
             Self::OtherFleet(..) => {
                 "check where the token came from; to leave a fleet, begin with another --state"
                     .into()
@@ -78,6 +82,7 @@ impl JoinError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Already(_) => 0,
+            Self::NotJoined => 78,
             Self::Unreachable(_) => 75,
             Self::OtherFleet(..) | Self::Refused(_) | Self::Untrusted(_) => 4,
             Self::Store(e) => e.exit_code(),
@@ -103,22 +108,22 @@ pub fn fleet_of(store: &Store) -> Result<Option<FleetId>, crate::store::StoreErr
 
 /// May this host join the fleet? Not where it is a member: of another fleet at all, or of this one
 /// with a certificate that is still good. One whose certificate ran out joins again, and one that
-/// was denied: those who admit hosts decide by the token.
+/// was denied or whose signer counts no more: those who admit hosts decide by the token.
 fn check_new(store: &Store, fleet: FleetId) -> Result<(), JoinError> {
     let Some(before) = fleet_of(store)? else { return Ok(()) };
     if before != fleet {
         return Err(JoinError::OtherFleet(before, fleet));
     }
-    let cert: Option<Envelope> = store.get_state("cert")?.and_then(|b| decode(&b, 16_384).ok());
-    let cert: Option<HostCert> = cert.and_then(|e| e.claimed().ok());
-    let good = cert.filter(|c| c.expires > crate::driver::Clock::start().unix());
-    let Some(cert) = good else { return Ok(()) };
+    let Some(cert) = cert_of(store)? else { return Ok(()) };
     let trust = load_trust(store, before, |_| {})?;
-    if trust.charter().denied_cert(&cert).is_none() {
-        Err(JoinError::Already(before))
-    } else {
-        Ok(())
+    match trust.check_cert(&cert, crate::driver::Clock::start().unix()) {
+        Ok(_) => Err(JoinError::Already(before)),
+        Err(_) => Ok(()),
     }
+}
+
+fn cert_of(store: &Store) -> Result<Option<Envelope>, crate::store::StoreError> {
+    Ok(store.get_state("cert")?.and_then(|b| decode(&b, RECORD_LEN_MAX).ok()))
 }
 
 /// Joins by token.
@@ -131,8 +136,50 @@ pub async fn join(
 ) -> Result<Joined, JoinError> {
     check_new(store, token.fleet)?;
     let key = identity::open_or_create(state)?;
+    let answer = admitted(&key, token, envelope, name).await?;
+    finish(store, &answer.trust, &key, &answer.items, &answer.cert, &answer.peers)
+}
+
+/// Gives a host of the fleet another key, by a token: one whose state folder was cloned from
+/// another machine, or whose key somebody else may have. Content, views and generations stay.
+pub async fn rekey(
+    store: &Arc<Store>,
+    state: &Path,
+    token: &JoinToken,
+    envelope: Envelope,
+    name: Label,
+) -> Result<Joined, JoinError> {
+    match fleet_of(store)? {
+        None => return Err(JoinError::NotJoined),
+        Some(fleet) if fleet != token.fleet => {
+            return Err(JoinError::OtherFleet(fleet, token.fleet));
+        }
+        Some(_) => {}
+    }
+    let key = identity::fresh()?;
+    let answer = admitted(&key, token, envelope, name).await?;
+    // The key first: with a certificate of another key the host does not start, and this command
+    // is run again.
+    identity::replace(state, &key)?;
+    finish(store, &answer.trust, &key, &answer.items, &answer.cert, &answer.peers)
+}
+
+/// What came of a token, checked.
+struct Answer {
+    trust: Trust,
+    items: Vec<JournalItem>,
+    cert: Envelope,
+    peers: List<PeerHint, HINTS_MAX>,
+}
+
+async fn admitted(
+    key: &SecretKey,
+    token: &JoinToken,
+    envelope: Envelope,
+    name: Label,
+) -> Result<Answer, JoinError> {
     let request = JoinRequest { token: envelope, name };
-    let asked = timeout(JOIN_TIMEOUT, ask(&key, token, request)).await;
+    let asked = timeout(JOIN_TIMEOUT, ask(key, token, request)).await;
     let reply = asked.map_err(|_late| JoinError::Unreachable("no answer within 20 s".into()))??;
     let (cert, roots, peers) = match reply {
         JoinReply::Admitted { cert, roots, peers } => (cert, roots, peers),
@@ -140,7 +187,7 @@ pub async fn join(
     };
     let mut trust = Trust::new(token.fleet);
     let items = judge_all(&mut trust, &roots)?;
-    finish(store, &trust, &key, &items, &cert, &peers)
+    Ok(Answer { trust, items, cert, peers })
 }
 
 async fn ask(

@@ -9,6 +9,7 @@ pub mod driver;
 pub mod failpoint;
 pub mod identity;
 pub mod join;
+mod late;
 pub mod net;
 pub mod overlay;
 pub mod push;

@@ -27,7 +27,7 @@ use crate::net::{BindError, Net};
 use crate::store::{Store, StoreError, StoreOptions};
 use crate::trust::{AdmissionError, Floor, Trust};
 use crate::view::Views;
-use crate::{join, push};
+use crate::{join, late, push};
 
 /// Why the node does not run.
 #[derive(Debug, thiserror::Error)]
@@ -80,14 +80,18 @@ impl RunError {
                 "another process may have the port: `ss -ulpn`; choose another with --listen".into()
             }
             Self::Socket(e) => e.help().to_owned(),
+            Self::Certificate { source: AdmissionError::OtherKey(_), .. } => {
+                "`stork-node rekey` with a new token from `stork token create`".to_owned()
+            }
             Self::Certificate { admits: true, .. } => {
                 "check the clock; otherwise the same `stork-node init` as at first, then start it: \
                  key, content and views stay"
                     .to_owned()
             }
             Self::Certificate { .. } => {
-                "check the clock; otherwise `stork-node join` with a new token from `stork token \
-                 create`, then start it: key, content and views stay"
+                "check the clock, and start a host that admits: it renews this one. Otherwise \
+                 `stork-node join` with a new token from `stork token create`, then start it: key, \
+                 content and views stay"
                     .to_owned()
             }
             Self::Origin(e) => e.help(),
@@ -118,6 +122,7 @@ struct Membership {
     key: Arc<SecretKey>,
     admission: Option<SecretKey>,
     incarnation: u64,
+    incarnation_before: u64,
 }
 
 /// Opens the store with the settings.
@@ -151,7 +156,7 @@ fn membership(store: &Store, state: &Path, clock: &Clock) -> Result<Membership, 
     let before = before.map_or(0, u64::from_le_bytes);
     let incarnation = clock.unix_ms().max(before.saturating_add(RESTART_STEP));
     store.put_state("incarnation", &incarnation.to_le_bytes())?;
-    Ok(Membership { fleet, cert, key, admission, incarnation })
+    Ok(Membership { fleet, cert, key, admission, incarnation, incarnation_before: before })
 }
 
 /// The time floor of the last run, and what the charter proves.
@@ -169,8 +174,11 @@ fn load_floor(store: &Store, trust: &Trust, clock: &Clock) -> Result<Floor, Stor
 
 fn check_own_cert(trust: &Trust, member: &Membership, clock: &Clock) -> Result<(), RunError> {
     let admits = member.admission.is_some();
-    let checked = trust.check_cert(&member.cert, clock.unix());
-    checked.map(drop).map_err(|source| RunError::Certificate { source, admits })
+    let checked = trust.check_cert(&member.cert, clock.unix()).and_then(|cert| {
+        let own = cert.node == identity::node_id(&member.key);
+        if own { Ok(()) } else { Err(AdmissionError::OtherKey("the certificate")) }
+    });
+    checked.map_err(|source| RunError::Certificate { source, admits })
 }
 
 /// The control socket, and the port for metrics where one is wanted.
@@ -215,10 +223,14 @@ pub async fn run_by(
 ) -> Result<(), RunError> {
     // Disk: the store, who we are, what was accepted before.
     let store = open_store(&config)?;
-    let member = membership(&store, &config.state, &clock)?;
-    let (trust, catalog) = load_rules(&store, member.fleet)?;
+    let mut member = membership(&store, &config.state, &clock)?;
+    let (mut trust, catalog) = load_rules(&store, member.fleet)?;
     // A clock that was set back makes nothing valid again.
     let floor = load_floor(&store, &trust, &clock)?;
+    let own = (&*member.key, member.admission.as_ref());
+    if let Some(cert) = late::renew(&store, &mut trust, own, &member.cert, clock.unix()).await {
+        member.cert = cert;
+    }
     check_own_cert(&trust, &member, &clock)?;
     tracing::info!(fleet = %member.fleet.short(), releases = catalog.len(), "state loaded");
     let views = Arc::new(Views::new(Arc::clone(&store)));
@@ -256,6 +268,7 @@ pub async fn run_by(
         clock: clock.clone(),
         seed: u64::from_le_bytes(identity::random::<8>()?),
         incarnation: member.incarnation,
+        incarnation_before: member.incarnation_before,
         tap,
         origin,
     };

@@ -38,3 +38,4 @@ mod sandbox;
 mod sites;
 mod trees;
 mod views;
+mod ways_out;

@@ -153,6 +153,8 @@ fn without_renewal_the_end_comes_with_words() {
         let again = || async { (refused().await > before).then_some(()) };
         wait_for("another refusal", LIMIT, again).await.unwrap();
         assert_eq!((peers(second).await.len(), peers(third).await.len()), (0, 0));
+        // Half a year later there is no way back without a token.
+        lab.pass(days(190));
         let error = lab.nodes[0].start().await.unwrap_err();
         let error = error.downcast::<RunError>().unwrap();
         let why = std::error::Error::source(&error).unwrap().to_string();
@@ -163,6 +165,32 @@ fn without_renewal_the_end_comes_with_words() {
         }
         let error = lab.nodes[1].start().await.unwrap_err().downcast::<RunError>().unwrap();
         assert!(error.help().contains("stork-node join"), "{}", error.help());
+    });
+}
+
+/// The host that admits comes back after the end: it renews itself, and then whoever asks, since
+/// nobody was denied. That gives each a certificate and nothing else; with it they link again.
+#[test]
+fn who_ran_out_is_renewed_when_the_admitting_host_returns() {
+    runtime().block_on(async {
+        let mut lab = Lab::new(3).await.unwrap();
+        lab.settle().await.unwrap();
+        lab.nodes[0].stop().await.unwrap();
+        lab.nodes[2].stop().await.unwrap();
+        lab.pass(days(31));
+        await_events(&lab.nodes[1], "certificate_expired", "start a host that admits", 1).await;
+        // Off, it does not start while nobody renews it, and says so.
+        let error = lab.nodes[2].start().await.unwrap_err().downcast::<RunError>().unwrap();
+        assert!(error.help().contains("start a host that admits"), "{}", error.help());
+        lab.nodes[0].start().await.unwrap();
+        assert_eq!(status(&lab.nodes[0]).await["certificate"]["state"], "good");
+        lab.nodes[2].start().await.unwrap();
+        assert_eq!(status(&lab.nodes[2]).await["certificate"]["state"], "good");
+        lab.pass(Duration::from_secs(3_601));
+        await_events(&lab.nodes[1], "certificate_renewed", "", 1).await;
+        assert!(events(&lab.nodes[0], "host_renewed", "").await >= 2);
+        lab.settle().await.unwrap();
+        lab.stop().await.unwrap();
     });
 }
 

@@ -110,6 +110,7 @@ impl Feeds {
                 names: "*".parse()?,
                 role: Role::single(authority.public()),
             }]),
+            admission_before: List::empty(),
         };
         let fleet = root.fleet_id();
         let by_log = BTreeMap::new();

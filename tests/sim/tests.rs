@@ -192,6 +192,7 @@ fn hint() -> PeerHint {
         site,
         groups: List::truncated([stork_wire::ids::GroupId([1; 32])]),
         cell: None,
+        admits: false,
         issued,
         expires,
     };

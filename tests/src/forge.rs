@@ -174,6 +174,7 @@ pub fn host(charter: &Path, host: &SecretKey) -> PeerHint {
         site,
         groups: List::empty(),
         cell: None,
+        admits: false,
         issued,
         expires,
     };

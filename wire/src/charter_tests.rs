@@ -32,6 +32,7 @@ fn root(place: usize, odd: &Role) -> RootDoc {
         root: of(0),
         admission: of(1),
         authorities: List::truncated([authority]),
+        admission_before: List::empty(),
     }
 }
 

@@ -26,6 +26,8 @@ pub const BEACON_VALID_MAX_S: u64 = 7 * 86_400;
 pub const MOMENTS_FROM: u64 = 1_000_000_000;
 /// Bytes of a signed charter document with its signatures.
 pub const DOC_LEN_MAX: usize = 32 * 1024;
+/// Root documents in the answer to a join: a rotation each year for a lifetime.
+pub const ROOTS_MAX: usize = 64;
 /// Bytes of a host-signed peer record or certificate.
 pub const RECORD_LEN_MAX: usize = 4 * 1024;
 /// Signatures on one body: the largest role has 16 keys.

@@ -107,6 +107,7 @@ fn root(key: PublicKey) -> RootDoc {
         admission: Role::single(SecretKey::from_seed(&[9; 32]).public()),
         root: Role::single(key),
         authorities: List::empty(),
+        admission_before: List::empty(),
     }
 }
 

@@ -78,6 +78,7 @@ impl World {
                 names: "*".parse().unwrap(),
                 role: Role::single(key(3).public()),
             }]),
+            admission_before: List::empty(),
         };
         let fleet = root.fleet_id();
         let mut docs: Vec<PublisherDoc> = Vec::new();

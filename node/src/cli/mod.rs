@@ -1,5 +1,6 @@
 //! Command lines of `stork-node` and `stork`.
 
+mod admission;
 mod bandwidth;
 mod freshness;
 mod init;

@@ -79,6 +79,24 @@ enum Command {
         #[arg(long)]
         name: Option<Label>,
     },
+    /// Give this host another key, with a token: its folder was cloned, or its key is known.
+    #[command(after_help = "Example:
+  stork-node rekey stork1-…
+
+Stop the daemon first. Content, views and generations stay. Where somebody else may have the old
+key, deny it too: `stork-publish deny --host NODEID`.")]
+    Rekey {
+        /// The token, from `stork token create`; `-` reads it from standard input.
+        token: String,
+        /// This host's name, where the token leaves it open.
+        #[arg(long)]
+        name: Option<Label>,
+    },
+    /// Let this host admit others and renew their certificates, or end that.
+    Admission {
+        #[command(subcommand)]
+        command: super::admission::AdmissionCommand,
+    },
     /// Begin a fleet on its first host, which then admits the others.
     Init {
         /// The charter made by `stork-publish charter init`.
@@ -132,7 +150,9 @@ pub fn node_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match cli.command {
         Command::Run => run_daemon(config),
         Command::CheckConfig { json } => check_config(&config, json),
-        Command::Join { token, name } => join_fleet(&config, &token, name),
+        Command::Join { token, name } => join_fleet(&config, &token, name, false),
+        Command::Rekey { token, name } => join_fleet(&config, &token, name, true),
+        Command::Admission { command } => super::admission::run(&config, command),
         Command::Init { charter, admission_key, passphrase_file, name, site } => {
             let files = (charter, admission_key, passphrase_file);
             super::init::init(&config, &files, name.unwrap_or_else(host_name), site)
@@ -296,7 +316,7 @@ fn identity_of(config: &NodeConfig) -> Result<String, ExitCode> {
     }
 }
 
-fn join_fleet(config: &NodeConfig, token: &str, name: Option<Label>) -> ExitCode {
+fn join_fleet(config: &NodeConfig, token: &str, name: Option<Label>, rekey: bool) -> ExitCode {
     let text = if token == "-" {
         let mut line = String::new();
         if let Err(e) = std::io::stdin().read_line(&mut line) {
@@ -322,8 +342,10 @@ fn join_fleet(config: &NodeConfig, token: &str, name: Option<Label>) -> ExitCode
         Err(e) => return failure(&e.to_string(), &causes(&e), e.help(), e.exit_code()),
     };
     let name = name.or_else(|| token.name.clone()).unwrap_or_else(host_name);
+    let state = &config.state;
     let joined = match runtime() {
-        Ok(rt) => rt.block_on(join::join(&store, &config.state, &token, envelope, name)),
+        Ok(rt) if rekey => rt.block_on(join::rekey(&store, state, &token, envelope, name)),
+        Ok(rt) => rt.block_on(join::join(&store, state, &token, envelope, name)),
         Err(e) => return failure(&e.to_string(), &[], "", 1),
     };
     report(joined)

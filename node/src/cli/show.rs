@@ -120,15 +120,7 @@ pub(super) fn status(v: &Value) -> String {
         );
     }
     out += &(journal(v) + &super::narrowed::lines(v) + &freshness(v) + &super::why::withheld(v));
-    let cert = &v["certificate"];
-    if !cert["help"].is_null() {
-        let days = text(&cert["days_left"]);
-        let what = match cert["state"].as_str() {
-            Some("expired") => "HAS RUN OUT: other hosts refuse this one".to_owned(),
-            _ => format!("runs out in {days} days: nobody renewed it"),
-        };
-        out += &format!("\nCERTIFICATE {what}\n  help: {}", text(&cert["help"]));
-    }
+    out += &super::admission::lines(v);
     for bad in list(&v["bad_vm_files"]) {
         out += &format!(
             "\nBAD FILE {}: {}\n  help: {}",

@@ -9,7 +9,7 @@ use stork_wire::frame::{
     Hello, HelloAck, ItemRange, JoinReply, JoinRequest, LinkClass, PROTOCOL_VERSION, PeerHint,
 };
 use stork_wire::ids::{LogId, NodeId};
-use stork_wire::limits::HINTS_MAX;
+use stork_wire::limits::{HINTS_MAX, ROOTS_MAX};
 use stork_wire::sign::Envelope;
 use stork_wire::text::{Label, Line};
 use tokio::sync::oneshot;
@@ -31,6 +31,8 @@ const TOKEN_TTL_MAX_S: u64 = 7 * 24 * 3_600;
 pub(super) struct Waiting {
     connected: Connected,
     peer: Arc<Peer>,
+    /// What was known of it before.
+    known: Option<Arc<Peer>>,
     answer: oneshot::Sender<Admission>,
 }
 
@@ -64,6 +66,11 @@ impl Driver {
             Err(e) => Some(e.clone()),
         };
         if let Some(e) = refused {
+            if let Some(reply) = self.renew_late(&hello.peer.cert, node, &e) {
+                self.event("host_renewed", format!("{} at {}: {e}", node.short(), connected.addr));
+                drop(answer.send(Admission::Joined(reply)));
+                return;
+            }
             self.counters.add("hosts_refused", e.code());
             self.event("host_refused", format!("{} at {}: {e}", node.short(), connected.addr));
             drop(answer.send(Admission::Refused(e.to_string())));
@@ -74,7 +81,8 @@ impl Driver {
             drop(answer.send(Admission::Refused("there is a connection already".to_owned())));
             return;
         }
-        self.waiting.insert(node, Waiting { connected, peer: Arc::clone(&peer), answer });
+        let known = self.known_host(node);
+        self.waiting.insert(node, Waiting { connected, peer: Arc::clone(&peer), known, answer });
         let (class, starving) = (hello.class, hello.starving);
         self.overlay_input(Input::Hello { peer, class, starving });
         // The overlay answers each hello at once; what it did not answer is not kept.
@@ -91,7 +99,7 @@ impl Driver {
     ) {
         let now = self.clock.unix();
         let token = match self.trust.check_token(&request.token, self.me, now) {
-            Ok(token) if self.admission.is_some() => token,
+            Ok(token) if self.admits() => token,
             Ok(_) => return refuse_join(answer, "this node does not admit hosts"),
             Err(e) => {
                 self.counters.add("joins_refused", e.code());
@@ -134,8 +142,8 @@ impl Driver {
         let Some(cert) = signed else {
             return refuse_join(answer, "the admitting node cannot sign");
         };
-        let range = ItemRange { log: LogId::root(fleet), from: 1, to: 16 };
-        let roots = self.store.items(range, 512 * 1024, 16).unwrap_or_default();
+        let range = ItemRange { log: LogId::root(fleet), from: 1, to: ROOTS_MAX as u64 };
+        let roots = self.store.items(range, 512 * 1024, ROOTS_MAX).unwrap_or_default();
         let peers = self.own_hint().into_iter().chain(self.some_hints(HINTS_MAX - 1));
         let (roots, peers) = (List::truncated(roots), List::truncated(peers));
         let reply = JoinReply::Admitted { cert, roots, peers };
@@ -150,11 +158,13 @@ impl Driver {
         class: LinkClass,
         hints: List<PeerHint, HINTS_MAX>,
     ) {
-        let Some(Waiting { connected, peer, answer }) = self.waiting.remove(&to) else { return };
+        let Some(waiting) = self.waiting.remove(&to) else { return };
+        let Waiting { connected, peer, known, answer } = waiting;
         let Some(own) = self.own_hint() else { return };
         let ack = HelloAck { peer: own, class, hints };
         if answer.send(Admission::Welcome(Box::new(ack))).is_ok() {
             self.connect(connected, &peer, to, class);
+            self.tell_past(to, known, peer.incarnation);
             self.renew_for(to);
         }
     }
@@ -170,9 +180,17 @@ impl Driver {
         let Some(key) = &self.admission else {
             return Err(refused(
                 "this host does not admit others",
-                "ask on the host that was set up with `stork-node init`",
+                "ask on the host that was set up with `stork-node init`, or give this one an \
+                 admission key: `stork-node admission add`",
             ));
         };
+        if !self.admits() {
+            return Err(refused(
+                "the root document does not name this host's admission key",
+                "give it one that is named: `stork-node admission add`; has the newest root \
+                 document come?",
+            ));
+        }
         let addrs = self.own_addrs();
         if addrs.is_empty() {
             return Err(refused(

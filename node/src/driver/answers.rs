@@ -70,7 +70,7 @@ impl Driver {
             .iter()
             .map(|b| json!({ "file": b.path, "message": b.error.message, "help": b.error.help }))
             .collect();
-        json!({
+        let mut status = json!({
             "schema": "stork.status/v1",
             "version": env!("CARGO_PKG_VERSION"),
             "node": self.me, "name": self.name, "site": self.site,
@@ -93,14 +93,19 @@ impl Driver {
             "releases": self.catalog.len(),
             "documents": self.trust.charter().document_count(),
             "pending_items": self.trust.pending_len(),
-            "admits_hosts": self.admission.is_some(),
+            "admits_hosts": self.admits(),
             "store": health, "journal": self.journal_json(),
             "bytes": bytes,
             "udp": self.udp_json(), "bandwidth": self.bandwidth_json(),
             "gossip": self.gossip_json(),
             "net": self.net_json(), "gauges": self.gauges_json(),
             "counters": counters, "sandbox": crate::sandbox::report(),
-        })
+        });
+        // The macro takes no more names at once.
+        if let Some(all) = status.as_object_mut() {
+            all.insert("restored".into(), self.restored_json());
+        }
+        status
     }
 
     /// What the trees of the overlay have carried.

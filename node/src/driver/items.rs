@@ -138,7 +138,10 @@ impl Driver {
         }
         answer(reply, Ok((seq, u32::try_from(before).unwrap_or(u32::MAX))));
         let ready = match fact {
-            Fact::Charter(_) => {
+            Fact::Charter(kind) => {
+                if kind == ItemKind::Root {
+                    self.on_root();
+                }
                 if let Some((id, _)) = self.trust.charter().publisher_of(log) {
                     self.look_at_feed(id);
                 }

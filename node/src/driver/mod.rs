@@ -44,6 +44,7 @@ mod pushes;
 mod quota;
 mod record;
 mod renewal;
+mod restored;
 mod switch;
 mod tap;
 mod tree;
@@ -61,6 +62,7 @@ pub use leases::keep_push;
 pub use parts::{Inbox, Parts};
 pub(crate) use peers::RESTART_STEP;
 pub use pushes::{CommitError, PushAuth, PushCall};
+pub(crate) use renewal::CERT_VALID_S;
 pub use tap::Tap;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -140,6 +142,7 @@ pub struct Driver {
     /// When what switches left behind is looked at next.
     tidy_at: Tick,
     renewal: renewal::Renewal,
+    restored: restored::Restored,
     freshness: freshness::Watch,
     bootstrap: bootstrap::Bootstrap,
     pace: pace::Pace,
@@ -167,6 +170,8 @@ impl Driver {
         let now = parts.clock.unix();
         let cert = parts.trust.check_cert(&parts.cert, now).map_err(|e| anyhow::anyhow!("{e}"))?;
         let record = record::OwnRecord::new(parts.incarnation);
+        let (before, first) = (parts.incarnation_before, parts.incarnation);
+        let restored = restored::Restored::load(&parts.store, before, first)?;
         let freshness =
             freshness::Watch::new(parts.config.beacon.as_ref(), parts.beacon_key, parts.floor);
         let bootstrap = bootstrap::Bootstrap::new(&parts.config);
@@ -208,6 +213,7 @@ impl Driver {
             collect_at: Tick(leases::COLLECT_EVERY_MS),
             tidy_at: Tick(0),
             renewal: renewal::Renewal::new(now),
+            restored,
             freshness,
             bootstrap,
             pace,
@@ -231,6 +237,7 @@ impl Driver {
         self.refresh_record();
         self.load_peers()?;
         self.resume_contents();
+        self.renew_at_start();
         // An entry that a proof holds may be what a new epoch begins after.
         for item in self.trust.take_all_pending() {
             self.judge(item, None, None);

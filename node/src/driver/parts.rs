@@ -45,6 +45,8 @@ pub struct Parts {
     pub seed: u64,
     /// Rises with each start.
     pub incarnation: u64,
+    /// The same of the run before, as far as the state knows; 0: it knows of none.
+    pub incarnation_before: u64,
     /// Who else hears what is accepted.
     pub tap: Tap,
     /// Where content is looked for last.

@@ -1,6 +1,6 @@
 //! Peers: who is admitted, which connection counts, and the way of overlay frames in and out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use stork_wire::charter::{HostCert, PeerRecord, UnixSeconds};
@@ -56,6 +56,9 @@ impl Driver {
         match self.trust.check_peer(hint, now) {
             Ok(checked) => {
                 self.note_cert(hint, &checked.cert);
+                if checked.cert.node == self.me {
+                    self.on_own_record(&checked.record);
+                }
                 let (until, peer) = self.peer_of(&checked, now);
                 if self.checked.len() >= CHECKED_MAX {
                     self.checked.clear();
@@ -104,6 +107,8 @@ impl Driver {
             *out = hints.iter().filter_map(|h| self.check_old(h)).collect();
         }
         let [known, anchors] = lists;
+        let nodes: BTreeSet<NodeId> = known.iter().chain(&anchors).map(|p| p.node).collect();
+        self.restored.known = nodes.len();
         // The answer to a join begins with the host that gave it.
         self.renewal.admitter = anchors.first().map(Arc::clone);
         self.overlay_input(Input::Bootstrap { known, anchors });
@@ -121,6 +126,12 @@ impl Driver {
                 self.event("connection_refused", format!("{} at {addr}: {why}", node.short()));
             }
             NetEvent::Answered { connected, ack } => self.on_answered(connected, &ack),
+            NetEvent::Renewed { node, reply } => {
+                self.dialling.remove(&node);
+                self.on_renewed_late(*reply);
+                // The host takes us from now on: that is for the overlay to find out.
+                self.dial_failed(node);
+            }
             NetEvent::DialFailed { node, why } => {
                 self.dialling.remove(&node);
                 tracing::debug!(peer = %node.short(), %why, "dial failed");
@@ -185,7 +196,9 @@ impl Driver {
             return;
         };
         let hints = self.check_hints(&ack.hints);
+        let known = self.known_host(node);
         self.connect(connected, &peer, self.me, ack.class);
+        self.tell_past(node, known, peer.incarnation);
         self.renew_for(node);
         self.overlay_input(Input::Linked { peer, class: ack.class, hints });
     }
@@ -201,7 +214,7 @@ impl Driver {
         let now = self.clock.tick();
         let incarnation = peer.incarnation;
         let cert = peer.hint.cert.clone();
-        let cert_expires = cert.claimed::<HostCert>().map_or(0, |c| c.expires);
+        let cert_expires = self.trust.cert_until(&cert, self.clock.unix());
         let (since, content_at) = (now, now);
         let link = Link {
             connected,
@@ -265,7 +278,10 @@ impl Driver {
                     OverlayFrame::ShuffleReply { nonce, peers } => {
                         (PeersKind::ShuffleReply { nonce }, peers)
                     }
-                    frame => return self.overlay_input(Input::Frame { from: node, frame }),
+                    frame => {
+                        self.note_equal(node, &frame);
+                        return self.overlay_input(Input::Frame { from: node, frame });
+                    }
                 };
                 let peers = self.check_hints(&hints);
                 self.overlay_input(Input::Peers { from: node, kind, peers });

@@ -41,6 +41,9 @@ pub enum CommitError {
     /// Too much waits for the disk.
     #[error("too much waits for the disk")]
     Busy,
+    /// The state was put back from a backup, and may be behind.
+    #[error("this node's state was restored from a backup: it takes entries once it has caught up")]
+    Restored,
     /// The disk failed.
     #[error("the disk failed; see the node's status")]
     Disk,
@@ -231,6 +234,9 @@ impl Driver {
         if homes.is_some_and(|h| !h.is_empty() && !h.contains(&self.me)) {
             return Err(CommitError::NotHome);
         }
+        if self.is_restored() {
+            return Err(CommitError::Restored);
+        }
         if let Some(freeze) = self.trust.frozen(publisher).filter(|f| f.at <= at) {
             return Err(CommitError::Refused(Refusal::Frozen(freeze)));
         }
@@ -297,6 +303,7 @@ const fn commit_code(e: &CommitError) -> &'static str {
         CommitError::VersionTaken { .. } => "version_taken",
         CommitError::ContentMissing(_) => "content_missing",
         CommitError::Busy => "busy",
+        CommitError::Restored => "restored",
         CommitError::Disk => "disk",
         CommitError::Malformed(_) => "malformed",
     }

@@ -8,6 +8,7 @@ use stork_wire::ids::GroupId;
 use stork_wire::sign::Envelope;
 
 use super::Driver;
+use super::peers::RESTART_STEP;
 use crate::overlay::{Input, Site};
 
 /// Seconds that an own record is good for; it is renewed at half.
@@ -16,7 +17,9 @@ const RECORD_VALID_S: u64 = 7 * 24 * 3_600;
 /// This node's own record, signed anew when something in it changes.
 #[derive(Debug)]
 pub(super) struct OwnRecord {
-    incarnation: u64,
+    pub(super) incarnation: u64,
+    /// The number that is on disk: none that was said is a step ahead of it.
+    kept: u64,
     /// The site's sum, where this host speaks for it.
     pub(super) cell: Option<Cell>,
     pub(super) current: Option<(PeerRecord, PeerHint)>,
@@ -26,7 +29,7 @@ pub(super) struct OwnRecord {
 
 impl OwnRecord {
     pub(super) const fn new(incarnation: u64) -> Self {
-        Self { incarnation, cell: None, current: None, day: None }
+        Self { incarnation, kept: incarnation, cell: None, current: None, day: None }
     }
 }
 
@@ -45,16 +48,18 @@ impl Driver {
     pub(super) fn refresh_record(&mut self) {
         let now = self.clock.unix();
         let groups = self.wanted_groups();
-        let addrs = self.own_addrs();
+        let (addrs, admits) = (self.own_addrs(), self.admits());
         if let Some((r, _)) = &self.record.current
             && *r.groups == *groups
             && r.cell == self.record.cell
+            && r.admits == admits
             && *r.addrs == *addrs
             && r.expires > now + RECORD_VALID_S / 2
         {
             return;
         }
         self.record.incarnation += 1;
+        self.keep_incarnation();
         let record = PeerRecord {
             version: BODY_VERSION,
             node: self.me,
@@ -63,6 +68,7 @@ impl Driver {
             site: self.site.clone(),
             groups: List::truncated(groups),
             cell: self.record.cell.clone(),
+            admits,
             issued: now,
             expires: now + RECORD_VALID_S,
         };
@@ -72,6 +78,19 @@ impl Driver {
         self.record.current = Some((record, hint.clone()));
         if let Some(peer) = self.check_hint(&hint) {
             self.overlay_input(Input::Local(peer));
+        }
+    }
+
+    /// A long run with many changes keeps its number, so that the next start does not take records
+    /// of this one for those of another (`restored.rs`).
+    fn keep_incarnation(&mut self) {
+        let now = self.record.incarnation;
+        if now < self.record.kept.saturating_add(RESTART_STEP / 2) {
+            return;
+        }
+        match self.store.put_state("incarnation", &now.to_le_bytes()) {
+            Ok(()) => self.record.kept = now,
+            Err(e) => tracing::warn!("the number of the own record is not saved: {e}"),
         }
     }
 

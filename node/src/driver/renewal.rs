@@ -7,10 +7,11 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use stork_wire::charter::{HostCert, UnixSeconds};
+use stork_wire::charter::{HostCert, PeerRecord, UnixSeconds};
 use stork_wire::codec::{List, encode};
-use stork_wire::frame::{Frame, JoinReply, LinkClass, PeerHint};
-use stork_wire::ids::NodeId;
+use stork_wire::frame::{Frame, ItemRange, JoinReply, LinkClass, PeerHint};
+use stork_wire::ids::{LogId, NodeId};
+use stork_wire::item::ItemKind;
 use stork_wire::sign::Envelope;
 
 use super::Driver;
@@ -19,10 +20,19 @@ use crate::overlay::Peer;
 use crate::trust;
 
 /// Seconds that a host certificate is good for (design §4: 30 days, renewed at half).
-pub(super) const CERT_VALID_S: u64 = 30 * DAY_S;
+pub(crate) const CERT_VALID_S: u64 = 30 * DAY_S;
 const DAY_S: u64 = 24 * 3_600;
 /// Seconds between two looks at certificates.
 const LOOK_EVERY_S: u64 = 3_600;
+/// Seconds that connections stay whose certificates a root document has made void.
+const VOID_AFTER_S: u64 = 60;
+/// Hosts that admit and are dialled at one look.
+const ASKED_MAX: usize = 3;
+/// Root documents beside a certificate for a host that comes late, and their bytes: its frame is
+/// one of 64 KiB.
+const LATE_ROOTS: u64 = 16;
+/// See [`LATE_ROOTS`].
+const LATE_ROOTS_BYTES: usize = 40 * 1024;
 /// Seconds until the first one: links come up by themselves until then, and bring renewals along.
 const FIRST_LOOK_S: u64 = 60;
 
@@ -61,6 +71,11 @@ pub(super) struct Renewal {
 impl Renewal {
     pub(super) const fn new(now: UnixSeconds) -> Self {
         Self { next: now.saturating_add(FIRST_LOOK_S), said: None, admitter: None }
+    }
+
+    /// At the next turn of the housekeeping.
+    const fn hurry(&mut self) {
+        self.next = 0;
     }
 
     /// Is it time? Also where the clock was put back: it is not waited for until it has caught up.
@@ -105,16 +120,68 @@ impl Driver {
 
     /// The same certificate for another 30 days, where this node admits.
     fn renewed(&self, old: HostCert, now: UnixSeconds) -> Option<Box<JoinReply>> {
-        let key = self.admission.as_ref()?;
+        let key = self.admission.as_ref().filter(|_| self.admits())?;
         let new = HostCert { issued: now, expires: now.saturating_add(CERT_VALID_S), ..old };
         let cert = Envelope::sign(&new, self.trust.fleet(), key).ok()?;
         let (roots, peers) = (List::empty(), List::empty());
         Some(Box::new(JoinReply::Admitted { cert, roots, peers }))
     }
 
+    /// With another admission key than before, the own certificate is renewed by it at once.
+    pub(super) fn renew_at_start(&mut self) {
+        if self.admits() && !self.trust.is_by_newest(&self.cert) {
+            self.renewal.hurry();
+        }
+    }
+
+    /// Does this node hold a key that may sign certificates by the newest root document?
+    pub(super) fn admits(&self) -> bool {
+        self.admission.as_ref().is_some_and(|k| self.trust.admits_by(&k.public()))
+    }
+
+    /// A new certificate for a host that was refused because its own has run out, with the newest
+    /// root documents, so that it can check who signed: what an answer before admission may hold.
+    pub(super) fn renew_late(
+        &self,
+        cert: &Envelope,
+        node: NodeId,
+        refused: &trust::AdmissionError,
+    ) -> Option<Box<JoinReply>> {
+        let now = self.clock.unix();
+        let late = matches!(refused, trust::AdmissionError::Time(_)) && self.admits();
+        let old = late.then(|| self.trust.check_late(cert, now).ok())?;
+        let old = old.filter(|c| c.node == node && c.expires <= now)?;
+        let mut reply = self.renewed(old, now)?;
+        let to = self.trust.charter().root().map_or(1, |r| r.number);
+        let from = to.saturating_sub(LATE_ROOTS - 1).max(1);
+        let range = ItemRange { log: LogId::root(self.trust.fleet()), from, to };
+        if let JoinReply::Admitted { roots, .. } = &mut *reply {
+            let count = usize::try_from(LATE_ROOTS).unwrap_or_default();
+            let items = self.store.items(range, LATE_ROOTS_BYTES, count).unwrap_or_default();
+            *roots = List::truncated(items);
+        }
+        Some(reply)
+    }
+
+    /// Another root document is in force. Certificates whose signer counts no more go after a
+    /// minute, so that the document gets to everybody first; those of an earlier key are renewed
+    /// now.
+    pub(super) fn on_root(&mut self) {
+        let now = self.clock.unix();
+        self.checked.clear();
+        for link in self.connections.values_mut() {
+            let until = self.trust.cert_until(&link.cert, now).max(now + VOID_AFTER_S);
+            link.cert_expires = link.cert_expires.min(until);
+        }
+        self.record.current = None;
+        self.refresh_record();
+        self.renewal.hurry();
+    }
+
     /// A host that admits renews its own certificate. It may be late with that: it has the key.
     fn renew_own(&mut self, now: UnixSeconds) {
-        let own = self.own_cert().filter(|c| age(c, now) != Age::Young);
+        let due = |c: &HostCert| age(c, now) != Age::Young || !self.trust.is_by_newest(&self.cert);
+        let own = self.own_cert().filter(due);
         if let Some(reply) = own.and_then(|c| self.renewed(c, now)) {
             self.on_renewed(*reply);
         }
@@ -125,7 +192,7 @@ impl Driver {
         let now = self.clock.unix();
         let Some(link) = self.connections.get(&node) else { return };
         let Ok(old) = self.trust.check_cert(&link.cert, now) else { return };
-        if age(&old, now) == Age::Young {
+        if age(&old, now) == Age::Young && self.trust.is_by_newest(&link.cert) {
             return;
         }
         if let Some(reply) = self.renewed(old, now) {
@@ -133,17 +200,53 @@ impl Driver {
         }
     }
 
-    /// Dials the host that admitted this one, where the own certificate is past its half and no
-    /// connection leads there: in a large fleet, links alone may never do. It renews whoever says
-    /// hello, and this goes on every hour until it does.
+    /// Dials hosts that admit, where the own certificate is to be renewed and no connection leads
+    /// to one of them: in a large fleet, links alone may never do. They renew whoever says hello,
+    /// and this goes on every hour until one does.
     fn ask_admitter(&mut self, now: UnixSeconds) {
-        let due = self.own_cert().is_some_and(|c| matches!(age(&c, now), Age::Due | Age::Late));
-        let Some(known) = self.renewal.admitter.clone() else { return };
-        if due && self.admission.is_none() && !self.connections.contains_key(&known.node) {
-            let peer = self.known_host(known.node).unwrap_or(known);
+        let old = self.own_life(now).is_some_and(|c| age(&c, now) != Age::Young);
+        let due = old || !self.trust.is_by_newest(&self.cert);
+        if !due || self.admits() {
+            return;
+        }
+        for peer in self.admitters() {
             self.counters.add("dials", "admitter");
             self.dial(&peer, LinkClass::Transient, false);
         }
+    }
+
+    /// Hosts that may renew certificates: who admitted this one, and those that say so. None where
+    /// one of them is connected.
+    fn admitters(&self) -> Vec<Arc<Peer>> {
+        let says = |p: &Peer| p.hint.record.claimed::<PeerRecord>().is_ok_and(|r| r.admits);
+        let mut all: Vec<Arc<Peer>> =
+            self.overlay.hosts().filter(|p| says(p)).map(Arc::clone).collect();
+        if let Some(known) = &self.renewal.admitter {
+            all.retain(|p| p.node != known.node);
+            all.insert(0, self.known_host(known.node).unwrap_or_else(|| Arc::clone(known)));
+        }
+        let ends = self.own_life(self.clock.unix()).map_or(0, |c| c.expires);
+        if ends > self.clock.unix() && all.iter().any(|p| self.connections.contains_key(&p.node)) {
+            return Vec::new();
+        }
+        all.truncate(ASKED_MAX);
+        all
+    }
+
+    /// The own certificate, with its end by its signer as well.
+    fn own_life(&self, now: UnixSeconds) -> Option<HostCert> {
+        let cert = self.own_cert()?;
+        let expires = cert.expires.min(self.trust.cert_until(&self.cert, now));
+        Some(HostCert { expires, ..cert })
+    }
+
+    /// The same from a host that was dialled, with root documents that say who signed.
+    pub(super) fn on_renewed_late(&mut self, reply: JoinReply) {
+        let JoinReply::Admitted { roots, .. } = &reply else { return };
+        for root in roots.iter().filter(|i| i.kind == ItemKind::Root) {
+            self.judge(root.clone(), None, None);
+        }
+        self.on_renewed(reply);
     }
 
     /// Takes a fresh certificate for this node from a node that admits.
@@ -161,13 +264,15 @@ impl Driver {
         }
         self.cert = cert;
         self.record.current = None;
+        self.refresh_record();
         self.event("certificate_renewed", "the host certificate was renewed");
     }
 
     /// Notes a newer certificate of a connected host.
     pub(super) fn note_cert(&mut self, hint: &PeerHint, cert: &HostCert) {
+        let now = self.clock.unix();
         if let Some(link) = self.connections.get_mut(&cert.node)
-            && cert.expires > link.cert_expires
+            && cert.expires > link.cert_expires.min(self.trust.cert_until(&link.cert, now))
         {
             (link.cert, link.cert_expires) = (hint.cert.clone(), cert.expires);
         }
@@ -189,7 +294,7 @@ impl Driver {
     }
 
     fn warn_of_own(&mut self, now: UnixSeconds) {
-        let Some(cert) = self.own_cert() else { return };
+        let Some(cert) = self.own_life(self.clock.unix()) else { return };
         let (age, days) = (age(&cert, now), cert.expires.saturating_sub(now) / DAY_S);
         if !self.renewal.is_news(age, days) {
             return;
@@ -204,16 +309,18 @@ impl Driver {
         }
     }
 
-    const fn certificate_help(&self, age: Age) -> Option<&'static str> {
-        match (age, self.admission.is_some()) {
+    fn certificate_help(&self, age: Age) -> Option<&'static str> {
+        match (age, self.admits()) {
             (Age::Young | Age::Due, _) => None,
             (Age::Late | Age::Expired, true) => Some("this host renews itself: see its log"),
-            (Age::Late, false) => {
-                Some("start the host that admitted this one, and see that UDP gets there")
-            }
+            (Age::Late, false) => Some(
+                "start the host that admitted this one, or another that admits, and see that UDP \
+                      gets there",
+            ),
             (Age::Expired, false) => Some(
-                "check the clock; otherwise stop this node, run `stork-node join` with a new token \
-                 from `stork token create`, and start it: key, content and views stay",
+                "check the clock, and start a host that admits: it renews this one. Otherwise stop \
+                 this node, run `stork-node join` with a new token from `stork token create`, and \
+                 start it: key, content and views stay",
             ),
         }
     }
@@ -221,7 +328,7 @@ impl Driver {
     /// For `stork status`.
     pub(super) fn certificate_json(&self) -> Value {
         let now = self.clock.unix();
-        let Some(cert) = self.own_cert() else { return Value::Null };
+        let Some(cert) = self.own_life(now) else { return Value::Null };
         let age = age(&cert, now);
         let state = match age {
             Age::Young => "good",
@@ -231,6 +338,7 @@ impl Driver {
         };
         json!({
             "state": state, "issued": cert.issued, "expires": cert.expires,
+            "by_newest_key": self.trust.is_by_newest(&self.cert),
             "days_left": cert.expires.saturating_sub(now) / DAY_S,
             "help": self.certificate_help(age),
         })

@@ -98,6 +98,10 @@ impl Driver {
     /// Begins a switch of a VM to these releases.
     pub(super) fn switch(&mut self, name: &Label, target: Vec<KnownRelease>) {
         let first = self.shows_withdrawn(name);
+        if self.is_restored() && !first {
+            // What is new by an old state may be old: wait for the neighbours.
+            return;
+        }
         let Some((job, file)) = self.begin_switch(name) else { return };
         let name = name.clone();
         self.workers.slow_first(first, move || {

@@ -89,6 +89,14 @@ pub enum NetEvent {
         /// What it says.
         ack: Box<HelloAck>,
     },
+    /// A host that we dialled gives us a new certificate in place of letting us in: ours has run
+    /// out.
+    Renewed {
+        /// Who.
+        node: NodeId,
+        /// The certificate.
+        reply: Box<JoinReply>,
+    },
     /// A host could not be reached, or did not let us in.
     DialFailed {
         /// Who was dialled.
@@ -223,14 +231,26 @@ async fn welcome(
             }
         }
         Ok(Admission::Refused(why)) => close(&connection, &why),
-        Ok(Admission::Joined(_)) | Err(_) => close(&connection, "shutting down"),
+        // A certificate that has run out: it gets a new one, and nothing else.
+        Ok(Admission::Joined(reply)) => say_last(&connection, send, reply).await,
+        Err(_) => close(&connection, "shutting down"),
     }
+}
+
+/// One answer, after which the other side closes.
+async fn say_last(connection: &Connection, mut send: SendStream, reply: Box<JoinReply>) {
+    let sent = write_raw(&mut send, &encode(&Frame::Joined(reply))).await;
+    if sent.is_ok() && send.finish().is_ok() {
+        // The other side closes once it has read the answer; give it time to.
+        drop(timeout(HELLO_TIMEOUT, connection.closed()).await);
+    }
+    close(connection, "that was all");
 }
 
 async fn join(
     node: NodeId,
     connection: &Connection,
-    mut send: SendStream,
+    send: SendStream,
     request: Box<JoinRequest>,
     events: &mpsc::Sender<NetEvent>,
 ) {
@@ -240,12 +260,7 @@ async fn join(
     }
     let why = match decision.await {
         Ok(Admission::Joined(reply)) => {
-            let sent = write_raw(&mut send, &encode(&Frame::Joined(reply))).await;
-            if sent.is_ok() && send.finish().is_ok() {
-                // The joiner closes once it has read the answer; give it time to.
-                drop(timeout(HELLO_TIMEOUT, connection.closed()).await);
-            }
-            return;
+            return say_last(connection, send, reply).await;
         }
         Ok(Admission::Refused(why)) => why,
         Ok(Admission::Welcome(_)) | Err(_) => "shutting down".to_owned(),
@@ -278,6 +293,10 @@ pub(super) async fn introduce(
                 run(connected, send, recv, events).await;
             }
             return;
+        }
+        Ok(Ok((_, _, Frame::Joined(reply)))) => {
+            drop(events.send(NetEvent::Renewed { node, reply }).await);
+            return close(&connection, "thank you");
         }
         Ok(Ok(_)) => "it answered with something else".to_owned(),
         Ok(Err(e)) => connection.close_reason().map_or_else(|| e.to_string(), |r| r.to_string()),

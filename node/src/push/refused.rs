@@ -64,7 +64,7 @@ impl From<CommitError> for Refused {
             CommitError::NotHome => Refusal::NotHome,
             CommitError::VersionTaken { .. } => Refusal::VersionTaken,
             CommitError::ContentMissing(_) => Refusal::NotFound,
-            CommitError::Busy => Refusal::Busy,
+            CommitError::Busy | CommitError::Restored => Refusal::Busy,
             CommitError::Disk => Refusal::Internal,
             CommitError::Malformed(_) => Refusal::Malformed,
         };

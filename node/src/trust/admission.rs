@@ -8,6 +8,10 @@ use stork_wire::sign::{Envelope, VerifyError};
 
 use super::Trust;
 
+/// Seconds after its end in which a certificate still brings a new one: half a year. Who was away
+/// for longer shows a token again, so that a disk forgotten in a drawer is no key for ever.
+pub(super) const LATE_MAX_S: u64 = 182 * 86_400;
+
 /// Why a host or publisher is not let in.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AdmissionError {
@@ -102,17 +106,82 @@ pub(super) fn check_time(
 }
 
 impl Trust {
-    /// Checks a certificate against the admission keys in force.
+    /// Verifies a certificate by the admission role in force, or by one of an earlier root document
+    /// whose keys the newest one still believes. `expires` of what is returned is not later than
+    /// the end of that belief.
+    fn verify_cert(
+        &self,
+        envelope: &Envelope,
+        now: UnixSeconds,
+    ) -> Result<HostCert, AdmissionError> {
+        let root = self.charter.root().ok_or(AdmissionError::NoCharter)?;
+        let fleet = self.fleet();
+        let by = |keys: &[PublicKey], needed| envelope.verify::<HostCert>(fleet, keys, needed);
+        let error = match by(&root.admission.keys, root.admission.needed()) {
+            Ok(v) => return Ok(v.into_body()),
+            Err(error) => error,
+        };
+        let past: Vec<_> = root.admission_before.iter().filter(|p| now < p.until).collect();
+        let roles = self.charter.denials.earlier_admissions().iter().filter(|_| !past.is_empty());
+        for role in roles {
+            let keys = role.keys.iter().filter(|k| past.iter().any(|p| p.key == **k));
+            let keys: Vec<PublicKey> = keys.copied().collect();
+            let Ok(v) = by(&keys, role.needed()) else { continue };
+            let ends = past.iter().filter(|p| v.signers().contains(&p.key)).map(|p| p.until);
+            let end = ends.min().unwrap_or_default();
+            let mut cert = v.into_body();
+            cert.expires = cert.expires.min(end);
+            return Ok(cert);
+        }
+        Err(AdmissionError::Signature { what: "the certificate", error })
+    }
+
+    /// Does the admission role in force sign this certificate? One that only earlier keys signed
+    /// is to be renewed, whatever its age.
+    #[must_use]
+    pub fn is_by_newest(&self, envelope: &Envelope) -> bool {
+        self.charter.admission().is_some_and(|(keys, needed)| {
+            envelope.verify::<HostCert>(self.fleet(), keys, needed).is_ok()
+        })
+    }
+
+    /// May this key sign certificates and tokens alone?
+    #[must_use]
+    pub fn admits_by(&self, key: &PublicKey) -> bool {
+        self.charter.admission().is_some_and(|(keys, needed)| needed == 1 && keys.contains(key))
+    }
+
+    /// Until when a certificate is good by its own end and its signers; 0 where no key signed it
+    /// that is believed.
+    #[must_use]
+    pub fn cert_until(&self, envelope: &Envelope, now: UnixSeconds) -> UnixSeconds {
+        self.verify_cert(envelope, now).map_or(0, |c| c.expires)
+    }
+
+    /// Checks a certificate that has run out, of a host that asks for a new one: everything but its
+    /// end, which is not longer ago than [`LATE_MAX_S`].
+    pub fn check_late(
+        &self,
+        envelope: &Envelope,
+        now: UnixSeconds,
+    ) -> Result<HostCert, AdmissionError> {
+        let cert = self.verify_cert(envelope, now)?;
+        let what = "the certificate";
+        check_time(what, cert.issued, cert.expires.saturating_add(LATE_MAX_S), now)?;
+        match self.charter.denied_cert(&cert) {
+            Some(why) => Err(AdmissionError::Denied(why.to_string())),
+            None => Ok(cert),
+        }
+    }
+
+    /// Checks a certificate against the admission keys in force, and earlier ones that are still
+    /// believed.
     pub fn check_cert(
         &self,
         envelope: &Envelope,
         now: UnixSeconds,
     ) -> Result<HostCert, AdmissionError> {
-        let (keys, needed) = self.charter.admission().ok_or(AdmissionError::NoCharter)?;
-        let verified = envelope
-            .verify::<HostCert>(self.fleet(), keys, needed)
-            .map_err(|error| AdmissionError::Signature { what: "the certificate", error })?;
-        let cert = verified.into_body();
+        let cert = self.verify_cert(envelope, now)?;
         check_time("the certificate", cert.issued, cert.expires, now)?;
         match self.charter.denied_cert(&cert) {
             Some(why) => Err(AdmissionError::Denied(why.to_string())),

@@ -1,8 +1,9 @@
 //! Certificates, records, tokens and documents with times at the end of all time, and records that
 //! must be ignored.
 
-use stork_wire::charter::{HostCert, JoinToken, PeerRecord, PushCert};
+use stork_wire::charter::{HostCert, JoinToken, PastKey, PeerRecord, PushCert, Role, RootDoc};
 use stork_wire::codec::List;
+use stork_wire::deny::{Denial, Denied};
 use stork_wire::frame::PeerHint;
 use stork_wire::ids::{LogId, NodeId, PublicKey};
 use stork_wire::item::ItemKind;
@@ -27,6 +28,7 @@ fn record(node: NodeId, issued: u64, expires: u64) -> PeerRecord {
         site: "east".parse().unwrap(),
         groups: List::empty(),
         cell: None,
+        admits: false,
         issued,
         expires,
     }
@@ -121,14 +123,9 @@ fn token_and_push(f: &Fixture, (issued, expires): (u64, u64), now: u64) {
 /// Documents and entries: refused or accepted, and the same again after a second look.
 fn documents(f: &Fixture, (issued, expires): (u64, u64), now: u64) {
     let mut trust = f.trust();
-    let root: stork_wire::charter::RootDoc = f.documents[0].envelope.claimed().unwrap();
-    let next = stork_wire::charter::RootDoc {
-        number: 2,
-        prev: Some(f.documents[0].envelope.hash()),
-        issued,
-        expires,
-        ..root
-    };
+    let root: RootDoc = f.documents[0].envelope.claimed().unwrap();
+    let next =
+        RootDoc { number: 2, prev: Some(f.documents[0].envelope.hash()), issued, expires, ..root };
     let next = item(ItemKind::Root, LogId::root(f.fleet), 2, &next, f.fleet, &key(1));
     let before = trust.heads();
     let verdict = trust.judge(&next, now);
@@ -140,4 +137,70 @@ fn documents(f: &Fixture, (issued, expires): (u64, u64), now: u64) {
     let verdict = trust.judge(&entry, now);
     let future = issued > now.saturating_add(300);
     assert!(!future || matches!(verdict, Verdict::Refused(_)), "from the future: {verdict:?}");
+}
+
+/// A root document with other admission keys, and earlier ones that are believed until then.
+fn rotated(f: &Fixture, trust: &mut super::Trust, before: &[(u8, u64)]) {
+    let old: RootDoc = f.documents[0].envelope.claimed().unwrap();
+    let past = |(k, until): &(u8, u64)| PastKey { key: key(*k).public(), until: *until };
+    let next = RootDoc {
+        number: 2,
+        prev: Some(f.documents[0].envelope.hash()),
+        issued: NOW,
+        admission: Role::single(key(8).public()),
+        admission_before: List::truncated(before.iter().map(past)),
+        ..old
+    };
+    let next = item(ItemKind::Root, LogId::root(f.fleet), 2, &next, f.fleet, &key(1));
+    assert!(matches!(trust.judge(&next, NOW), Verdict::Accepted { .. }));
+}
+
+/// F7 of old: another admission key ends nobody. What the earlier one signed is good until the time
+/// that the root document names, and asks to be renewed; tokens are signed anew. A key that the
+/// document does not name is void at once, and one that never was in the role gains nothing.
+#[test]
+fn earlier_admission_keys_are_believed_for_a_while() {
+    let f = Fixture::new();
+    let node = NodeId(key(7).public().0);
+    let by = |k: u8| Envelope::sign(&cert(node, NOW - 1, NOW + 9_000), f.fleet, &key(k)).unwrap();
+    let mut trust = f.trust();
+    assert!(trust.is_by_newest(&by(2)) && trust.admits_by(&key(2).public()));
+    let mut all = [(2, NOW + 500), (6, NOW + 500)];
+    all.sort_by_key(|(k, _)| key(*k).public());
+    rotated(&f, &mut trust, &all);
+    assert!(!trust.is_by_newest(&by(2)) && !trust.admits_by(&key(2).public()));
+    assert!(trust.is_by_newest(&by(8)) && trust.admits_by(&key(8).public()));
+    assert_eq!(trust.check_cert(&by(2), NOW + 499).unwrap().expires, NOW + 500);
+    assert_eq!(trust.cert_until(&by(2), NOW), NOW + 500);
+    assert_eq!(trust.check_cert(&by(2), NOW + 500).unwrap_err().code(), "bad_signature");
+    assert_eq!(trust.cert_until(&by(2), NOW + 500), 0);
+    assert_eq!(trust.check_late(&by(2), NOW + 500).unwrap_err().code(), "bad_signature");
+    assert_eq!(trust.check_cert(&by(8), NOW + 8_999).unwrap().expires, NOW + 9_000);
+    assert_eq!(trust.check_cert(&by(6), NOW).unwrap_err().code(), "bad_signature", "never in it");
+
+    let mut trust = f.trust();
+    rotated(&f, &mut trust, &[]);
+    assert_eq!(trust.check_cert(&by(2), NOW).unwrap_err().code(), "bad_signature", "stolen");
+}
+
+/// A certificate that ran out brings a new one for half a year, unless its host was denied.
+#[test]
+fn t076_a_certificate_that_ran_out_asks_for_a_new_one() {
+    let f = Fixture::new();
+    let node = NodeId(key(7).public().0);
+    let old = Envelope::sign(&cert(node, NOW - 90, NOW - 10), f.fleet, &key(2)).unwrap();
+    let mut trust = f.trust();
+    assert_eq!(trust.check_cert(&old, NOW).unwrap_err().code(), "out_of_time");
+    let last = NOW - 10 + super::admission::LATE_MAX_S;
+    assert!(trust.check_late(&old, NOW).is_ok() && trust.check_late(&old, last - 1).is_ok());
+    assert_eq!(trust.check_late(&old, last).unwrap_err().code(), "out_of_time");
+    let ahead = Envelope::sign(&cert(node, NOW + 900, NOW + 990), f.fleet, &key(2)).unwrap();
+    assert_eq!(trust.check_late(&ahead, NOW).unwrap_err().code(), "out_of_time");
+    let stranger = Envelope::sign(&cert(node, NOW - 90, NOW - 10), f.fleet, &key(3)).unwrap();
+    assert_eq!(trust.check_late(&stranger, NOW).unwrap_err().code(), "bad_signature");
+    let what = Denied::Host(node);
+    let deny = Denial { version: 1, what, signed_at: NOW - 50, reason: "x".parse().unwrap() };
+    let deny = item(ItemKind::Deny, deny.what.log(), NOW - 50, &deny, f.fleet, &key(2));
+    assert!(matches!(trust.judge(&deny, NOW), Verdict::Accepted { .. }));
+    assert_eq!(trust.check_late(&old, NOW).unwrap_err().code(), "denied");
 }

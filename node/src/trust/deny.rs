@@ -118,6 +118,11 @@ impl Denials {
         }
     }
 
+    /// Admission roles of earlier root documents.
+    pub(super) fn earlier_admissions(&self) -> &[Role] {
+        &self.admissions
+    }
+
     fn hold(&mut self, log: LogId, denial: &Denial) {
         match &denial.what {
             Denied::Content { what: Content::Tree(tree), .. } => {

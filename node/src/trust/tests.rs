@@ -54,6 +54,7 @@ impl Fixture {
                 names: "*".parse().unwrap(),
                 role: Role::single(key(3).public()),
             }]),
+            admission_before: List::empty(),
         };
         let publisher_doc = PublisherDoc {
             version: 1,

@@ -200,7 +200,12 @@ fn roles_rotate() {
     ];
     for (i, (role, old, signer)) in cases.into_iter().enumerate() {
         let add = key(&dir, &format!("k{i}"));
-        let what = RoleChange { add: vec![add.clone()], remove: vec![old], threshold: None };
+        let what = RoleChange {
+            add: vec![add.clone()],
+            remove: vec![old],
+            threshold: None,
+            stolen: false,
+        };
         let own = home.join("keys").join(signer).to_string_lossy().into_owned();
         let new = add.with_extension("").to_string_lossy().into_owned();
         let keys = if role == "admission" { vec![own] } else { vec![own, new] };
@@ -213,10 +218,11 @@ fn roles_rotate() {
     assert!(verify(&home, 3_000).unwrap().faults.is_empty());
     let authority = name(&charter.root.authorities[0].role);
     let add = vec![key(&dir, "late")];
-    let what = RoleChange { add: add.clone(), remove: vec![authority], threshold: None };
+    let what =
+        RoleChange { add: add.clone(), remove: vec![authority], threshold: None, stolen: false };
     let e = rotate(&change(&home), &RoleName::Authority, &what).unwrap_err();
     assert!(matches!(e, CharterError::Follow { .. }), "{e}");
-    let what = RoleChange { add, remove: vec![], threshold: Some(3) };
+    let what = RoleChange { add, remove: vec![], threshold: Some(3), stolen: false };
     let e = rotate(&change(&home), &RoleName::Authority, &what).unwrap_err();
     assert!(matches!(e, CharterError::Usage(_)), "{e}");
 }

@@ -247,6 +247,7 @@ pub fn add_publisher(
         add: new.root_keys.clone(),
         remove: Vec::new(),
         threshold: Some(new.threshold),
+        stolen: false,
     };
     let root = keys.apply(&root)?;
     let doc = PublisherDoc {

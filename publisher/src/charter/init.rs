@@ -163,6 +163,7 @@ fn root_doc(
         root,
         admission,
         authorities: List::new(authorities)?,
+        admission_before: List::empty(),
     })
 }
 

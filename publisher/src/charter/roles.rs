@@ -4,7 +4,7 @@ use core::fmt;
 use core::str::FromStr;
 use std::path::{Path, PathBuf};
 
-use stork_wire::charter::Role;
+use stork_wire::charter::{PastKey, Role};
 use stork_wire::codec::List;
 use stork_wire::ids::PublicKey;
 
@@ -65,6 +65,8 @@ pub struct RoleChange {
     pub remove: Vec<String>,
     /// Another threshold.
     pub threshold: Option<u8>,
+    /// Admission only: what the keys that are taken away have signed is void at once.
+    pub stolen: bool,
 }
 
 /// A key as somebody typed it.
@@ -96,6 +98,26 @@ impl<'a> Called<'a> {
 }
 
 impl RoleChange {
+    /// Earlier admission keys that turned out to be stolen, and the change without them.
+    pub(super) fn split_earlier(
+        &self,
+        earlier: &[PastKey],
+    ) -> Result<(Vec<PublicKey>, Self), CharterError> {
+        let mut doomed = Vec::new();
+        let mut rest = self.clone();
+        if self.stolen {
+            rest.remove.clear();
+            for name in &self.remove {
+                let called = Called::read(name)?;
+                match earlier.iter().find(|p| called.is(&p.key)) {
+                    Some(past) => doomed.push(past.key),
+                    None => rest.remove.push(name.clone()),
+                }
+            }
+        }
+        Ok((doomed, rest))
+    }
+
     /// The role after the change.
     pub(super) fn apply(&self, old: &Role) -> Result<Role, CharterError> {
         let mut keys = old.keys.to_vec();

@@ -4,8 +4,9 @@
 
 use std::path::PathBuf;
 
-use stork_wire::charter::{PublisherDoc, ReleaseKey};
+use stork_wire::charter::{PastKey, PublisherDoc, ReleaseKey, RootDoc};
 use stork_wire::codec::List;
+use stork_wire::ids::PublicKey;
 use stork_wire::text::Pattern;
 
 use super::change::{Change, Changed};
@@ -58,6 +59,22 @@ pub fn rotate_release(
     change.make_publisher(&charter, doc)
 }
 
+/// Seconds for which certificates of an earlier admission key are believed: as long as one lives.
+const EARLIER_S: u64 = 30 * 86_400;
+
+/// Admission keys that are taken away, unless they were stolen, and those of before whose time has
+/// not come yet.
+fn earlier_keys(old: &RootDoc, new: &RootDoc, stolen: bool) -> Vec<PastKey> {
+    let in_use = |k: &PublicKey| new.admission.keys.contains(k);
+    let taken = old.admission.keys.iter().filter(|k| !stolen && !in_use(k));
+    let taken = taken.map(|k| PastKey { key: *k, until: new.issued.saturating_add(EARLIER_S) });
+    let before = old.admission_before.iter().filter(|p| p.until > new.issued && !in_use(&p.key));
+    let mut all: Vec<PastKey> = taken.chain(before.cloned()).collect();
+    all.sort_unstable();
+    all.dedup_by_key(|p| p.key);
+    all
+}
+
 /// Changes the keys of a role, or its threshold.
 pub fn rotate(
     change: &Change,
@@ -70,7 +87,13 @@ pub fn rotate(
             let mut doc = change.next_root(&charter)?;
             match role {
                 RoleName::Root => doc.root = what.apply(&doc.root)?,
-                RoleName::Admission => doc.admission = what.apply(&doc.admission)?,
+                RoleName::Admission => {
+                    let (doomed, what) = what.split_earlier(&doc.admission_before)?;
+                    doc.admission = what.apply(&doc.admission)?;
+                    let mut before = earlier_keys(&charter.root, &doc, what.stolen);
+                    before.retain(|p| !doomed.contains(&p.key));
+                    doc.admission_before = List::new(before)?;
+                }
                 _ => {
                     let mut all = doc.authorities.to_vec();
                     for authority in &mut all {
@@ -80,8 +103,8 @@ pub fn rotate(
                 }
             }
             let old = &charter.root;
-            if (&doc.root, &doc.admission, &doc.authorities)
-                == (&old.root, &old.admission, &old.authorities)
+            if (&doc.root, &doc.admission, &doc.authorities, &doc.admission_before)
+                == (&old.root, &old.admission, &old.authorities, &old.admission_before)
             {
                 return Ok(Changed::nothing());
             }

@@ -32,6 +32,26 @@ fn role(what: &str, old: Option<&Role>, new: &Role, out: &mut Vec<String>) {
     }
 }
 
+fn earlier_admission(old: Option<&RootDoc>, new: &RootDoc, lines: &mut Vec<String>) {
+    for past in new.admission_before.iter() {
+        if old.is_some_and(|o| o.admission_before.contains(past)) {
+            continue;
+        }
+        let (key, day) = (fingerprint(&past.key), out::day(past.until));
+        lines.push(format!("  what admission key {key} signed is good until {day}"));
+    }
+    let Some(old) = old else { return };
+    let earlier = old.admission_before.iter().map(|p| p.key);
+    let gone = |k: &PublicKey| {
+        !new.admission.keys.contains(k) && new.admission_before.iter().all(|p| p.key != *k)
+    };
+    for key in old.admission.keys.iter().copied().chain(earlier).filter(gone) {
+        let key = fingerprint(&key);
+        lines
+            .push(format!("- whatever admission key {key} signed is void: those hosts join again"));
+    }
+}
+
 fn root(old: Option<&RootDoc>, new: &RootDoc, out: &mut Vec<String>) {
     if old.is_none() {
         out.push(format!("founds the fleet {}", new.name));
@@ -41,6 +61,7 @@ fn root(old: Option<&RootDoc>, new: &RootDoc, out: &mut Vec<String>) {
     }
     role("root", old.map(|d| &d.root), &new.root, out);
     role("admission", old.map(|d| &d.admission), &new.admission, out);
+    earlier_admission(old, new, out);
     let before = old.map(|d| d.authorities.to_vec()).unwrap_or_default();
     for a in before.iter().filter(|a| new.authorities.iter().all(|n| n.names != a.names)) {
         out.push(format!("- nobody may found groups {}", a.names.as_str()));

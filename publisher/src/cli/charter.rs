@@ -56,9 +56,9 @@ more; VMs follow it where their rule says `delegations = true`.")]
   stork-publish charter rotate publisher --charter ~/stork --add bob.pub --threshold 2
   stork-publish charter rotate release --charter ~/stork --add ci.pub --packages 'web-*'
 
-A release key is added here, and taken away by `charter revoke`. Add an admission key first, and
-remove the old one when all hosts have renewed their certificates: hosts believe none of an
-admission key that the newest root document does not name.")]
+A release key is added here, and taken away by `charter revoke`. What an admission key signed that
+is taken away stays good for 30 days, in which hosts renew their certificates by themselves; with
+--stolen it is void at once, and every host joins again by a new token.")]
     Rotate(RotateArgs),
     /// Take a release key away: a new epoch begins after the last entry that stands
     #[command(after_help = "Example:
@@ -287,6 +287,9 @@ pub(super) struct RotateArgs {
     /// So many keys must sign from now on; default: as before
     #[arg(long, value_name = "K")]
     pub(super) threshold: Option<u8>,
+    /// Of admission keys that are taken away: what they signed is void at once
+    #[arg(long, requires = "remove")]
+    pub(super) stolen: bool,
     /// Package names of an added release key; default: all
     #[arg(long, value_name = "PATTERN", num_args = 1..)]
     pub(super) packages: Vec<Pattern>,

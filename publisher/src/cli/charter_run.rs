@@ -247,7 +247,11 @@ fn rotate(args: RotateArgs) -> Result<(), Failure> {
             return Err(usage("--packages is for release keys"));
         }
         let role: RoleName = args.role.parse().map_err(CharterError::Usage)?;
-        let what = RoleChange { add: args.add, remove: args.remove, threshold: args.threshold };
+        if args.stolen && (role != RoleName::Admission || args.remove.is_empty()) {
+            return Err(usage("--stolen is for admission keys that are taken away by --remove"));
+        }
+        let RotateArgs { add, remove, threshold, stolen, .. } = args;
+        let what = RoleChange { add, remove, threshold, stolen };
         charter::rotate(&change, &role, &what)?
     };
     report(&changed, &change.dir, json)

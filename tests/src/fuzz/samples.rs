@@ -4,8 +4,8 @@
 use stork_wire::beacon::{Beacon, BeaconHead};
 use stork_wire::bundle::Bundle;
 use stork_wire::charter::{
-    Authority, Cell, Delegation, GroupDoc, HostCert, JoinToken, Lift, PeerRecord, PublisherDoc,
-    PublisherGrant, PushCert, ReleaseKey, Role, RootDoc, ShortGroup, VetoKey,
+    Authority, Cell, Delegation, GroupDoc, HostCert, JoinToken, Lift, PastKey, PeerRecord,
+    PublisherDoc, PublisherGrant, PushCert, ReleaseKey, Role, RootDoc, ShortGroup, VetoKey,
 };
 use stork_wire::codec::{List, encode};
 use stork_wire::feed::{DeltaOffer, Entry, Kind, Recall, Release, Urgency, view_root};
@@ -65,6 +65,7 @@ fn root() -> RootDoc {
             names: "*".parse().unwrap(),
             role: Role::single(key(3).public()),
         }]),
+        admission_before: list([PastKey { key: key(8).public(), until: NOW + 1_000 }]),
     }
 }
 
@@ -246,7 +247,18 @@ fn record() -> PeerRecord {
     let groups = list([GroupId([1; 32]), GroupId([2; 32])]);
     let some = [ShortGroup::of(&GroupId([2; 32]))];
     let cell = Some(Cell { hosts: 40, groups: List::truncated(some), more: false });
-    PeerRecord { version: 1, node, incarnation: 3, addrs, site, groups, cell, issued, expires }
+    PeerRecord {
+        version: 1,
+        node,
+        incarnation: 3,
+        addrs,
+        site,
+        groups,
+        cell,
+        admits: true,
+        issued,
+        expires,
+    }
 }
 
 /// Certificate and record of a host.

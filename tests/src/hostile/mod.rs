@@ -112,6 +112,7 @@ fn record(key: &SecretKey, fleet: FleetId, groups: Vec<GroupId>, cert: &Envelope
         site: cert.site,
         groups: List::new(groups).unwrap(),
         cell: None,
+        admits: false,
         issued,
         expires: issued + 3_600,
     };

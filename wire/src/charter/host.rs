@@ -95,6 +95,8 @@ pub struct PeerRecord {
     pub groups: List<GroupId, SUBSCRIBED_GROUPS_MAX>,
     /// Its cell, where the host speaks for it in a large fleet.
     pub cell: Option<Cell>,
+    /// Does it hold an admission key that is in force? Such a host renews certificates.
+    pub admits: bool,
     /// When it was made.
     pub issued: UnixSeconds,
     /// When it is worth nothing any more.

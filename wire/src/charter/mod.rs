@@ -118,6 +118,18 @@ pub struct RootDoc {
     pub admission: Role,
     /// Who founds groups; the first entry whose pattern matches decides.
     pub authorities: List<Authority, 32>,
+    /// Keys that admitted hosts before, sorted by key: what they signed is good for a while, so
+    /// that every host can be certified anew. A key that was stolen is not named here.
+    pub admission_before: List<PastKey, 8>,
+}
+
+/// A key that is in its role no more.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PastKey {
+    /// The key.
+    pub key: PublicKey,
+    /// From then on what it signed is worth nothing.
+    pub until: UnixSeconds,
 }
 
 impl Body for RootDoc {
@@ -128,6 +140,14 @@ impl Body for RootDoc {
         check_chain(self.number, self.prev)?;
         self.root.check("root")?;
         self.admission.check("admission")?;
+        let before: Vec<_> = self.admission_before.iter().map(|k| k.key).collect();
+        check_sorted(&before, "earlier admission keys")?;
+        if let Some(k) = before.iter().find(|k| self.admission.keys.contains(k)) {
+            return Err(format!("admission key {} is in use, and an earlier one", k.short()));
+        }
+        if let Some(k) = before.iter().find(|k| !is_sound(k)) {
+            return Err(format!("earlier admission key {} is weak or no key", k.short()));
+        }
         self.authorities.iter().try_for_each(|a| a.role.check("authority"))
     }
 }
@@ -334,7 +354,21 @@ mod tests {
             admission: Role::single(key(9).public()),
             root: role,
             authorities: List::empty(),
+            admission_before: List::empty(),
         }
+    }
+
+    /// An earlier admission key is named once, and is none that is in use.
+    #[test]
+    fn earlier_admission_keys() {
+        let past = |n| PastKey { key: key(n).public(), until: 9 };
+        let with = |keys: Vec<PastKey>| {
+            let admission_before = List::new(keys).unwrap();
+            Envelope::unsigned(&RootDoc { admission_before, ..root(role(&[1], 1)) })
+        };
+        assert!(with(vec![past(3)]).is_ok());
+        assert!(with(vec![past(3), past(3)]).is_err());
+        assert!(with(vec![past(9)]).is_err(), "it is in use");
     }
 
     /// T004: neither the same signature twice nor two by one key make a threshold of two.

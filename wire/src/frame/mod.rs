@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::codec::{DecodeError, List, decode, encode};
 use crate::ids::FleetId;
 use crate::item::Item;
-use crate::limits::HINTS_MAX;
+use crate::limits::{HINTS_MAX, ROOTS_MAX};
 use crate::sign::Envelope;
 use crate::text::{Label, Line};
 
@@ -97,7 +97,7 @@ pub enum JoinReply {
         cert: Envelope,
         /// The root documents from the first, which the token's fleet id must match. The rest of
         /// the charter comes by sync.
-        roots: List<Item, 16>,
+        roots: List<Item, ROOTS_MAX>,
         /// Hosts to dial first: the admitting one, and some that it knows.
         peers: List<PeerHint, HINTS_MAX>,
     },

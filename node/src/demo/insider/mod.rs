@@ -92,6 +92,7 @@ impl Insider {
             // Hosts ask those that want the same.
             groups: List::truncated([group]),
             cell: None,
+            admits: false,
             issued: now.as_secs(),
             expires: now.as_secs() + 3_600,
         };
