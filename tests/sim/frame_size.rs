@@ -8,7 +8,7 @@ use stork_wire::frame::{Have, OverlayFrame, PeerHint};
 use stork_wire::item::Item;
 
 /// Bytes of a host's certificate and record, both signed: see the test.
-pub(crate) const HINT_BYTES: u64 = 357;
+pub(crate) const HINT_BYTES: u64 = 358;
 /// Length of the frame, kind of frame, kind of overlay frame.
 const HEAD: u64 = 4 + 1 + 1;
 /// A Hello beside its record.
