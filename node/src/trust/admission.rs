@@ -159,7 +159,7 @@ impl Trust {
     }
 
     /// Checks a certificate that has run out, of a host that asks for a new one: everything but its
-    /// end, which is not longer ago than [`LATE_MAX_S`].
+    /// end, which is not longer ago than half a year.
     pub fn check_late(
         &self,
         envelope: &Envelope,
