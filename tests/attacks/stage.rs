@@ -181,8 +181,7 @@ impl Stage {
         (peer, talk)
     }
 
-    /// What an attack must not change: what is known and what is shown, on both. Pushes are not
-    /// counted here: beacons and good news may still be on their way.
+    /// What an attack must not change: what is known, what is shown, and what the other heard.
     pub(crate) fn state(&self) -> Value {
         let of = |node: usize| {
             let status = self.status(node);
@@ -192,7 +191,7 @@ impl Stage {
             let entries = self.counter(node, "items_committed", "entry");
             json!([status["releases"], status["documents"], shown, entries])
         };
-        json!([of(OTHER), of(VICTIM)])
+        json!([of(OTHER), of(VICTIM), self.status(OTHER)["gossip"]["pushes_in"]])
     }
 
     /// A new insider pushes an item, which the victim refuses with this word: counted, told,
