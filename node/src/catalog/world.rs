@@ -1,8 +1,6 @@
 //! A small fleet for tests: several publishers in one group, whose feeds are written by hand.
 
-use stork_wire::charter::{
-    Authority, GroupDoc, PublisherDoc, PublisherGrant, ReleaseKey, Role, RootDoc,
-};
+use stork_wire::charter::{GroupDoc, PublisherDoc, PublisherGrant, ReleaseKey, Role};
 use stork_wire::codec::List;
 use stork_wire::feed::{Entry, Kind, Recall, Release, view_root};
 use stork_wire::ids::{FleetId, GroupId, ItemHash, LogId, PublisherId, ReleaseHash};
@@ -11,7 +9,7 @@ use stork_wire::sign::SecretKey;
 
 use super::{Catalog, Considered, Plan, Scene, Shown, VmFile};
 use crate::trust::{Fact, Refusal, Trust, Verdict};
-use crate::trust_fixture::{Fixture, NOW, item, key};
+use crate::trust_fixture::{Fixture, NOW, item, key, root_doc};
 
 /// One publisher's pen.
 struct Pen {
@@ -65,21 +63,7 @@ impl World {
         edit: impl Fn(usize, &mut PublisherDoc, &[PublisherId]),
         grant: impl Fn(usize, &mut PublisherGrant) -> bool,
     ) -> Self {
-        let root = RootDoc {
-            version: 1,
-            number: 1,
-            prev: None,
-            name: "fleet".parse().unwrap(),
-            issued: NOW - 100,
-            expires: NOW + 1_000_000,
-            root: Role::single(key(1).public()),
-            admission: Role::single(key(2).public()),
-            authorities: List::truncated([Authority {
-                names: "*".parse().unwrap(),
-                role: Role::single(key(3).public()),
-            }]),
-            admission_before: List::empty(),
-        };
+        let root = root_doc();
         let fleet = root.fleet_id();
         let mut docs: Vec<PublisherDoc> = Vec::new();
         let mut ids: Vec<PublisherId> = Vec::new();

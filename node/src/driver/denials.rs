@@ -3,7 +3,8 @@
 
 use serde_json::{Value, json};
 use stork_wire::deny::{Content, Denial, Denied};
-use stork_wire::ids::NodeId;
+use stork_wire::ids::{LogId, NodeId};
+use stork_wire::item::Item;
 use stork_wire::text::Label;
 use stork_wire::withdrawal::{Level, What, Withdrawal};
 
@@ -12,6 +13,9 @@ use super::vms::releases_of;
 use super::workers::Done;
 use crate::catalog::Narrow;
 use crate::trust::{AdmissionError, Death};
+
+/// Entries that were kept aside and are read and judged at once.
+const ASIDE_AT_ONCE: usize = 256;
 
 impl Driver {
     /// A denial is on disk.
@@ -93,7 +97,7 @@ impl Driver {
     }
 
     /// A key has ended itself, and the journal has dropped what stood by it alone.
-    pub(super) fn on_suicide(&mut self, death: &Death, kept: &[stork_wire::item::Item]) {
+    pub(super) fn on_suicide(&mut self, death: &Death, kept: &[Item]) {
         self.counters.add("narrowed", "suicide");
         let key = death.key.short();
         self.event("key_suicide", format!("release key {key} has ended itself: {}", death.reason));
@@ -104,25 +108,33 @@ impl Driver {
         }
     }
 
-    /// Entries that were kept aside may stand again.
-    pub(super) fn look_aside(&self, logs: Vec<stork_wire::ids::LogId>) {
+    /// Entries that were kept aside may stand again. A stolen key may have made any number: so many
+    /// are read at once.
+    pub(super) fn look_aside(&self, mut logs: Vec<(LogId, u64)>) {
         let store = std::sync::Arc::clone(&self.store);
+        let Some((log, from)) = logs.pop() else { return };
         self.workers.disk(move || {
-            let mut items = store.items_aside().unwrap_or_default();
-            items.retain(|i| logs.contains(&i.log));
-            items.sort_by_cached_key(crate::join::order);
-            Some(Done::Aside(items))
+            let items = store.log_items_aside(log, from, ASIDE_AT_ONCE);
+            let items = items.unwrap_or_else(|e| {
+                tracing::error!("entries that were kept aside wait for the next start: {e}");
+                Vec::new()
+            });
+            if let Some(last) = items.last().filter(|_| items.len() == ASIDE_AT_ONCE) {
+                logs.push((log, last.seq.saturating_add(1)));
+            }
+            Some(Done::Aside { items, logs })
         });
     }
 
     /// They are judged like any other; most do not stand.
-    pub(super) fn on_aside(&mut self, items: Vec<stork_wire::item::Item>) {
+    pub(super) fn on_aside(&mut self, items: Vec<Item>, left: Vec<(LogId, u64)>) {
         for item in items {
             let frozen = item.envelope.claimed().map(|e| self.trust.aside(&e));
             if matches!(frozen, Ok(None)) {
                 self.judge(item, None, None);
             }
         }
+        self.look_aside(left);
     }
 
     /// Says of each VM what it shows that was taken away.

@@ -66,7 +66,9 @@ impl Driver {
             self.overlay_input(Input::Cut { log, head });
         }
         if turn.aside {
-            self.look_aside(self.trust.feed_logs(id));
+            // Taken from the end: the first epoch comes first.
+            let logs = self.trust.feed_logs(id).into_iter().rev();
+            self.look_aside(logs.map(|log| (log, 1)).collect());
         }
         let name = self.trust.charter().publisher_name(id);
         match turn.freeze {

@@ -7,6 +7,8 @@
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use stork_wire::item::ItemKind;
+
 use super::Driver;
 use crate::net::OUTBOX_BYTES_MAX;
 use crate::store::Health;
@@ -31,36 +33,10 @@ const KNOWN: &[(&str, &[&str])] = &[
     ("frames_ignored", &["unknown_type"]),
     ("frames_shed", &["lazy"]),
     ("hosts_refused", AdmissionError::CODES),
-    (
-        "items_committed",
-        &[
-            "beacon",
-            "deny",
-            "entry",
-            "group",
-            "proof",
-            "publisher",
-            "root",
-            "suicide",
-            "withdrawal",
-        ],
-    ),
+    ("items_committed", ItemKind::CODES),
     ("items_ignored", &["later_kind"]),
     ("items_limited", &["given_back", "group", "publisher", "withdrawals"]),
-    (
-        "items_pending",
-        &[
-            "beacon",
-            "deny",
-            "entry",
-            "group",
-            "proof",
-            "publisher",
-            "root",
-            "suicide",
-            "withdrawal",
-        ],
-    ),
+    ("items_pending", ItemKind::CODES),
     ("items_refused", Refusal::CODES),
     ("joins", &["admitted"]),
     ("joins_refused", AdmissionError::CODES),

@@ -352,7 +352,7 @@ impl Driver {
             Done::TakenBack(taken) => self.on_taken_back(*taken),
             Done::GivenUp(jobs) => self.on_given_up(jobs),
             Done::JournalOpen => self.on_journal_open(),
-            Done::Aside(items) => self.on_aside(items),
+            Done::Aside { items, logs } => self.on_aside(items, logs),
             Done::Rival { ours, theirs } => self.on_rival(ours, &theirs),
             Done::Manifest { id, from, result } => self.on_manifest(id, from, result),
             Done::Opened { id, variant, result } => self.on_opened(id, variant, result),

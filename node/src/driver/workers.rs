@@ -9,7 +9,7 @@ use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use stork_origin::OriginError;
-use stork_wire::ids::{FleetId, ItemHash, ManifestId, NodeId, SwarmId};
+use stork_wire::ids::{FleetId, ItemHash, LogId, ManifestId, NodeId, SwarmId};
 use stork_wire::item::Item;
 use stork_wire::manifest::{Manifest, Variant};
 use stork_wire::text::Label;
@@ -66,7 +66,7 @@ pub(super) enum Done {
     TakenBack(Box<TakenBack>),
     GivenUp(Vec<JournalJob>),
     JournalOpen,
-    Aside(Vec<Item>),
+    Aside { items: Vec<Item>, logs: Vec<(LogId, u64)> },
     Rival { ours: Option<Item>, theirs: Item },
     Manifest { id: ManifestId, from: Option<NodeId>, result: Result<Arc<Manifest>, String> },
     Opened { id: ManifestId, variant: Variant, result: Result<Opened, StoreError> },

@@ -12,7 +12,7 @@ use stork_wire::codec::encode;
 
 use super::{Store, StoreError};
 
-type Bytes = TableDefinition<'static, &'static [u8], &'static [u8]>;
+pub(super) type Bytes = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
 /// A key and its value.
 pub(super) type Row = (Vec<u8>, Vec<u8>);

@@ -11,7 +11,9 @@ use stork_wire::frame::ItemRange;
 use stork_wire::ids::{ItemHash, LogId};
 use stork_wire::item::{Cut, Head, Item, is_moment};
 
-use super::db::{ASIDE, HEADS, ITEMS, STATE, TOKENS, TxError, after_prefix, first_id, key, put};
+use super::db::{
+    ASIDE, Bytes, HEADS, ITEMS, STATE, TOKENS, TxError, after_prefix, first_id, key, put,
+};
 use super::{Store, StoreError};
 use crate::failpoint;
 
@@ -141,6 +143,15 @@ impl Store {
         bytes_max: usize,
         count_max: usize,
     ) -> Result<Vec<Item>, StoreError> {
+        self.items_in(ITEMS, range, (bytes_max, count_max))
+    }
+
+    fn items_in(
+        &self,
+        table: Bytes,
+        range: ItemRange,
+        (bytes_max, count_max): (usize, usize),
+    ) -> Result<Vec<Item>, StoreError> {
         if range.from > range.to {
             return Ok(Vec::new());
         }
@@ -148,7 +159,7 @@ impl Store {
             let (from, to) = (item_key(range.log, range.from), item_key(range.log, range.to));
             let mut out = Vec::new();
             let mut bytes = 0;
-            for row in tx.open_table(ITEMS)?.range(from.as_slice()..=to.as_slice())? {
+            for row in tx.open_table(table)?.range(from.as_slice()..=to.as_slice())? {
                 let (_, value) = row?;
                 bytes += value.value().len();
                 if out.len() >= count_max || (bytes > bytes_max && !out.is_empty()) {
@@ -176,6 +187,16 @@ impl Store {
     /// Entries that were kept aside when a feed was frozen.
     pub fn items_aside(&self) -> Result<Vec<Item>, StoreError> {
         self.rows(ASIDE)?.iter().map(|(_, value)| Ok(self.read_item(value)?.item)).collect()
+    }
+
+    /// Some of those of one log from a number on, in order.
+    pub fn log_items_aside(
+        &self,
+        log: LogId,
+        from: u64,
+        count_max: usize,
+    ) -> Result<Vec<Item>, StoreError> {
+        self.items_in(ASIDE, ItemRange { log, from, to: u64::MAX }, (usize::MAX, count_max))
     }
 
     /// Every item, ordered by log and number: what a start reads.

@@ -39,23 +39,28 @@ pub(crate) fn item<T: Body>(
     Item { kind, log, seq, envelope: Envelope::sign(body, fleet, k).unwrap() }
 }
 
+/// The fleet's first root document: each role is one key.
+pub(crate) fn root_doc() -> RootDoc {
+    RootDoc {
+        version: 1,
+        number: 1,
+        prev: None,
+        name: "fleet".parse().unwrap(),
+        issued: NOW - 100,
+        expires: NOW + 1_000_000,
+        root: Role::single(key(1).public()),
+        admission: Role::single(key(2).public()),
+        authorities: List::truncated([Authority {
+            names: "*".parse().unwrap(),
+            role: Role::single(key(3).public()),
+        }]),
+        admission_before: List::empty(),
+    }
+}
+
 impl Fixture {
     pub(crate) fn new() -> Self {
-        let root = RootDoc {
-            version: 1,
-            number: 1,
-            prev: None,
-            name: "fleet".parse().unwrap(),
-            issued: NOW - 100,
-            expires: NOW + 1_000_000,
-            root: Role::single(key(1).public()),
-            admission: Role::single(key(2).public()),
-            authorities: List::truncated([Authority {
-                names: "*".parse().unwrap(),
-                role: Role::single(key(3).public()),
-            }]),
-            admission_before: List::empty(),
-        };
+        let root = root_doc();
         let publisher_doc = PublisherDoc {
             version: 1,
             number: 1,

@@ -321,6 +321,10 @@ fn t020_void_items_go_with_what_says_so() {
     assert_eq!((seqs(&store), head(&store)), (vec![1, 2, 3], Some(3)));
     let aside: Vec<u64> = store.items_aside().unwrap().iter().map(|i| i.seq).collect();
     assert_eq!(aside, [4, 5, 6]);
+    let log = all[2].item.log;
+    let page = |from, max| store.log_items_aside(log, from, max).unwrap();
+    assert_eq!([page(1, 2).len(), page(6, 2).len(), page(7, 2).len()], [2, 1, 0]);
+    assert_eq!(page(1, 2)[1].seq, 5);
     // The log goes on with other items, and an entry that is not what must stand goes as well.
     store.commit_items(&[item(1, 4, b"other four")]).unwrap();
     let mut doc = item(3, 1, b"doc");
