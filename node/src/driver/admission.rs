@@ -127,15 +127,15 @@ impl Driver {
             }
             Err(e) => return refuse_join(answer, &format!("the admitting node's disk: {e}")),
         }
-        let now = self.clock.unix();
+        let issued = self.trust.charter().admitted_from(node, self.clock.unix());
         let name = token.name.unwrap_or(request.name);
         let cert = HostCert {
             version: BODY_VERSION,
             node,
             name: name.clone(),
             site: token.site,
-            issued: now,
-            expires: now + CERT_VALID_S,
+            issued,
+            expires: issued + CERT_VALID_S,
         };
         let fleet = self.trust.fleet();
         let signed = self.admission.as_ref().and_then(|k| Envelope::sign(&cert, fleet, k).ok());

@@ -279,7 +279,15 @@ impl Charter {
         (issued <= held.signed_at).then_some(&held.reason)
     }
 
-    /// The same for a certificate.
+    /// When a new certificate of a host may be issued: now, or in the second after its denial. The
+    /// denial may be of this second, or of a clock that is ahead of ours.
+    #[must_use]
+    pub fn admitted_from(&self, node: NodeId, now: UnixSeconds) -> UnixSeconds {
+        let held = self.denials.hosts.get(&node).and_then(|log| self.denials.all.get(log));
+        held.map_or(now, |held| now.max(held.signed_at.saturating_add(1)))
+    }
+
+    /// Why this certificate must not be used; `None` where it may.
     #[must_use]
     pub fn denied_cert(&self, cert: &HostCert) -> Option<&Line> {
         self.denied_host(cert.node, cert.issued)

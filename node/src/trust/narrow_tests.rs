@@ -313,6 +313,8 @@ fn t076_a_denied_host() {
     accept(&mut t, &deny_host(&f, 9, 2, NOW));
     assert!(t.charter().denied_host(node, NOW).is_some());
     assert_eq!(t.charter().denied_host(node, NOW + 1), None);
+    let from = [0, 5].map(|s| t.charter().admitted_from(node, NOW + s));
+    assert_eq!(from, [NOW + 1, NOW + 5], "a new certificate is not of the denial's second");
     assert_eq!(t.charter().denied_host(NodeId([1; 32]), NOW), None);
     // Another admission key: whoever comes later must still know.
     let mut root: RootDoc = f.documents[0].envelope.claimed().unwrap();

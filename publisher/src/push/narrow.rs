@@ -5,6 +5,7 @@
 //! the document that names the key.
 
 use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use stork_wire::charter::{BODY_VERSION, PublisherDoc, UnixSeconds};
@@ -291,9 +292,22 @@ pub(super) fn withdrawal(
     }
 }
 
+/// In one second a halt beats its end, so that an end is signed in the second after it was asked
+/// for: then it follows every halt that was made before.
+async fn next_second() -> UnixSeconds {
+    let asked = now();
+    while now() == asked {
+        let past = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let begun = Duration::from_nanos(past.subsec_nanos().into());
+        tokio::time::sleep(Duration::from_secs(1).saturating_sub(begun)).await;
+    }
+    now()
+}
+
 /// Halts what a publisher releases, or lets it go on.
 pub async fn halt(options: &HaltOptions) -> Result<NarrowReport, PushError> {
-    let (how, now) = (&options.sending, now());
+    let how = &options.sending;
+    let now = if options.halted { now() } else { next_second().await };
     let (charter, profile) = open(&how.charter)?;
     let publisher = profile.publisher;
     let doc = charter.publishers.get(&publisher);
