@@ -1,11 +1,12 @@
 //! `stork-node admission add | remove | show`: the key by which a host admits others.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Subcommand;
 use serde_json::{Value, json};
-use stork_publisher::keys::{Passphrase, fingerprint, read_secret};
+use stork_publisher::keys::{KeyError, Passphrase, fingerprint, read_secret};
+use stork_wire::sign::SecretKey;
 
 use super::out::{causes, failure, result};
 use super::show::text;
@@ -61,15 +62,28 @@ pub(super) fn run(config: &NodeConfig, command: AdmissionCommand) -> ExitCode {
     }
 }
 
-fn add(config: &NodeConfig, file: &std::path::Path, passphrase: Option<PathBuf>) -> ExitCode {
+/// The key that admits hosts, from the file that the charter's maintainer gave.
+pub(super) fn read_key(file: &Path, passphrase: Option<PathBuf>) -> Result<SecretKey, ExitCode> {
+    let passphrase = passphrase.map_or(Passphrase::Ask, Passphrase::File);
+    read_secret(file, &passphrase).map_err(|e| {
+        let help = match &e {
+            KeyError::Read { .. } => {
+                "name the admission key that `stork-publish charter init` made in its `keys`".into()
+            }
+            e => e.help(),
+        };
+        failure(&e.to_string(), &causes(&e), &help, e.exit())
+    })
+}
+
+fn add(config: &NodeConfig, file: &Path, passphrase: Option<PathBuf>) -> ExitCode {
     if !config.state.join("node.key").exists() {
         let what = format!("{}: this host has not joined a fleet", config.state.display());
         return failure(&what, &[], "`stork-node join` first; check --state", 78);
     }
-    let passphrase = passphrase.map_or(Passphrase::Ask, Passphrase::File);
-    let key = match read_secret(file, &passphrase) {
+    let key = match read_key(file, passphrase) {
         Ok(key) => key,
-        Err(e) => return failure(&e.to_string(), &causes(&e), &e.help(), e.exit()),
+        Err(code) => return code,
     };
     let shown = fingerprint(&key.public());
     // One that cannot be read, of another machine for example, is replaced.

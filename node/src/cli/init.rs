@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use stork_publisher::bundle::read_bundle;
-use stork_publisher::keys::{Passphrase, read_secret};
 use stork_publisher::out::file_exit;
 use stork_wire::text::Label;
 
+use super::admission::read_key;
 use super::node::report;
 use super::out::{causes, failure};
 use crate::config::NodeConfig;
@@ -22,10 +22,9 @@ pub(super) fn init(config: &NodeConfig, files: &Files, name: Label, site: Label)
         Ok(items) => items,
         Err(code) => return code,
     };
-    let passphrase = passphrase.clone().map_or(Passphrase::Ask, Passphrase::File);
-    let key = match read_secret(key_file, &passphrase) {
+    let key = match read_key(key_file, passphrase.clone()) {
         Ok(key) => key,
-        Err(e) => return failure(&e.to_string(), &causes(&e), &e.help(), e.exit()),
+        Err(code) => return code,
     };
     let store = match run::open_store(config) {
         Ok(store) => store,

@@ -23,7 +23,7 @@ pub use vm_folder::{BadVmFile, VmFolder};
 #[must_use]
 pub fn hint_for(error: &str) -> String {
     let quoted: Vec<&str> = error.split('`').skip(1).step_by(2).collect();
-    if error.contains("unknown field")
+    if (error.contains("unknown field") || error.contains("unknown variant"))
         && let Some((wrong, known)) = quoted.split_first()
         && let Some(best) = known.iter().min_by_key(|k| distance(wrong, k))
         && distance(wrong, best) <= 3
