@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use stork_wire::text::{Arch, GroupName, Label, PackageName, Pattern};
 
 use super::{Constraint, OnDeny, OnRecall};
@@ -19,14 +19,25 @@ pub struct FileError {
     pub help: String,
 }
 
-/// How a VM is shown its packages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+/// How a VM is shown its packages. What each of them does stands in the room `view`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum BackendKind {
-    /// A read-only mount of the set's directory; needs root.
+pub enum Backend {
+    /// The set's folder, mounted read-only; needs root.
     Tree,
     /// A tree of hard links; needs `isolation = "none"`.
     Hardlink,
+}
+
+impl Backend {
+    /// The word for it in files and messages.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tree => "tree",
+            Self::Hardlink => "hardlink",
+        }
+    }
 }
 
 /// What happens when the hook after a switch fails.
@@ -129,7 +140,7 @@ pub struct VmFile {
     /// Unpacked bytes of all that dependencies of one package may bring in.
     pub depends_bytes_max: u64,
     /// How it is shown.
-    pub backend: BackendKind,
+    pub backend: Backend,
     /// Where.
     pub target: PathBuf,
     /// `isolation = "none"`: the VM could write the shared files, and that is accepted.

@@ -7,7 +7,7 @@ use stork_wire::text::{Arch, GroupName, Label, PackageName, Pattern};
 use toml::Spanned;
 
 use super::vm::{
-    BackendKind, FileError, HookRule, OnDepends, OnFailure, Subscription, VmFile, VmHold, VmPin,
+    Backend, FileError, HookRule, OnDepends, OnFailure, Subscription, VmFile, VmHold, VmPin,
 };
 use super::{Constraint, OnDeny, OnRecall};
 use crate::trust::{Attested, Effect, OnStale, Rule, Subject};
@@ -100,7 +100,7 @@ struct RawAttested {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawView {
-    backend: BackendKind,
+    backend: Backend,
     target: PathBuf,
     isolation: Option<String>,
     #[serde(default)]
@@ -206,7 +206,7 @@ impl VmFile {
                 "write the whole path, beginning with `/`",
             ));
         }
-        if self.backend == BackendKind::Hardlink && !self.isolation_none {
+        if self.backend == Backend::Hardlink && !self.isolation_none {
             return Err(wrong(
                 "a `hardlink` view shares files that root in the VM could write to",
                 "use `backend = \"tree\"`, or accept it with `isolation = \"none\"` in [view]",

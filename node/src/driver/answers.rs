@@ -176,7 +176,7 @@ impl Driver {
             .collect();
         json!({
             "name": name, "groups": vm.file.groups, "target": vm.file.target,
-            "backend": format!("{:?}", vm.spec.backend).to_lowercase(),
+            "backend": vm.spec.backend.name(),
             "generation": vm.current.as_ref().map(|g| g.number),
             "current": self.is_current(vm),
             "switching": vm.switching,

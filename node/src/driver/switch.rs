@@ -16,7 +16,9 @@ use crate::catalog::{HookRule, KnownRelease, OnFailure, VmFile};
 use crate::sandbox::hooks;
 use crate::store::{SetMember, SetSpec, Store};
 use crate::view::hook::HookEnv;
-use crate::view::{Generation, GenerationLabel, Reconciled, ReleaseLabel, ViewSpec, Views};
+use crate::view::{
+    Generation, GenerationLabel, Reconciled, ReleaseLabel, ViewSpec, Views, form_of,
+};
 
 /// Milliseconds after which a failed switch is tried again.
 const RETRY_MS: u64 = 30_000;
@@ -269,7 +271,7 @@ fn show(job: &Job, file: &VmFile, target: &[KnownRelease]) -> Result<Shown, Stri
             release: Some(r.release),
         });
     }
-    let spec = SetSpec { members, backend: job.spec.backend.tag().to_owned() };
+    let spec = SetSpec { members, form: form_of(job.spec.backend) };
     let set = job.store.build_set(&spec).map_err(|e| explain(&e))?;
     let before = job.views.current(&job.spec.vm).map_err(|e| explain(&e))?;
     let begun = Instant::now();
@@ -295,6 +297,8 @@ fn show_again(job: &Job, earlier: &Generation) -> Result<Shown, String> {
     let _hold = job.store.hold();
     let set = job.store.set_info(earlier.set).map_err(|e| explain(&e))?;
     let set = set.ok_or_else(|| "the set of that generation is gone".to_owned())?;
+    // It may be of a time when the VM was shown its packages in another way.
+    let set = job.store.set_in_form(&set, form_of(job.spec.backend)).map_err(|e| explain(&e))?;
     let begun = Instant::now();
     let generation =
         job.views.show(&job.spec, &set, earlier.label.clone(), job.now).map_err(|e| explain(&e))?;

@@ -9,10 +9,10 @@ use stork_wire::tick::Tick;
 
 use super::Driver;
 use crate::catalog::{
-    BackendKind, Catalog, KnownRelease, MixAndMatch, Narrow, OnRecall, Outcome, Scene, Shown,
-    VmFile, Wish, bundle, check_one_head,
+    Catalog, KnownRelease, MixAndMatch, Narrow, OnRecall, Outcome, Scene, Shown, VmFile, Wish,
+    bundle, check_one_head,
 };
-use crate::view::{Backend, Generation, Isolation, ViewSpec};
+use crate::view::{Generation, Isolation, ViewSpec};
 
 /// Announcements that come together are shown together.
 const REPLAN_MS: u64 = 50;
@@ -43,10 +43,7 @@ pub(super) struct Vm {
 fn spec_of(file: &VmFile) -> ViewSpec {
     ViewSpec {
         vm: file.name.clone(),
-        backend: match file.backend {
-            BackendKind::Tree => Backend::Tree,
-            BackendKind::Hardlink => Backend::Hardlink,
-        },
+        backend: file.backend,
         target: file.target.clone(),
         isolation: if file.isolation_none { Isolation::None } else { Isolation::Default },
         keep_generations: file.keep_generations,

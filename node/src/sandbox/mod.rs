@@ -18,9 +18,9 @@ use std::sync::OnceLock;
 
 use rustix::thread::CapabilitySet;
 
-use crate::catalog::{BackendKind, VmFile};
+use crate::catalog::VmFile;
 use crate::config::{NodeConfig, VmFolder};
-use crate::view::Backend;
+use crate::view::{Backend, mounts_for};
 
 /// Why the process could not be locked up. It does not run then.
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +81,7 @@ pub fn report() -> Report {
 #[must_use]
 pub fn refuses(backend: Backend, target: &Path) -> Option<&'static str> {
     let report = REPORT.get()?;
-    if backend == Backend::Tree {
+    if mounts_for(backend) {
         return (!report.mounts)
             .then_some("the daemon has no right to mount, or gave it up at its start");
     }
@@ -103,7 +103,7 @@ impl Needs {
         let vms: Vec<VmFile> = folder.vms().into_values().collect();
         let able = rights::effective().contains(CapabilitySet::SYS_ADMIN);
         // Without any VM nobody knows yet what will be wanted.
-        let wanted = vms.is_empty() || vms.iter().any(|v| v.backend == BackendKind::Tree);
+        let wanted = vms.is_empty() || vms.iter().any(|v| mounts_for(v.backend));
         Self { mounts: able && config.sandbox.mounts.unwrap_or(wanted), vms }
     }
 }

@@ -4,7 +4,7 @@
 //! that two packages fill differently is refused with both names; directories may be shared when
 //! they agree on owner and mode.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -13,9 +13,9 @@ use stork_wire::codec::{List, encode};
 use stork_wire::ids::{BadId, ManifestId, hex, unhex};
 use stork_wire::manifest::{Tree, TreeEntry, TreeNode};
 
-use super::StoreError;
+use super::{SetForm, StoreError};
 
-/// A package set: the hash of its merged tree and the backend.
+/// A package set: the hash of its merged tree and its form.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SetId(pub [u8; 32]);
@@ -85,8 +85,8 @@ pub struct SetMember {
 pub struct SetSpec {
     /// The releases; their order does not matter.
     pub members: Vec<SetMember>,
-    /// For which kind of view: sets of different backends are different sets.
-    pub backend: String,
+    /// What is kept on disk: sets of different forms are different sets.
+    pub form: SetForm,
 }
 
 /// Why a package set was not built. Nothing is left of it.
@@ -209,9 +209,20 @@ fn check_member(member: &SetMember) -> Result<(), SetError> {
     })
 }
 
-/// The identity of a merged tree for a backend.
-pub(super) fn set_id(backend: &str, tree: &Tree) -> SetId {
-    SetId(blake3::derive_key("stork 2026 set id v1", &encode(&(backend, tree))))
+/// The identity of a set: the tag of its form, its tree, and its manifests where the form holds
+/// more of them than the tree.
+pub(super) fn set_id(
+    tag: &str,
+    tree: &Tree,
+    manifests: impl IntoIterator<Item = ManifestId>,
+) -> SetId {
+    const CONTEXT: &str = "stork 2026 set id v1";
+    if !SetForm::of_tag(tag).is_some_and(SetForm::covers_manifests) {
+        return SetId(blake3::derive_key(CONTEXT, &encode(&(tag, tree))));
+    }
+    let manifests: BTreeSet<ManifestId> = manifests.into_iter().collect();
+    let manifests: Vec<ManifestId> = manifests.into_iter().collect();
+    SetId(blake3::derive_key(CONTEXT, &encode(&(tag, tree, manifests))))
 }
 
 /// Merges the trees of a set and names the result.
@@ -238,12 +249,20 @@ pub(super) fn merge(spec: &SetSpec) -> Result<Merged, SetError> {
     let count = entries.len();
     let entries = List::new(entries).map_err(|_e| SetError::TooLarge { entries: count })?;
     let tree = Tree { entries };
-    let id = set_id(&spec.backend, &tree);
-    let is_device = |e: &TreeEntry| {
-        matches!(e.node, TreeNode::CharDevice { .. } | TreeNode::BlockDevice { .. })
-    };
-    let is_suid =
-        |e: &TreeEntry| e.privilege().is_some() && matches!(e.node, TreeNode::File { .. });
-    let (devices, suid) = (tree.entries.iter().any(is_device), tree.entries.iter().any(is_suid));
-    Ok(Merged { id, tree, suid, devices })
+    let id = set_id(spec.form.tag(), &tree, spec.members.iter().map(|m| m.manifest));
+    Ok(Merged::new(id, tree))
+}
+
+impl Merged {
+    /// A tree with its id, and what it needs of a mount.
+    pub(super) fn new(id: SetId, tree: Tree) -> Self {
+        let is_device = |e: &TreeEntry| {
+            matches!(e.node, TreeNode::CharDevice { .. } | TreeNode::BlockDevice { .. })
+        };
+        let is_suid =
+            |e: &TreeEntry| e.privilege().is_some() && matches!(e.node, TreeNode::File { .. });
+        let (devices, suid) =
+            (tree.entries.iter().any(is_device), tree.entries.iter().any(is_suid));
+        Self { id, tree, suid, devices }
+    }
 }

@@ -14,9 +14,9 @@
 //!
 //! Every call blocks, so it belongs on a thread that may block.
 
-mod build;
 mod db;
 mod error;
+mod forms;
 mod fresh;
 mod gc;
 mod journal;
@@ -48,6 +48,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 
 pub use error::StoreError;
+pub use forms::SetForm;
 pub use fresh::Hold;
 pub use gc::GcReport;
 pub use journal::JournalItem;

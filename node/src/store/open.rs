@@ -258,13 +258,13 @@ impl Store {
             if name.ends_with(".tree") {
                 write::remove_file(&dir.join(name)).map_err(opening)?;
             } else {
-                write::remove_tree(&dir.join(name)).map_err(opening)?;
+                write::remove_any(&dir.join(name)).map_err(opening)?;
                 found.half_sets += 1;
             }
         }
         for (key, _) in self.rows(SETS)? {
             let Some(id) = super::db::first_id(&key).map(SetId) else { continue };
-            if !dir.join(id.to_string()).is_dir() {
+            if dir.join(id.to_string()).symlink_metadata().is_err() {
                 self.write(|tx| super::db::remove(tx, SETS, &key))?;
                 found.lost_sets += 1;
             }

@@ -10,10 +10,11 @@ use stork_wire::manifest::Tree;
 use rustix::fs::RenameFlags;
 
 use super::db::{self, SETS};
+use super::forms::Material;
 use super::fresh::Kind;
-use super::merge::{Merged, SetError, SetId, SetSpec, merge};
+use super::merge::{Merged, SetError, SetId, SetSpec, merge, set_id};
 use super::write::{self, Fault};
-use super::{Store, StoreError, lock};
+use super::{SetForm, Store, StoreError, lock};
 use crate::failpoint;
 
 /// Names of folders that are being built or removed begin so.
@@ -23,7 +24,8 @@ const BUILD: &str = ".build-";
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct SetRow {
     pub(super) members: Vec<(String, ManifestId, TreeId)>,
-    pub(super) backend: String,
+    /// The tag of its form. Sets of earlier versions have the name of their backend here.
+    pub(super) tag: String,
     pub(super) suid: bool,
     pub(super) devices: bool,
 }
@@ -33,13 +35,15 @@ pub(super) struct SetRow {
 pub struct SetInfo {
     /// Its id.
     pub id: SetId,
-    /// Its folder.
+    /// Where it is: a file or a folder, as its form has it.
     pub path: PathBuf,
     /// The releases that it was built from first: label, manifest, tree. Another choice of
     /// releases may give the same set.
     pub members: Vec<(String, ManifestId, TreeId)>,
-    /// The kind of view that it was built for.
-    pub backend: String,
+    /// What it is on disk.
+    pub form: SetForm,
+    /// The tag that went into its id; that of the form, but in sets of earlier versions.
+    pub(super) tag: String,
     /// It holds files that work only where setuid bits count.
     pub needs_suid: bool,
     /// It holds devices.
@@ -55,22 +59,25 @@ impl Store {
         self.dir.join("sets").join(format!("{id}.tree"))
     }
 
-    fn info(&self, id: SetId, row: SetRow) -> SetInfo {
-        SetInfo {
+    /// None for a set of a form that only a later version knows.
+    fn info(&self, id: SetId, row: SetRow) -> Option<SetInfo> {
+        Some(SetInfo {
             id,
             path: self.set_path(id),
             members: row.members,
-            backend: row.backend,
+            form: SetForm::of_tag(&row.tag)?,
+            tag: row.tag,
             needs_suid: row.suid,
             needs_devices: row.devices,
-        }
+        })
     }
 
     /// A set that is built.
     pub fn set_info(&self, id: SetId) -> Result<Option<SetInfo>, StoreError> {
         self.touch(Kind::Set, id.as_bytes());
         let row: Option<SetRow> = self.record(SETS, id.as_bytes())?;
-        Ok(row.map(|row| self.info(id, row)).filter(|info| info.path.is_dir()))
+        let info = row.and_then(|row| self.info(id, row));
+        Ok(info.filter(|info| info.path.symlink_metadata().is_ok()))
     }
 
     /// Every set that is built.
@@ -79,7 +86,7 @@ impl Store {
         let mut out = Vec::with_capacity(rows.len());
         for (key, value) in rows {
             let Some(id) = db::first_id(&key).map(SetId) else { continue };
-            out.push(self.info(id, self.decode_row(&value)?));
+            out.extend(self.info(id, self.decode_row(&value)?));
         }
         Ok(out)
     }
@@ -110,28 +117,49 @@ impl Store {
             }
             members.push((member.label.clone(), member.manifest, tree));
         }
-        let merged = merge(spec)?;
+        self.build_merged(&merge(spec)?, spec.form, members)
+    }
+
+    /// The same releases as a set that is built, in another form. Takes what [`Store::build_set`]
+    /// takes, and its privileges were granted when the set was built.
+    pub fn set_in_form(&self, set: &SetInfo, form: SetForm) -> Result<SetInfo, SetError> {
+        if set.form == form {
+            return Ok(set.clone());
+        }
+        let _one = lock(&self.building);
+        let _hold = self.inner_hold();
+        let tree = self
+            .set_tree(set.id)?
+            .ok_or_else(|| SetError::Incomplete { package: format!("set {}", set.id.short()) })?;
+        let id = set_id(form.tag(), &tree, set.members.iter().map(|m| m.1));
+        self.build_merged(&Merged::new(id, tree), form, set.members.clone())
+    }
+
+    fn build_merged(
+        &self,
+        merged: &Merged,
+        form: SetForm,
+        members: Vec<(String, ManifestId, TreeId)>,
+    ) -> Result<SetInfo, SetError> {
         if let Some(info) = self.set_info(merged.id)? {
             return Ok(info);
         }
-        let row = SetRow {
-            members,
-            backend: spec.backend.clone(),
-            suid: merged.suid,
-            devices: merged.devices,
-        };
-        self.make_set(&merged, &row)?;
-        Ok(self.info(merged.id, row))
+        let tag = form.tag().to_owned();
+        let row = SetRow { members, tag, suid: merged.suid, devices: merged.devices };
+        self.make_set(merged, form, &row)?;
+        self.set_info(merged.id)?
+            .ok_or_else(|| SetError::Incomplete { package: format!("set {}", merged.id.short()) })
     }
 
-    fn make_set(&self, merged: &Merged, row: &SetRow) -> Result<(), SetError> {
+    fn make_set(&self, merged: &Merged, form: SetForm, row: &SetRow) -> Result<(), SetError> {
         let (sets, path) = (self.dir.join("sets"), self.set_path(merged.id));
         self.check_latch()?;
         // What stands there without a row is half of a removal.
-        self.remove_folder(&path)?;
+        write::remove_any(&path).map_err(|f| self.fault(f))?;
         let build = sets.join(format!("{BUILD}{}", merged.id.short()));
-        self.remove_folder(&build)?;
-        self.link_tree(&merged.tree, &build)?;
+        write::remove_any(&build).map_err(|f| self.fault(f))?;
+        let material = Material { tree: &merged.tree, members: &row.members };
+        self.build_form(form, &material, &build)?;
         let bytes = encode(&merged.tree);
         self.write_file(&sets, &format!("{}.tree", merged.id), &bytes)?;
         let fault = |f| self.fault(f);
@@ -145,13 +173,13 @@ impl Store {
     /// Removes what is left on disk of a set whose row is gone.
     pub(super) fn remove_set_files(&self, id: SetId) -> Result<(), StoreError> {
         let old = self.dir.join("sets").join(format!("{BUILD}old-{}", id.short()));
-        self.remove_folder(&old)?;
+        write::remove_any(&old).map_err(|f| self.fault(f))?;
         let path = self.set_path(id);
-        if path.exists() {
+        if path.symlink_metadata().is_ok() {
             write::rename(&path, &old, RenameFlags::empty()).map_err(|f| self.fault(f))?;
         }
         write::remove_file(&self.set_tree_path(id)).map_err(|f| self.fault(f))?;
-        self.remove_folder(&old)
+        write::remove_any(&old).map_err(|f| self.fault(f))
     }
 
     /// Moves a set with a damaged file out of the way, so that it is built again.
@@ -159,7 +187,7 @@ impl Store {
         self.write(|tx| db::remove(tx, SETS, id.as_bytes()))?;
         let name = format!("set-{id}-{}", write::temp_name().trim_start_matches('.'));
         let path = self.set_path(id);
-        if path.exists() {
+        if path.symlink_metadata().is_ok() {
             let to = self.dir.join("quarantine").join(name);
             write::rename(&path, &to, RenameFlags::NOREPLACE).map_err(|f| self.fault(f))?;
         }

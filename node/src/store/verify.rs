@@ -166,7 +166,8 @@ impl Store {
     ) -> Result<(), StoreError> {
         for set in self.sets()? {
             let tree = self.set_tree(set.id).unwrap_or_default().unwrap_or_default();
-            let right = set_id(&set.backend, &tree) == set.id;
+            let manifests = set.members.iter().map(|m| m.1);
+            let right = set_id(&set.tag, &tree, manifests) == set.id && self.form_whole(&set)?;
             if !right || object_keys(&tree).iter().any(|k| damaged.contains(k)) {
                 self.quarantine_set(set.id)?;
                 report.damaged.push(Damage::Set(set.id));

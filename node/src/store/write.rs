@@ -136,6 +136,14 @@ pub(super) fn remove_tree(path: &Path) -> Result<(), Fault> {
         .map_err(|e| Fault::new("remove the folder", path, e))
 }
 
+/// Removes a file or a folder with all that is in it, if there is one.
+pub(super) fn remove_any(path: &Path) -> Result<(), Fault> {
+    match path.symlink_metadata() {
+        Ok(meta) if !meta.is_dir() => remove_file(path),
+        _ => remove_tree(path),
+    }
+}
+
 /// Gives every folder beneath `path` the mode 0700; links are not followed.
 fn open_up(path: &Path) -> io::Result<()> {
     let fd = openat(CWD, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY, Mode::empty())?;

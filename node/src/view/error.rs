@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use stork_wire::text::Label;
 
-use super::Backend;
+use super::{Backend, mounts_for};
 use crate::store::{SetError, SetId, StoreError};
 
 /// Why a view was not shown. The VM goes on seeing what it saw before.
@@ -114,7 +114,7 @@ impl ViewError {
             Self::Target { .. } => {
                 "name an absolute path of real folders; the last one is made, or must be empty"
             }
-            Self::Sandbox { mounted: Backend::Tree, .. } => {
+            Self::Sandbox { mounted, .. } if mounts_for(*mounted) => {
                 "restart stork-node with the unit's drop-in for mounted views \
                  (deploy/systemd/tree.conf), or use the backend \"hardlink\""
             }

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use stork_wire::ids::{ManifestId, PublisherId};
 use stork_wire::text::{Label, PackageName, Version};
 
-use super::{ViewError, ViewSpec, Views, tree};
+use super::backend::show;
+use super::{ViewError, ViewSpec, Views};
 use crate::store::{LeaseSet, SetId};
 
 /// One release of a generation, for people.
@@ -175,17 +176,38 @@ impl Views {
         Ok(self.store.write_file(&dir, "generation", text.as_bytes())?)
     }
 
-    pub(super) fn forget(&self, vm: &Label, number: u64) -> Result<(), ViewError> {
-        self.store.remove_state(&key(vm, number))?;
-        Ok(self.store.release_lease(&lease_name(vm, number))?)
+    /// Drops a generation. What its backend kept goes last, so that a crash leaves at worst what
+    /// nobody names; `tidy` finds that.
+    pub(super) fn forget(&self, spec: &ViewSpec, number: u64) -> Result<(), ViewError> {
+        self.store.remove_state(&key(&spec.vm, number))?;
+        self.store.release_lease(&lease_name(&spec.vm, number))?;
+        show(spec.backend).drop_generation(&self.store, &spec.vm, number)
     }
 
-    pub(super) fn forget_all(&self, vm: &Label) -> Result<(), ViewError> {
-        for generation in self.generations(vm)? {
-            self.forget(vm, generation.number)?;
+    pub(super) fn forget_all(&self, spec: &ViewSpec) -> Result<(), ViewError> {
+        for generation in self.generations(&spec.vm)? {
+            self.forget(spec, generation.number)?;
         }
         // The last number stays, so that a VM that comes back goes on counting.
-        Ok(self.store.remove_state(&current_key(vm))?)
+        Ok(self.store.remove_state(&current_key(&spec.vm))?)
+    }
+
+    /// The same generation with its set in another form: the VM's file names another backend now.
+    pub(super) fn reformed(
+        &self,
+        generation: Generation,
+        set: SetId,
+    ) -> Result<Generation, ViewError> {
+        if generation.set == set {
+            return Ok(generation);
+        }
+        let sets = [generation.set, set].into();
+        let name = lease_name(&generation.vm, generation.number);
+        self.store.lease(&name, &LeaseSet { sets, ..LeaseSet::default() })?;
+        let generation = Generation { set, ..generation };
+        self.store.put_states(&[put(&generation)?])?;
+        self.store.lease(&name, &LeaseSet { sets: [set].into(), ..LeaseSet::default() })?;
+        Ok(generation)
     }
 
     /// Drops generations beyond the number that is kept. One whose set some process still sees
@@ -197,8 +219,8 @@ impl Views {
         let (old, kept) = all.split_at_checked(spare).unwrap_or((&[], &all));
         for generation in old.iter().filter(|g| g.number != current) {
             let needed = kept.iter().any(|g| g.set == generation.set);
-            if needed || !tree::shown_anywhere(&self.store, generation.set) {
-                self.forget(&spec.vm, generation.number)?;
+            if needed || !show(spec.backend).in_use(&self.store, generation.set) {
+                self.forget(spec, generation.number)?;
             }
         }
         Ok(())

@@ -12,10 +12,39 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde::{Deserialize, Serialize};
 
-use super::tree::{is_empty, open_folder};
+use super::backend::{Seen, Show, Step};
+use super::target::{is_empty, open_folder};
 use super::{Isolation, ViewError, ViewSpec};
 use crate::failpoint;
-use crate::store::{SetId, SetInfo, Store};
+use crate::store::{SetForm, SetId, SetInfo, Store};
+
+/// See the top of this file.
+#[derive(Debug)]
+pub(super) struct Hardlink;
+
+impl Show for Hardlink {
+    fn form(&self) -> SetForm {
+        SetForm::Folder
+    }
+    fn mounts(&self) -> bool {
+        false
+    }
+    fn check(&self, spec: &ViewSpec) -> Result<(), ViewError> {
+        check(spec)
+    }
+    fn switch(&self, store: &Store, spec: &ViewSpec, step: Step<'_>) -> Result<(), ViewError> {
+        switch(store, spec, step.set, step.next.number)
+    }
+    fn shown(&self, _: &Store, spec: &ViewSpec) -> Result<Option<Seen>, ViewError> {
+        Ok(shown(spec)?.map(Seen::of_set))
+    }
+    fn tidy(&self, store: &Store, spec: &ViewSpec) -> Result<(), ViewError> {
+        tidy(store, spec, false)
+    }
+    fn hide(&self, store: &Store, spec: &ViewSpec) -> Result<(), ViewError> {
+        hide(store, spec)
+    }
+}
 
 /// A replaced tree is removed after this time: whoever was on the way into it has arrived.
 const GRACE: Duration = Duration::from_secs(2);

@@ -5,12 +5,14 @@
 //! is asked of the kernel or of the file system, so that [`Views::reconcile`] can finish or undo
 //! what a crash cut in two, and show the view again after a reboot.
 
+mod backend;
 mod error;
 mod generations;
 mod hardlink;
 pub mod hook;
 mod mounts;
 mod sys;
+mod target;
 mod tree;
 
 #[cfg(test)]
@@ -23,36 +25,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 use stork_wire::text::Label;
 
+pub use backend::{form_of, mounts_for};
 pub use error::ViewError;
 pub use generations::{Generation, GenerationLabel, GenerationState, ReleaseLabel};
 
+use backend::{Seen, Step, show};
+
+pub use crate::catalog::Backend;
 use crate::store::{SetId, SetInfo, Store};
 use crate::{failpoint, sandbox};
 
 /// Makes a folder for views, step by step and following no link, and opens it.
 pub(crate) fn make_folder(vm: &Label, path: &Path) -> Result<OwnedFd, ViewError> {
-    tree::make_folder(vm, path)
-}
-
-/// How a view is shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Backend {
-    /// The set's folder, mounted read-only. Needs root.
-    Tree,
-    /// A tree of hard links.
-    Hardlink,
-}
-
-impl Backend {
-    /// The tag that a package set is built for.
-    #[must_use]
-    pub const fn tag(self) -> &'static str {
-        match self {
-            Self::Tree => "tree",
-            Self::Hardlink => "hardlink",
-        }
-    }
+    target::make_folder(vm, path)
 }
 
 /// What keeps a VM from changing what others see.
@@ -121,15 +106,12 @@ impl Views {
     /// Checks that a view could be shown, without touching anything: to refuse a wrong file of a
     /// VM when it is read.
     pub fn check(&self, spec: &ViewSpec) -> Result<(), ViewError> {
-        tree::check_target(&self.store, spec)?;
+        target::check_target(&self.store, spec)?;
         if let Some(why) = sandbox::refuses(spec.backend, &spec.target) {
             let (vm, target) = (spec.vm.clone(), spec.target.clone());
             return Err(ViewError::Sandbox { vm, target, why, mounted: spec.backend });
         }
-        match spec.backend {
-            Backend::Tree => Ok(()),
-            Backend::Hardlink => hardlink::check(spec),
-        }
+        show(spec.backend).check(spec)
     }
 
     /// Shows a set to a VM as its next generation. Hold the store ([`Store::hold`]) from before
@@ -146,12 +128,14 @@ impl Views {
     ) -> Result<Generation, ViewError> {
         self.check(spec)?;
         let _one = self.one();
+        let before = self.current(&spec.vm)?;
         let pending = self.record(spec, set.id, label, now_unix)?;
         failpoint::hit("view.generation.recorded");
-        if let Err(e) = self.switch(spec, set, pending.number) {
+        let step = Step { set, next: &pending, before: before.as_ref() };
+        if let Err(e) = show(spec.backend).switch(&self.store, spec, step) {
             // A failed check after a switch means that the new set may be there: then it stays.
-            if !matches!(self.actual(spec), Ok(Some(id)) if id == set.id) {
-                self.forget(&spec.vm, pending.number)?;
+            if !matches!(self.actual(spec), Ok(Some(seen)) if seen.is(&pending)) {
+                self.forget(spec, pending.number)?;
             }
             return Err(e);
         }
@@ -161,58 +145,47 @@ impl Views {
         Ok(generation)
     }
 
-    fn switch(&self, spec: &ViewSpec, set: &SetInfo, number: u64) -> Result<(), ViewError> {
-        match spec.backend {
-            Backend::Tree => tree::switch(&self.store, spec, set),
-            Backend::Hardlink => hardlink::switch(&self.store, spec, set, number),
-        }
-    }
-
-    fn actual(&self, spec: &ViewSpec) -> Result<Option<SetId>, ViewError> {
-        match spec.backend {
-            Backend::Tree => tree::shown(&self.store, spec),
-            Backend::Hardlink => hardlink::shown(spec),
-        }
+    fn actual(&self, spec: &ViewSpec) -> Result<Option<Seen>, ViewError> {
+        show(spec.backend).shown(&self.store, spec)
     }
 
     /// Which set the VM sees right now, asked of the kernel or of the file system.
     pub fn shown(&self, spec: &ViewSpec) -> Result<Option<SetId>, ViewError> {
         let _one = self.one();
-        self.actual(spec)
+        Ok(self.actual(spec)?.map(|seen| seen.set))
     }
 
     /// Brings records and reality together: at every start, and whenever a view was found missing.
     pub fn reconcile(&self, spec: &ViewSpec) -> Result<Reconciled, ViewError> {
         self.check(spec)?;
         let _one = self.one();
+        let backend = show(spec.backend);
         let mut done = Reconciled::AsItWas;
         for pending in self.pending(&spec.vm)? {
-            if spec.backend == Backend::Tree {
-                tree::uncover(&self.store, spec, Some(pending.set))?;
-            }
-            if self.actual(spec)? == Some(pending.set) {
+            backend.mend(&self.store, spec, &pending)?;
+            if self.actual(spec)?.is_some_and(|seen| seen.is(&pending)) {
                 self.make_current(pending)?;
                 done = Reconciled::Finished;
             } else {
-                self.forget(&spec.vm, pending.number)?;
+                self.forget(spec, pending.number)?;
                 done = Reconciled::Undone;
             }
         }
         let Some(current) = self.current(&spec.vm)? else {
             return Ok(if done == Reconciled::Undone { done } else { Reconciled::Nothing });
         };
-        if spec.backend == Backend::Tree {
-            tree::uncover(&self.store, spec, Some(current.set))?;
-        }
-        if self.actual(spec)? != Some(current.set) {
+        backend.mend(&self.store, spec, &current)?;
+        let mut current = current;
+        if !self.actual(spec)?.is_some_and(|seen| seen.is(&current)) {
             let set = self.store.set_info(current.set)?.ok_or(ViewError::NoSet(current.set))?;
-            self.switch(spec, &set, current.number)?;
+            let set = self.store.set_in_form(&set, backend.form())?;
+            current = self.reformed(current, set.id)?;
+            let step = Step { set: &set, next: &current, before: Some(&current) };
+            backend.switch(&self.store, spec, step)?;
             done = Reconciled::ShownAgain;
         }
         self.write_number(&current)?;
-        if spec.backend == Backend::Hardlink {
-            hardlink::tidy(&self.store, spec, false)?;
-        }
+        backend.tidy(&self.store, spec)?;
         self.prune(spec, current.number)?;
         Ok(done)
     }
@@ -221,9 +194,7 @@ impl Views {
     /// mounts are gone by now. For a timer.
     pub fn tidy(&self, spec: &ViewSpec) -> Result<(), ViewError> {
         let _one = self.one();
-        if spec.backend == Backend::Hardlink {
-            hardlink::tidy(&self.store, spec, false)?;
-        }
+        show(spec.backend).tidy(&self.store, spec)?;
         match self.current(&spec.vm)? {
             Some(current) => self.prune(spec, current.number),
             None => Ok(()),
@@ -232,12 +203,9 @@ impl Views {
 
     /// Shows the VM nothing any more and forgets its generations.
     pub fn hide(&self, spec: &ViewSpec) -> Result<(), ViewError> {
-        tree::check_target(&self.store, spec)?;
+        target::check_target(&self.store, spec)?;
         let _one = self.one();
-        match spec.backend {
-            Backend::Tree => tree::uncover(&self.store, spec, None)?,
-            Backend::Hardlink => hardlink::hide(&self.store, spec)?,
-        }
-        self.forget_all(&spec.vm)
+        show(spec.backend).hide(&self.store, spec)?;
+        self.forget_all(spec)
     }
 }

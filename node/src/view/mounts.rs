@@ -132,6 +132,12 @@ impl Home {
     }
 }
 
+/// Is the set mounted anywhere on this host, in any namespace? Where that can't be told, it is.
+pub(super) fn shown_anywhere(store: &Path, set: SetId) -> bool {
+    let home = here().ok().and_then(|m| Home::of(store, &m));
+    home.is_none_or(|home| home.shown_anywhere(set))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,83 +7,42 @@
 //! the old mount.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::{Component, Path};
+use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, mkdirat, openat, statat};
+use rustix::fs::{AtFlags, CWD, statat};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount};
-use stork_wire::text::Label;
 
+use super::backend::{Seen, Show, Step};
 use super::mounts::{self, Home, Layer};
-use super::{Backend, Isolation, ViewError, ViewSpec, sys};
+use super::target::{is_empty, open_folder, refuse};
+use super::{Generation, ViewError, ViewSpec, sys};
 use crate::failpoint;
-use crate::store::{SetId, SetInfo, Store};
+use crate::store::{SetForm, SetId, SetInfo, Store};
 
-fn refuse(spec: &ViewSpec, why: &'static str) -> ViewError {
-    ViewError::Target { vm: spec.vm.clone(), target: spec.target.clone(), why }
-}
+/// See the top of this file.
+#[derive(Debug)]
+pub(super) struct Tree;
 
-/// Checks a target without touching anything.
-pub(super) fn check_target(store: &Store, spec: &ViewSpec) -> Result<(), ViewError> {
-    let target = &spec.target;
-    let plain = |c| matches!(c, Component::RootDir | Component::Normal(_));
-    if !target.is_absolute() || !target.components().all(plain) {
-        return Err(refuse(spec, "it must be an absolute path without `..`"));
+impl Show for Tree {
+    fn form(&self) -> SetForm {
+        SetForm::Folder
     }
-    if target.parent().is_none() {
-        return Err(refuse(spec, "a view never covers the root of the host"));
+    fn mounts(&self) -> bool {
+        true
     }
-    if store.dir().starts_with(target) || target.starts_with(store.dir()) {
-        return Err(refuse(spec, "it must lie outside of the store, and not hide it"));
+    fn switch(&self, store: &Store, spec: &ViewSpec, step: Step<'_>) -> Result<(), ViewError> {
+        switch(store, spec, step.set)
     }
-    Ok(())
-}
-
-/// Opens a folder step by step from the root, following no symbolic link: a guest that can write
-/// somewhere on the path could otherwise lead the mount to any place of the host. Makes what is
-/// missing where `make` says so.
-pub(super) fn open_folder(
-    spec: &ViewSpec,
-    path: &Path,
-    make: bool,
-) -> Result<Option<OwnedFd>, ViewError> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let fail = |e: Errno| ViewError::io("open", path, e);
-    let mut now = openat(CWD, "/", flags, Mode::empty()).map_err(fail)?;
-    for part in path.components() {
-        let Component::Normal(name) = part else { continue };
-        let mut next = openat(&now, name, flags, Mode::empty());
-        if make && matches!(next, Err(Errno::NOENT)) {
-            match mkdirat(&now, name, Mode::from_raw_mode(0o755)) {
-                Ok(()) | Err(Errno::EXIST) => next = openat(&now, name, flags, Mode::empty()),
-                Err(e) => return Err(ViewError::io("make the folder", path, e)),
-            }
-        }
-        now = match next {
-            Ok(fd) => fd,
-            Err(Errno::NOENT) => return Ok(None),
-            Err(Errno::NOTDIR | Errno::LOOP) => {
-                return Err(refuse(spec, "a part of it is no folder, or a symbolic link"));
-            }
-            Err(e) => return Err(fail(e)),
-        };
+    fn shown(&self, store: &Store, spec: &ViewSpec) -> Result<Option<Seen>, ViewError> {
+        Ok(shown(store, spec)?.map(Seen::of_set))
     }
-    Ok(Some(now))
-}
-
-/// Makes a folder for views, as a switch would, and opens it.
-pub(super) fn make_folder(vm: &Label, path: &Path) -> Result<OwnedFd, ViewError> {
-    let (vm, target) = (vm.clone(), path.to_owned());
-    let (backend, isolation) = (Backend::Hardlink, Isolation::None);
-    let spec = ViewSpec { vm, backend, target, isolation, keep_generations: 1 };
-    open_folder(&spec, path, true)?.ok_or_else(|| ViewError::io("open", path, Errno::NOENT))
-}
-
-/// Is there nothing in the folder?
-pub(super) fn is_empty(path: &Path) -> Result<bool, ViewError> {
-    let mut entries =
-        std::fs::read_dir(path).map_err(|e| ViewError::io("list the folder", path, e))?;
-    Ok(entries.next().is_none())
+    fn mend(&self, store: &Store, spec: &ViewSpec, to: &Generation) -> Result<(), ViewError> {
+        uncover(store, spec, Some(to.set))
+    }
+    fn hide(&self, store: &Store, spec: &ViewSpec) -> Result<(), ViewError> {
+        uncover(store, spec, None)
+    }
 }
 
 /// What is mounted at the target, the topmost first.
@@ -96,12 +55,6 @@ pub(super) fn layers(store: &Store, target: &Path) -> Result<Vec<Layer>, ViewErr
 /// Which set the target shows; the kernel says so, not our records.
 pub(super) fn shown(store: &Store, spec: &ViewSpec) -> Result<Option<SetId>, ViewError> {
     Ok(layers(store, &spec.target)?.first().and_then(|layer| layer.set))
-}
-
-/// Is the set mounted anywhere on this host, in any namespace?
-pub(super) fn shown_anywhere(store: &Store, set: SetId) -> bool {
-    let home = mounts::here().ok().and_then(|m| Home::of(store.dir(), &m));
-    home.is_none_or(|home| home.shown_anywhere(set))
 }
 
 /// A mount of the set that is attached nowhere yet.

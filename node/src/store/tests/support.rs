@@ -11,7 +11,7 @@ use stork_wire::manifest::{
     TreeEntry, TreeNode, Variant,
 };
 
-use crate::store::{SetMember, SetSpec, Store, StoreOptions};
+use crate::store::{SetForm, SetMember, SetSpec, Store, StoreOptions};
 
 /// Pieces of the tests' packs.
 pub(crate) const PIECE: u32 = PIECE_LEN_MIN;
@@ -181,7 +181,7 @@ pub(crate) fn member(label: &str, packed: &Packed) -> SetMember {
 }
 
 pub(crate) fn spec(members: Vec<SetMember>) -> SetSpec {
-    SetSpec { members, backend: "tree".to_owned() }
+    SetSpec { members, form: SetForm::Folder }
 }
 
 /// A small package: `usr/<name>/data` with its bytes, a link to it, and a file in `usr/share`.

@@ -1,14 +1,18 @@
 //! Package sets: the same on every host, equal to their manifests, and never a mixture.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use stork_wire::codec::{Blob, List};
+use stork_wire::codec::{Blob, List, encode};
 use stork_wire::manifest::{Tree, TreeEntry, TreeNode, Xattr};
 
 use super::support::*;
+use crate::store::db::SETS;
+use crate::store::merge::set_id;
 use crate::store::objects::ObjectRow;
-use crate::store::{SetError, Store};
+use crate::store::sets::SetRow;
+use crate::store::{LeaseSet, SetError, SetForm, Store};
 
 /// Every entry on disk is what the tree says.
 pub(crate) fn assert_shows(root: &Path, tree: &Tree) {
@@ -58,15 +62,49 @@ fn a_set_is_its_manifests() {
     assert_shows(&set.path, &first.manifest.tree);
     let usr = set.path.join("usr").metadata().unwrap();
     assert_eq!(usr.mtime(), 1_700_000_050, "the greater time of both packages");
-    assert_eq!(store.build_set(&spec(vec![b.clone(), a.clone()])).unwrap().id, set.id);
-    let mut other = spec(vec![a, b]);
-    "hardlink".clone_into(&mut other.backend);
-    assert_ne!(store.build_set(&other).unwrap().id, set.id);
+    assert_eq!(store.build_set(&spec(vec![b, a])).unwrap().id, set.id);
     let (_folder, elsewhere) = super::support::store();
     install(&elsewhere, &second);
     install(&elsewhere, &first);
     let again = elsewhere.build_set(&spec(vec![member("x", &second), member("y", &first)]));
     assert_eq!(again.unwrap().id, set.id);
+}
+
+/// Sets of earlier versions, which had the name of a backend as their tag, stay what they are; one
+/// of a later version's form is kept as long as a lease names it, and shown to nobody.
+#[test]
+fn sets_of_other_versions() {
+    let (_folder, store) = store();
+    let packed = small("a", b"data");
+    install(&store, &packed);
+    let set = store.build_set(&spec(vec![member("a 1", &packed)])).unwrap();
+    let tree = store.set_tree(set.id).unwrap().unwrap();
+    let sets = store.dir().join("sets");
+    let [old, later] = ["hardlink", "hologram"].map(|tag| {
+        let id = set_id(tag, &tree, []);
+        assert_ne!(id, set.id);
+        store.link_tree(&tree, &sets.join(id.to_string())).unwrap();
+        store.write_file(&sets, &format!("{id}.tree"), &encode(&tree)).unwrap();
+        let (members, tag) = (set.members.clone(), tag.to_owned());
+        let row = SetRow { members, tag, suid: false, devices: false };
+        store.put_record(SETS, id.as_bytes(), &row).unwrap();
+        id
+    });
+    let all = LeaseSet { sets: [set.id, old, later].into(), ..LeaseSet::default() };
+    store.lease("all", &all).unwrap();
+    let dir = store.dir().to_owned();
+    drop(store);
+    let store = open(&dir);
+    let ids: BTreeSet<_> = store.sets().unwrap().into_iter().map(|s| s.id).collect();
+    assert_eq!(ids, [set.id, old].into());
+    assert_eq!(store.set_info(old).unwrap().unwrap().form, SetForm::Folder);
+    assert_eq!(store.set_info(later).unwrap(), None);
+    assert_eq!(store.verify(&|_| {}).unwrap().damaged, []);
+    assert_eq!(store.gc(false).unwrap().sets, 0);
+    assert!(sets.join(later.to_string()).exists());
+    store.release_lease("all").unwrap();
+    assert_eq!(store.gc(false).unwrap().sets, 3);
+    assert!(!sets.join(later.to_string()).exists());
 }
 
 fn packed(entries: Vec<TreeEntry>, contents: &[&[u8]]) -> Packed {

@@ -1,4 +1,4 @@
-//! Building a tree as a folder of hard links to objects.
+//! The form `folder`: the merged tree as a folder of hard links to objects.
 //!
 //! All calls are relative to the folder being built, beneath it, and follow no link, so that
 //! nothing outside of it can be touched whoever else plays with names (T098). While it is built
@@ -16,10 +16,10 @@ use rustix::fs::{
 use rustix::io::Errno;
 use stork_wire::manifest::{Tree, TreeEntry, TreeNode};
 
-use super::merge::SetError;
-use super::objects::{ObjectKey, ObjectRow};
-use super::write::{self, Fault, NewFile, owner, times};
-use super::{Store, StoreError, shard};
+use super::super::merge::SetError;
+use super::super::objects::{ObjectKey, ObjectRow};
+use super::super::write::{self, Fault, NewFile, owner, times};
+use super::super::{Store, StoreError, shard};
 use crate::failpoint;
 
 /// Copies of one object: 65 000 links each on ext4.
@@ -265,7 +265,7 @@ impl Store {
 
     /// A further file of an object, for file systems that bound the links of one.
     fn copy_object(&self, object: ObjectKey, copy: u32) -> Result<(), StoreError> {
-        let row: Option<ObjectRow> = self.record(super::db::OBJECTS, &object.0)?;
+        let row: Option<ObjectRow> = self.record(super::super::db::OBJECTS, &object.0)?;
         let Some(row) = row else {
             return Err(self.damaged(format!("object {object} has no row")));
         };

@@ -1,0 +1,113 @@
+//! What a backend of a view does, and which one does it.
+//!
+//! To add a backend: a variant of [`Backend`] with its name (`catalog/vm.rs`), a file here with a
+//! type that is [`Show`], a line in [`show`], and a section in docs/VIEWS.md. All else asks only
+//! what stands here: checking VM files, the sandbox, switching, reconciling, pruning, hiding.
+
+use stork_wire::text::Label;
+
+use super::{Backend, Generation, ViewError, ViewSpec, hardlink, mounts, tree};
+use crate::store::{SetForm, SetId, SetInfo, Store};
+
+/// One switch.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Step<'a> {
+    /// What is to be shown, in the form that the backend asked for.
+    pub(super) set: &'a SetInfo,
+    /// The generation that shows it; recorded, and leased.
+    pub(super) next: &'a Generation,
+    /// The generation that was shown last; the same as `next` where a view that vanished is shown
+    /// again.
+    #[expect(dead_code, reason = "backends that carry changes of the VM along read it")]
+    pub(super) before: Option<&'a Generation>,
+}
+
+/// What a target shows, asked of the kernel or of the file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub(super) set: SetId,
+    /// Which generation, where the backend makes one different from another of the same set.
+    pub(super) generation: Option<u64>,
+}
+
+impl Seen {
+    /// A view that is the same for all generations of a set.
+    pub(super) const fn of_set(set: SetId) -> Self {
+        Self { set, generation: None }
+    }
+
+    /// Is this what that generation shows?
+    pub(super) fn is(&self, generation: &Generation) -> bool {
+        self.set == generation.set && self.generation.is_none_or(|n| n == generation.number)
+    }
+}
+
+/// A backend. Calls are made one at a time, and each may be cut by a crash at any point; `shown`,
+/// `mend` and a further `switch` must then bring the view to one whole generation.
+pub(super) trait Show: Sync {
+    /// What the set must be on disk.
+    fn form(&self) -> SetForm;
+
+    /// Does it need the right to mount on this host?
+    fn mounts(&self) -> bool;
+
+    /// Checks that a view could be shown, without touching anything. The target was checked.
+    fn check(&self, _spec: &ViewSpec) -> Result<(), ViewError> {
+        Ok(())
+    }
+
+    /// Shows a set in one step, in place of what of ours is at the target. Refuses to cover what
+    /// is not ours.
+    ///
+    /// # Errors
+    /// The VM then sees what it saw before, or already the new set: `shown` tells.
+    fn switch(&self, store: &Store, spec: &ViewSpec, step: Step<'_>) -> Result<(), ViewError>;
+
+    /// What the target really shows; none where that is nothing of ours.
+    fn shown(&self, store: &Store, spec: &ViewSpec) -> Result<Option<Seen>, ViewError>;
+
+    /// Finishes a switch to `to` that was cut between its steps, as far as it had been made.
+    fn mend(&self, _store: &Store, _spec: &ViewSpec, _to: &Generation) -> Result<(), ViewError> {
+        Ok(())
+    }
+
+    /// Removes what switches left behind and nobody needs any more. Called by a timer.
+    fn tidy(&self, _store: &Store, _spec: &ViewSpec) -> Result<(), ViewError> {
+        Ok(())
+    }
+
+    /// Takes away all that is ours at the target.
+    fn hide(&self, store: &Store, spec: &ViewSpec) -> Result<(), ViewError>;
+
+    /// Does any process still see the set, through an old mount perhaps? Its generation is then
+    /// kept.
+    fn in_use(&self, store: &Store, set: SetId) -> bool {
+        mounts::shown_anywhere(store.dir(), set)
+    }
+
+    /// Removes what the backend kept for a generation that is dropped: it was never shown, or is
+    /// not shown any more.
+    fn drop_generation(&self, _store: &Store, _vm: &Label, _number: u64) -> Result<(), ViewError> {
+        Ok(())
+    }
+}
+
+/// Who shows views in this way.
+pub(super) fn show(backend: Backend) -> &'static dyn Show {
+    match backend {
+        Backend::Tree => &tree::Tree,
+        Backend::Hardlink => &hardlink::Hardlink,
+    }
+}
+
+/// The form that a package set must have for this backend.
+#[must_use]
+pub fn form_of(backend: Backend) -> SetForm {
+    show(backend).form()
+}
+
+/// Does the daemon need the right to mount for this backend?
+#[must_use]
+pub fn mounts_for(backend: Backend) -> bool {
+    show(backend).mounts()
+}
