@@ -6,6 +6,7 @@ pub mod config;
 pub mod control;
 pub mod demo;
 pub mod driver;
+pub mod erofs;
 pub mod failpoint;
 pub mod identity;
 pub mod join;

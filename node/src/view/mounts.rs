@@ -13,7 +13,12 @@ pub(super) struct Mount {
     pub(super) parent: u64,
     device: String,
     root: PathBuf,
-    point: PathBuf,
+    pub(super) point: PathBuf,
+    /// The kind of file system.
+    kind: String,
+    /// What whoever mounted it called it: for mounts that are no part of the store's disk, this is
+    /// where they say what they show.
+    source: String,
 }
 
 /// A mount of ours on a target.
@@ -21,8 +26,28 @@ pub(super) struct Mount {
 pub(super) struct Layer {
     /// The set that it shows; `None` where the mount is not of our store, or of a set moved away.
     pub(super) set: Option<SetId>,
+    /// The generation, where the mount names one.
+    pub(super) generation: Option<u64>,
     /// It is of our store.
     pub(super) ours: bool,
+}
+
+/// What a mount that is no bind of the set's folder is called.
+#[cfg_attr(not(test), expect(dead_code, reason = "backends that mount overlays call it"))]
+pub(super) fn source(set: SetId, generation: Option<u64>) -> String {
+    let number = generation.map_or_else(String::new, |n| format!(":{n}"));
+    format!("{SOURCE}{set}{number}")
+}
+
+const SOURCE: &str = "stork:";
+
+/// Reads what [`source`] wrote. Only overlays have such names.
+fn named(mount: &Mount) -> Option<(SetId, Option<u64>)> {
+    let name = mount.source.strip_prefix(SOURCE).filter(|_| mount.kind == "overlay")?;
+    match name.split_once(':') {
+        Some((set, number)) => Some((set.parse().ok()?, Some(number.parse().ok()?))),
+        None => Some((name.parse().ok()?, None)),
+    }
 }
 
 /// Undoes the octal escapes of `mountinfo`: space, tab, newline and backslash.
@@ -46,13 +71,16 @@ fn unescape(text: &str) -> String {
 }
 
 fn parse(line: &str) -> Option<Mount> {
-    let mut words = line.split(' ');
+    let (line, rest) = line.split_once(" - ")?;
+    let (mut words, mut rest) = (line.split(' '), rest.split(' '));
     Some(Mount {
         id: words.next()?.parse().ok()?,
         parent: words.next()?.parse().ok()?,
         device: words.next()?.to_owned(),
         root: unescape(words.next()?).into(),
         point: unescape(words.next()?).into(),
+        kind: rest.next()?.to_owned(),
+        source: unescape(rest.next()?),
     })
 }
 
@@ -96,6 +124,9 @@ impl Home {
     }
 
     fn layer(&self, mount: &Mount) -> Layer {
+        if let Some((set, generation)) = named(mount) {
+            return Layer { set: Some(set), generation, ours: true };
+        }
         // A folder that was removed while it is mounted is shown with this ending.
         let root = mount.root.to_string_lossy();
         let root = Path::new(root.strip_suffix("//deleted").unwrap_or(&root)).to_owned();
@@ -104,7 +135,7 @@ impl Home {
             .and_then(|p| p.strip_prefix("sets").ok())
             .and_then(Path::to_str)
             .and_then(|name| name.parse().ok());
-        Layer { set, ours: inside.is_some() }
+        Layer { set, generation: None, ours: inside.is_some() }
     }
 
     /// What is mounted at a target, the topmost first.
@@ -156,11 +187,12 @@ mod tests {
         let mounts: Vec<_> = text.lines().filter_map(parse).collect();
         let home = Home::of(Path::new("/var/lib/stork"), &mounts).unwrap();
         let layers = home.layers(&mounts, Path::new("/vm/a b"));
-        let set = ID.parse().ok();
-        assert_eq!(layers, [Layer { set: None, ours: true }, Layer { set, ours: true }]);
+        let (set, generation) = (ID.parse().ok(), None);
+        let quarantined = Layer { set: None, generation, ours: true };
+        assert_eq!(layers, [quarantined, Layer { set, generation, ours: true }]);
         // The same path on another disk is not ours.
         let other = home.layers(&mounts, Path::new("/other"));
-        assert_eq!(other, [Layer { set: None, ours: false }]);
+        assert_eq!(other, [Layer { set: None, generation, ours: false }]);
         assert!(home.layers(&mounts, Path::new("/nothing")).is_empty());
     }
 
@@ -175,6 +207,27 @@ mod tests {
         let mounts: Vec<_> = text.lines().filter_map(parse).collect();
         let home = Home::of(Path::new("/data/stork"), &mounts).unwrap();
         let layers = home.layers(&mounts, Path::new("/vm"));
-        assert_eq!(layers, [Layer { set: ID.parse().ok(), ours: true }]);
+        assert_eq!(layers, [Layer { set: ID.parse().ok(), generation: None, ours: true }]);
+    }
+
+    /// A mount that is no part of the store's disk is told by its name, if it is an overlay.
+    #[test]
+    fn named_mounts() {
+        let set: SetId = ID.parse().unwrap();
+        let [plain, numbered] = [None, Some(7)].map(|n| source(set, n));
+        let text = format!(
+            "30 1 8:1 / / rw - ext4 /dev/a rw\n\
+             40 30 0:50 / /vm/a ro shared:3 - overlay {plain} ro,lowerdir=x\n\
+             41 30 0:51 / /vm/b rw - overlay {numbered} rw\n\
+             42 30 0:52 / /vm/c rw - tmpfs {numbered} rw\n\
+             43 30 0:52 / /vm/d rw - overlay {plain}:x rw\n"
+        );
+        let mounts: Vec<_> = text.lines().filter_map(parse).collect();
+        let home = Home::of(Path::new("/var/lib/stork"), &mounts).unwrap();
+        let seen = |at: &str| home.layers(&mounts, Path::new(at)).remove(0);
+        let shows = |generation| Layer { set: Some(set), generation, ours: true };
+        assert_eq!((seen("/vm/a"), seen("/vm/b")), (shows(None), shows(Some(7))));
+        let foreign = Layer { set: None, generation: None, ours: false };
+        assert_eq!((seen("/vm/c"), seen("/vm/d")), (foreign.clone(), foreign));
     }
 }
