@@ -13,8 +13,8 @@ use crate::ids::{
     ViewRoot,
 };
 use crate::limits::{
-    DEPENDS_MAX, ENTRY_LEN_MAX, MANIFEST_LEN_MAX, RELEASE_GROUPS_MAX, TREE_ENTRIES_MAX,
-    UNPACKED_LEN_MAX,
+    DEPENDS_MAX, ENTRY_LEN_MAX, MANIFEST_LEN_MAX, PROVIDES_MAX, RELEASE_GROUPS_MAX,
+    TREE_ENTRIES_MAX, UNPACKED_LEN_MAX,
 };
 use crate::sign::{Body, Envelope};
 use crate::text::{Arch, Line, PackageName, Version};
@@ -113,7 +113,7 @@ pub struct Release {
     /// What the package needs, in the package's own words, one alternative group each.
     pub depends: List<Line, DEPENDS_MAX>,
     /// Names that it provides beside its own.
-    pub provides: List<PackageName, 32>,
+    pub provides: List<PackageName, PROVIDES_MAX>,
     /// How soon it matters.
     pub urgency: Urgency,
     /// Nodes that have the content on disk when this is announced: where a host turns last.

@@ -67,6 +67,8 @@ pub const PREFIX_LEN_MAX: u64 = 32 * 1024 * 1024;
 pub const MANIFEST_PIECE_LEN: u64 = 1024 * 1024;
 /// Direct dependencies of a release (attack A15).
 pub const DEPENDS_MAX: usize = 64;
+/// Names that a release provides beside its own: Debian's perl has 62.
+pub const PROVIDES_MAX: usize = 128;
 /// Groups that a release is for.
 pub const RELEASE_GROUPS_MAX: usize = 32;
 /// Releases of one publisher that are not withdrawn.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use stork_wire::codec::List;
-use stork_wire::limits::DEPENDS_MAX;
+use stork_wire::limits::{DEPENDS_MAX, PROVIDES_MAX};
 use stork_wire::text::{Arch, Line, PackageName, Version};
 
 use super::error::SourceError;
@@ -20,7 +20,7 @@ pub struct Control {
     /// `Pre-Depends` and `Depends`, one comma element each.
     pub depends: List<Line, DEPENDS_MAX>,
     /// `Provides`, without versions.
-    pub provides: List<PackageName, 32>,
+    pub provides: List<PackageName, PROVIDES_MAX>,
 }
 
 fn wrong(text: impl Into<String>) -> SourceError {
@@ -131,5 +131,11 @@ mod tests {
         let many = "x, ".repeat(65);
         let text = format!("Package: a\nVersion: 1\nArchitecture: all\nDepends: {many}\n");
         assert!(err(&text).contains("too many Depends"));
+        let text = "Package: a\nVersion: 1\nArchitecture: all\nProvides: ";
+        let many = |n: usize| (0..n).map(|i| format!("lib-{i}-perl, ")).collect::<String>();
+        // Debian's perl has 62.
+        let perl = Control::parse(format!("{text}{}\n", many(62)).as_bytes()).unwrap();
+        assert_eq!(perl.provides.len(), 62);
+        assert!(err(&format!("{text}{}\n", many(129))).contains("too many Provides"));
     }
 }

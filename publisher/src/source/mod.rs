@@ -30,7 +30,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 use stork_wire::codec::{Blob, List};
-use stork_wire::limits::DEPENDS_MAX;
+use stork_wire::limits::{DEPENDS_MAX, PROVIDES_MAX};
 use stork_wire::manifest::{Source, SourceFormat, Tree};
 use stork_wire::text::{Arch, Line, PackageName, Version};
 
@@ -81,7 +81,7 @@ pub struct Package {
     /// What it needs.
     pub depends: List<Line, DEPENDS_MAX>,
     /// Names that it provides beside its own.
-    pub provides: List<PackageName, 32>,
+    pub provides: List<PackageName, PROVIDES_MAX>,
     /// What a VM will be shown.
     pub tree: Tree,
     /// What it was made from.
