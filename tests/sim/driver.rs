@@ -301,6 +301,12 @@ impl World {
         // The publisher's own clock is right; a node's may differ by what the rules tolerate.
         let unix = UNIX_START + self.now / SECOND;
         let seq = self.feeds.publish(feed, unix)?;
+        self.pushed(i, feed, seq);
+        Ok(Some(i))
+    }
+
+    /// A node has the next item of a log from its publisher.
+    pub(crate) fn pushed(&mut self, i: u32, feed: u32, seq: u64) {
         let alive = self.nodes.iter().filter(|n| n.alive).count();
         self.meter.published(self.now, feed, alive, self.nodes.len());
         if let Some((accepted, _)) =
@@ -311,7 +317,6 @@ impl World {
         // Its own disk comes before the answer to the publisher: the clock runs from then.
         self.on_stored(i, feed, seq);
         self.pass_on(i, None, feed, seq);
-        Ok(Some(i))
     }
 
     /// What a node can serve.

@@ -1,4 +1,5 @@
 //! The publishers' side: one feed for each group, with really signed entries, and the real rules.
+//! After the feeds come the logs of what narrows (`narrow`), one for each withdrawal.
 //!
 //! Each distinct item is judged once by one [`Trust`] for the whole process: ten thousand nodes do
 //! not pay for ten thousand checks of one signature. What remains for each node is the order of the
@@ -56,23 +57,23 @@ pub(crate) struct Feed {
     /// The node that its publisher prefers.
     pub(crate) home: u32,
     pub(crate) items: Vec<Published>,
-    publisher: PublisherId,
+    pub(super) publisher: PublisherId,
     group: GroupId,
-    key: SecretKey,
-    live: Vec<ReleaseHash>,
+    pub(super) key: Arc<SecretKey>,
+    pub(super) live: Vec<ReleaseHash>,
 }
 
 /// All feeds, and the one judge.
 #[derive(Debug)]
 pub(crate) struct Feeds {
     pub(crate) all: Vec<Feed>,
-    by_log: BTreeMap<LogId, u32>,
+    pub(super) by_log: BTreeMap<LogId, u32>,
     /// Feeds whose publishers signed two entries with one number.
     pub(crate) forks: BTreeMap<u32, Fork>,
-    fleet: FleetId,
-    judge: Trust,
+    pub(super) fleet: FleetId,
+    pub(super) judge: Trust,
     forged: BTreeMap<[u8; 32], Refusal>,
-    messages: u32,
+    pub(super) messages: u32,
 }
 
 fn key(seed: u64, n: u64) -> SecretKey {
@@ -174,12 +175,24 @@ impl Feeds {
         self.accept(&signed(ItemKind::Publisher, log, 1, (&doc, fleet, &root))?)?;
         let log = LogId::feed(publisher);
         self.by_log.insert(log, u32::try_from(self.all.len())?);
-        let (items, live) = (Vec::new(), Vec::new());
-        self.all.push(Feed { log, home, items, publisher, group: id, key: release, live });
+        let (items, live, key) = (Vec::new(), Vec::new(), Arc::new(release));
+        self.all.push(Feed { log, home, items, publisher, group: id, key, live });
         Ok(())
     }
 
-    fn accept(&mut self, item: &Item) -> Result<()> {
+    /// A log of what narrows, beside a feed and by the same publisher.
+    pub(super) fn beside(&mut self, feed: u32, home: u32, item: Published) -> Result<u32> {
+        let of = self.all.get(feed as usize).context("no such feed")?;
+        let (publisher, group, key) = (of.publisher, of.group, Arc::clone(&of.key));
+        let number = u32::try_from(self.all.len())?;
+        let log = item.item.log;
+        self.by_log.insert(log, number);
+        let (items, live) = (vec![item], Vec::new());
+        self.all.push(Feed { log, home, items, publisher, group, key, live });
+        Ok(number)
+    }
+
+    pub(super) fn accept(&mut self, item: &Item) -> Result<()> {
         match self.judge.judge(item, UNIX_START) {
             Verdict::Accepted { .. } => Ok(()),
             other => Err(anyhow!("a document of the simulation is {other:?}")),
@@ -284,7 +297,7 @@ impl Feeds {
 }
 
 impl Published {
-    fn of(item: Item, message: u32, signed_at: u64) -> Self {
+    pub(super) fn of(item: Item, message: u32, signed_at: u64) -> Self {
         let hash = item.hash();
         let print = Head::of(item.log, item.seq, hash).fingerprint();
         Self { item: Arc::new(item), hash, message, signed_at, print }
@@ -309,7 +322,7 @@ impl Feed {
             kind: Kind::Release(Box::new(release)),
             via: None,
         };
-        signed(ItemKind::Entry, self.log, seq, (&entry, fleet, &self.key))
+        signed(ItemKind::Entry, self.log, seq, (&entry, fleet, self.key.as_ref()))
     }
 }
 

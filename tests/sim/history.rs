@@ -19,6 +19,8 @@ const SKEW_S: u64 = 300;
 
 /// A publisher equivocates once in so many seconds, where it has a feed to lose.
 const FORK_IN: u64 = 150;
+/// One takes a release back once in so many seconds.
+const RECALL_IN: u64 = 20;
 
 /// What happened, and how often.
 type Happened = BTreeMap<&'static str, u64>;
@@ -108,11 +110,12 @@ impl History {
             world.start(i);
         }
         if world.rng.below(2) == 0 {
-            let feed = world.rng.node(world.feeds.all.len());
+            let feed = world.any_feed();
             world.publish(feed)?;
         }
         let what = if world.rng.below(FORK_IN) == 0 { fork(world)? } else { strike(world) };
-        if let Some(what) = what {
+        let recall = if world.rng.below(RECALL_IN) == 0 { recall(world)? } else { None };
+        for what in [what, recall].into_iter().flatten() {
             *self.happened.entry(what).or_default() += 1;
         }
         world.run_until(world.now + SECOND);
@@ -123,11 +126,18 @@ impl History {
 
 /// A publisher signs two entries with one number. One feed goes on.
 fn fork(world: &mut World) -> Result<Option<&'static str>> {
-    let feed = world.rng.node(world.feeds.all.len());
-    if world.feeds.forks.len() + 1 >= world.feeds.all.len() {
+    let feed = world.any_feed();
+    if world.feeds.forks.len() + 1 >= world.options.feeds as usize {
         return Ok(None);
     }
     Ok(world.equivocate(feed)?.then_some("equivocation"))
+}
+
+/// A publisher takes the newest release of its feed back, at any node: frozen or not.
+fn recall(world: &mut World) -> Result<Option<&'static str>> {
+    let feed = world.any_feed();
+    let at = world.rng.node(world.nodes.len());
+    Ok(world.withdraw(feed, at)?.map(|_| "recall"))
 }
 
 /// Perhaps a fault; its name.

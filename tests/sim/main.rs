@@ -15,12 +15,14 @@ mod hostile;
 mod invariants;
 mod isolation;
 mod meter;
+mod narrow;
 mod network;
 mod news;
 mod puppet;
 mod queue;
 mod records;
 mod report;
+mod revoke;
 mod rng;
 mod soak;
 mod sync_cost;
@@ -47,6 +49,8 @@ struct Cli {
 enum Command {
     /// How announcements reach a fleet, with or without faults.
     News(news::News),
+    /// How fast a recall is beside the announcements of the same moment.
+    Revoke(revoke::Revoke),
     /// How a content spreads, with or without faults.
     Content(content::Content),
     /// Random mixes of all faults: each seed is a history of its own.
@@ -61,6 +65,10 @@ fn main() -> ExitCode {
         Command::News(n) => news::run(&n).map(|(value, violations)| {
             print(&value, n.json);
             violations
+        }),
+        Command::Revoke(r) => revoke::run(&r).map(|(value, bad)| {
+            print(&value, r.json);
+            bad
         }),
         Command::Content(c) => {
             let more = |n: u64| content::Content { seed: c.seed.wrapping_add(n), ..c.clone() };

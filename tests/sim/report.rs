@@ -139,7 +139,7 @@ fn mean(all: impl Iterator<Item = f64>) -> Option<f64> {
 }
 
 /// Milliseconds below which a share of the deliveries lies.
-fn percentile(sorted: &[u32], part: f64) -> f64 {
+pub(crate) fn percentile(sorted: &[u32], part: f64) -> f64 {
     let at = portion(sorted.len().saturating_sub(1), part);
     f64::from(sorted.get(at).copied().unwrap_or(0)) / 1_000.0
 }

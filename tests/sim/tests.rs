@@ -12,7 +12,7 @@ use stork_wire::sign::{Envelope, SecretKey};
 use super::feeds::{Feeds, UNIX_START};
 use super::frame_size::{HINT_BYTES, frame_bytes};
 use super::news::{self, News};
-use super::{soak, sync_cost};
+use super::{revoke, soak, sync_cost};
 
 #[derive(Debug, Parser)]
 struct Line {
@@ -239,4 +239,20 @@ fn sizes_are_the_encoded_ones() {
     // Of a host with one address and one group.
     assert_eq!(encode(&hint()).len() as u64, HINT_BYTES);
     assert_eq!(Config::default().near, 5);
+}
+
+#[derive(Debug, Parser)]
+struct RevokeLine {
+    #[command(flatten)]
+    revoke: revoke::Revoke,
+}
+
+/// Recalls that race announcements of the same moment reach every node, and are not slower.
+#[test]
+fn t117_revocations_are_as_fast_as_announcements() {
+    let words = "revoke --nodes 80 --seeds 6 --beside 10".split_whitespace();
+    let (v, bad) = revoke::run(&RevokeLine::parse_from(words).revoke).unwrap();
+    assert_eq!(bad, 0, "{v:#}");
+    assert_eq!(v["p99_holds"], true, "{v:#}");
+    assert!(v["pairs"].as_u64().unwrap() > 1_000, "{v:#}");
 }
