@@ -13,6 +13,7 @@ mod idle;
 mod news;
 mod pair;
 mod spread;
+mod storage;
 mod tcp;
 mod unpack;
 
@@ -91,6 +92,9 @@ enum Command {
     /// A part of the two above.
     #[command(hide = true, subcommand)]
     Phase(delta::Phase),
+    /// What a further VM costs on disk and in memory, what a switch takes and what a package set,
+    /// for each backend, beside plain copies; needs root.
+    Storage(storage::Options),
     /// Memory that hostile connections make a host hold: admitted hosts and strangers that send
     /// pieces with gaps.
     Door {
@@ -121,6 +125,7 @@ fn main() -> ExitCode {
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let outcome = runtime.map_err(anyhow::Error::from).and_then(|rt| match cli.command {
         Command::Content(options) => Ok(content::run(&rt, &options)),
+        Command::Storage(options) => Ok(storage::run(&options)),
         Command::Helper(helper) => content::run_helper(&rt, &helper).map(|()| ExitCode::SUCCESS),
         one => measure(&rt, one).map(|value| {
             print(&value);
@@ -146,7 +151,9 @@ fn measure(rt: &Runtime, command: Command) -> Result<Value> {
         Command::Phase(phase) => delta::run_phase(&phase),
         Command::Door { connections, .. } => rt.block_on(door::run(connections)),
         Command::Idle { seconds, links, feeds } => rt.block_on(idle::run(seconds, links, feeds)),
-        Command::Content(_) | Command::Helper(_) => bail!("prints lines of its own"),
+        Command::Content(_) | Command::Helper(_) | Command::Storage(_) => {
+            bail!("prints lines of its own")
+        }
     }
 }
 

@@ -138,6 +138,47 @@ fn some(folder: &Path, package: &str, count: usize) -> Result<Vec<Deb>, String> 
     Ok(debs.split_off(debs.len() - count))
 }
 
+/// Names of package files, in the archive's spelling, that an empty Debian would install for
+/// these packages.
+fn closure_of(names: &[String]) -> Result<Vec<String>, String> {
+    let ask = || {
+        let mut apt = Command::new("apt-get");
+        apt.args(["install", "--yes", "--print-uris", "--no-install-recommends"]);
+        apt.args(["-o", "Dir::State::status=/dev/null"]).args(names);
+        text(apt.output(), "apt-get install --print-uris")
+    };
+    let list = ask().or_else(|_old_lists| {
+        text(Command::new("apt-get").arg("update").output(), "apt-get update")?;
+        ask()
+    })?;
+    let lines = list.lines().filter(|l| l.starts_with('\''));
+    Ok(lines.filter_map(|l| l.split(' ').nth(1)).map(str::to_owned).collect())
+}
+
+/// All packages that an empty Debian would install for these, downloaded where the cache lacks
+/// them.
+///
+/// # Errors
+/// There is neither cache nor network, or the archive does not know a package.
+pub fn closure(names: &[String]) -> Result<Vec<PathBuf>, String> {
+    let folder = cache().join("closure");
+    fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    let files = closure_of(names)?;
+    let lacks = |f: &&String| !folder.join(f).exists();
+    let missing: Vec<&str> =
+        files.iter().filter(lacks).filter_map(|f| f.split('_').next()).collect();
+    if !missing.is_empty() {
+        let mut apt = Command::new("apt-get");
+        apt.arg("download").args(&missing).current_dir(&folder);
+        text(apt.output(), "apt-get download")?;
+    }
+    let all: Vec<PathBuf> = files.iter().map(|f| folder.join(f)).collect();
+    match all.iter().find(|p| !p.exists()) {
+        None => Ok(all),
+        Some(p) => Err(format!("apt-get did not bring {}", p.display())),
+    }
+}
+
 fn find() -> Result<Debs, String> {
     let folder = cache();
     fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;

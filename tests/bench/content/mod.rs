@@ -16,7 +16,7 @@ mod insider;
 mod report;
 mod rivals;
 mod stork;
-mod tools;
+pub(crate) mod tools;
 mod tracker;
 
 use std::io::Write;
