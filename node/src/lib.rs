@@ -1,10 +1,12 @@
 //! The daemon of a VM host: rooms in the order in which data flows (docs/ARCHITECTURE.md).
 
+pub mod apt;
 pub mod catalog;
 pub mod cli;
 pub mod config;
 pub mod control;
 pub mod demo;
+pub mod doctor;
 pub mod driver;
 pub mod erofs;
 pub mod failpoint;

@@ -15,6 +15,7 @@ const ALLOWED: &[(&str, &str)] = &[
     ("node/src/net/", "time-outs of connections, which the driver cannot wait for"),
     ("node/src/cli/", "commands of their own, and how long they took"),
     ("node/src/demo/", "a command of its own: how long each step took"),
+    ("node/src/doctor/system.rs", "a command of its own: is the clock set?"),
     ("node/src/store/partial.rs", "how often the map of pieces is made durable"),
     ("node/src/store/packs.rs", "when a pack was used last, for the seed budget"),
     ("node/src/store/space.rs", "since when the store is read-only, for people"),

@@ -2,6 +2,7 @@
 
 mod admission;
 mod bandwidth;
+mod doctor;
 mod freshness;
 mod init;
 mod locked;

@@ -239,6 +239,7 @@ fn run_daemon(config: NodeConfig) -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
+    super::doctor::say_at_start(&config);
     if let Err(e) = sandbox::enter(&config) {
         return failure(&e.to_string(), &causes(&e), sandbox::SandboxError::HELP, 1);
     }

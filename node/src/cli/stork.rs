@@ -13,6 +13,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use serde_json::{Value, json};
 use stork_wire::text::Label;
 
+use super::doctor::Places;
 use super::node::runtime;
 use super::out::{causes, completion, failure, manual, result};
 use super::permit::{self, PermitCommand, with_fingerprints};
@@ -23,6 +24,7 @@ use crate::control::{Client, ClientError, path_segment};
 const EXAMPLES: &str = "Examples:
   stork demo                     see all of it work on this machine, without root or configuration
   stork status                   this host at a glance
+  stork doctor                   what this host can do for its VMs, and what is missing
   stork vm web-1                 what one VM shows, and its generations
   stork why web-1 nginx-common   why it shows that version, or none
   stork trust web-1              who may put what into that VM, by which rule and document
@@ -61,6 +63,10 @@ struct Common {
 enum Command {
     /// This host at a glance.
     Status,
+    /// What this host can do for its VMs, with evidence and the next best; needs no daemon.
+    #[command(after_help = "Exit codes: 0 every VM gets what its file asks for, 1 something is \
+        missing, 78 bad config")]
+    Doctor(Places),
     /// The VMs of this host, or one of them with its generations.
     Vm {
         /// Its name.
@@ -201,6 +207,7 @@ pub fn stork_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Completion { shell } => completion(Cli::command(), shell),
         Command::Man => manual(Cli::command()),
         Command::Demo(args) => crate::demo::run(args, cli.common.json),
+        Command::Doctor(places) => super::doctor::run(&places, cli.common.json),
         command => match runtime() {
             Ok(rt) => rt.block_on(ask(&cli.common, command)),
             Err(e) => failure(&e.to_string(), &[], "", 1),
@@ -287,9 +294,11 @@ async fn answer(client: &Client, command: Command, json: bool) -> Answered {
             show_with(client.get(&format!("/v1/events?after={after}")).await?, show::events)
         }
         Command::Reload => show_with(client.post("/v1/reload", &json!({})).await?, show::reload),
-        Command::Permit { .. } | Command::Demo(_) | Command::Completion { .. } | Command::Man => {
-            (Value::Null, String::new())
-        }
+        Command::Permit { .. }
+        | Command::Demo(_)
+        | Command::Doctor(_)
+        | Command::Completion { .. }
+        | Command::Man => (Value::Null, String::new()),
     };
     Ok((value, text, 0))
 }

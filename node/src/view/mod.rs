@@ -11,6 +11,7 @@ mod generations;
 mod hardlink;
 pub mod hook;
 mod mounts;
+pub mod probe;
 mod sys;
 mod target;
 mod tree;

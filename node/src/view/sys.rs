@@ -36,11 +36,17 @@ pub(super) fn mount_setattr(mount: BorrowedFd<'_>, set: u64) -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Gives this thread a mount namespace of its own, for tests.
-#[cfg(test)]
-pub(super) fn own_namespace() {
+/// Gives this thread a mount namespace of its own, for a probe that leaves nothing behind.
+pub(super) fn private_namespace() -> io::Result<()> {
     use rustix::thread::{UnshareFlags, unshare_unsafe};
     #[expect(unsafe_code, reason = "rustix marks unshare as unsafe for its FILES flag")]
     // SAFETY: only the mount namespace of this thread is new; the descriptor table stays shared.
-    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.unwrap();
+    let done = unsafe { unshare_unsafe(UnshareFlags::NEWNS) };
+    Ok(done?)
+}
+
+/// The same for tests.
+#[cfg(test)]
+pub(super) fn own_namespace() {
+    private_namespace().unwrap();
 }

@@ -1,0 +1,30 @@
+//! Packages of a view as apt and dpkg take them: archives written again, signatures, repositories.
+//!
+//! What is made is judged by the real programs; one that is not here is said and skipped.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "helpers of tests, outside of functions marked as tests"
+)]
+
+mod rebuilt;
+mod signed;
+
+use std::process::{Command, Output};
+
+/// Runs a program; its output where it ended well, `None` with a printed reason where it is not
+/// here.
+fn run(command: &mut Command) -> Option<Output> {
+    let out = match command.output() {
+        Ok(out) => out,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            eprintln!("skipped: there is no {}", command.get_program().to_string_lossy());
+            return None;
+        }
+        Err(e) => panic!("{command:?}: {e}"),
+    };
+    let said = [&out.stdout[..], &out.stderr[..]].concat();
+    assert!(out.status.success(), "{command:?}: {}", String::from_utf8_lossy(&said));
+    Some(out)
+}
