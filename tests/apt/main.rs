@@ -4,11 +4,14 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
     clippy::print_stderr,
     reason = "helpers of tests, outside of functions marked as tests"
 )]
 
 mod rebuilt;
+mod repository;
 mod signed;
 
 use std::process::{Command, Output};

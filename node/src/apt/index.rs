@@ -20,6 +20,8 @@ impl Names {
     pub const IN_RELEASE: &str = "InRelease";
     /// The key that signs it, for `signed-by`.
     pub const KEY: &str = "stork-host.asc";
+    /// An entry for `sources.list.d` with that key inline.
+    pub const SOURCES: &str = "stork.sources";
 }
 
 /// One archive of an index.

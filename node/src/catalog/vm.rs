@@ -27,6 +27,12 @@ pub enum Backend {
     Tree,
     /// A tree of hard links; needs `isolation = "none"`.
     Hardlink,
+    /// The same as `Tree`, handed to hardware VMs by virtiofsd.
+    Virtiofs,
+    /// An apt repository, mounted read-only; the guest's own apt installs from it.
+    Packages,
+    /// A system extension, mounted read-only.
+    Sysext,
 }
 
 impl Backend {
@@ -36,6 +42,9 @@ impl Backend {
         match self {
             Self::Tree => "tree",
             Self::Hardlink => "hardlink",
+            Self::Virtiofs => "virtiofs",
+            Self::Packages => "packages",
+            Self::Sysext => "sysext",
         }
     }
 }

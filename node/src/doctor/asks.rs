@@ -9,7 +9,7 @@ use stork_wire::text::Label;
 
 use super::unit::Unit;
 use super::{Finding, disk};
-use crate::catalog::{BackendKind, VmFile};
+use crate::catalog::{Backend, VmFile};
 use crate::config::BadVmFile;
 
 /// One VM.
@@ -28,27 +28,28 @@ pub struct Ask {
 }
 
 /// What a backend needs of the host, by the names of findings.
-const fn needs(backend: BackendKind) -> &'static [&'static str] {
+const fn needs(backend: Backend) -> &'static [&'static str] {
     match backend {
-        BackendKind::Tree => &["mount"],
-        BackendKind::Hardlink => &[],
-    }
-}
-
-/// The word of a VM's file.
-const fn word(backend: BackendKind) -> &'static str {
-    match backend {
-        BackendKind::Tree => "tree",
-        BackendKind::Hardlink => "hardlink",
+        Backend::Tree | Backend::Packages | Backend::Sysext => &["mount"],
+        Backend::Virtiofs => &["mount", "virtiofsd"],
+        Backend::Hardlink => &[],
     }
 }
 
 /// What to use where a backend does not work.
 #[must_use]
-pub const fn next_best(backend: BackendKind) -> &'static str {
+pub const fn next_best(backend: Backend) -> &'static str {
     match backend {
-        BackendKind::Tree => "`backend = \"hardlink\"` with `isolation = \"none\"`",
-        BackendKind::Hardlink => "`backend = \"tree\"`, as root",
+        Backend::Tree => {
+            "run the daemon as root, or `backend = \"hardlink\"` with `isolation = \"none\"`"
+        }
+        Backend::Hardlink => "`backend = \"tree\"`, as root",
+        Backend::Virtiofs => {
+            "install virtiofsd, or copy what `backend = \"packages\"` shows by another way"
+        }
+        Backend::Packages | Backend::Sysext => {
+            "run the daemon as root, with the drop-in deploy/systemd/tree.conf"
+        }
     }
 }
 
@@ -71,7 +72,7 @@ fn same_disk(a: &Path, b: &Path) -> bool {
 pub(super) fn ask(vm: &VmFile, state: &Path, findings: &[Finding]) -> Ask {
     let mut out = Ask {
         vm: vm.name.to_string(),
-        backend: word(vm.backend).to_owned(),
+        backend: vm.backend.name().to_owned(),
         ok: true,
         why: String::new(),
         help: String::new(),
@@ -82,7 +83,7 @@ pub(super) fn ask(vm: &VmFile, state: &Path, findings: &[Finding]) -> Ask {
         out.ok = false;
         out.why = format!("{}: {}", f.what, f.evidence);
         out.help = next_best(vm.backend).to_owned();
-    } else if vm.backend == BackendKind::Hardlink && !same_disk(&vm.target, state) {
+    } else if vm.backend == Backend::Hardlink && !same_disk(&vm.target, state) {
         out.ok = false;
         out.why = format!("{} is not on the file system of the store", vm.target.display());
         out.help = "choose a target there: hard links cannot leave a file system".to_owned();

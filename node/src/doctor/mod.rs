@@ -87,7 +87,7 @@ fn mounts() -> Vec<Line> {
             "mount",
             "mounts by the new calls",
             false,
-            "backend \"hardlink\"; as root also \"tree\", with the drop-in deploy/systemd/tree.conf",
+            "backend \"hardlink\"; or root, with the drop-in deploy/systemd/tree.conf",
             mounts.api,
         ),
         (

@@ -44,6 +44,7 @@ mod pushes;
 mod quota;
 mod record;
 mod renewal;
+mod repository;
 mod restored;
 mod switch;
 mod tap;

@@ -12,7 +12,7 @@ use stork_wire::text::{Label, PackageName};
 use super::Driver;
 use super::vms::releases_of;
 use super::workers::Done;
-use crate::catalog::{HookRule, KnownRelease, OnFailure, VmFile};
+use crate::catalog::{Backend, HookRule, KnownRelease, OnFailure, VmFile};
 use crate::sandbox::hooks;
 use crate::store::{SetMember, SetSpec, Store};
 use crate::view::hook::HookEnv;
@@ -257,6 +257,9 @@ fn show(job: &Job, file: &VmFile, target: &[KnownRelease]) -> Result<Shown, Stri
         let found: Option<Manifest> =
             job.store.manifest_decoded(r.manifest.id).map_err(|e| explain(&e))?;
         let manifest = found.ok_or_else(|| format!("the manifest of {} is gone", r.package))?;
+        if job.spec.backend == Backend::Packages {
+            super::repository::check_control(r, &manifest)?;
+        }
         members.push(SetMember {
             label: format!("{} {}", r.package, r.version),
             manifest: r.manifest.id,

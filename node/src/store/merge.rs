@@ -143,6 +143,14 @@ pub enum SetError {
         /// The path.
         path: String,
     },
+    /// The publisher's or the operator's: a release can't be a package of an apt repository.
+    #[error("{package} can't go into an apt repository: {why}")]
+    NotForApt {
+        /// The package.
+        package: String,
+        /// Why.
+        why: String,
+    },
     /// The operator's: hard links can't leave a file system.
     #[error("`{path}` is on another file system than the store")]
     OtherFileSystem {
@@ -230,6 +238,9 @@ pub(super) fn merge(spec: &SetSpec) -> Result<Merged, SetError> {
     let mut places: BTreeMap<&str, Place<'_>> = BTreeMap::new();
     for member in &spec.members {
         check_member(member)?;
+        if !spec.form.merges() {
+            continue;
+        }
         for entry in &member.tree.entries {
             let new = Place { entry, member, mtime: entry.mtime };
             let Some(old) = places.insert(entry.path.as_str(), new) else { continue };

@@ -10,6 +10,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use super::db::{SETS, TxError};
+use super::forms::DEBS;
 use super::write::{self, Fault, TEMP};
 use super::{FORMAT, SetId, Store, StoreError, StoreOptions};
 
@@ -135,7 +136,7 @@ fn make_folders(dir: &Path) -> Result<(), StoreError> {
         }
         write::sync_dir(&dir.join(kind)).map_err(opening)?;
     }
-    for kind in ["objects/tmp", "incoming", "sets", "vms", "quarantine"] {
+    for kind in ["objects/tmp", "incoming", "sets", "vms", "quarantine", DEBS] {
         write::make_dir(&dir.join(kind)).map_err(opening)?;
     }
     write::sync_dir(dir).map_err(opening)
@@ -205,7 +206,7 @@ impl Store {
     }
 
     fn recover(&self, found: &mut Recovery) -> Result<(), StoreError> {
-        for folder in ["", "objects/tmp", "incoming", "sets"] {
+        for folder in ["", "objects/tmp", "incoming", "sets", DEBS] {
             let removed = remove_temps(&self.dir.join(folder)).map_err(opening)?;
             found.temporary_files += removed;
         }

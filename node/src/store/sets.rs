@@ -12,7 +12,7 @@ use rustix::fs::RenameFlags;
 use super::db::{self, SETS};
 use super::forms::Material;
 use super::fresh::Kind;
-use super::merge::{Merged, SetError, SetId, SetSpec, merge, set_id};
+use super::merge::{Merged, SetError, SetId, SetMember, SetSpec, merge, set_id};
 use super::write::{self, Fault};
 use super::{SetForm, Store, StoreError, lock};
 use crate::failpoint;
@@ -128,11 +128,33 @@ impl Store {
         }
         let _one = lock(&self.building);
         let _hold = self.inner_hold();
+        if !set.form.merges() {
+            return self.remerged(set, form);
+        }
         let tree = self
             .set_tree(set.id)?
+            .filter(|_| form.merges())
+            .or_else(|| (!form.merges()).then(Tree::default))
             .ok_or_else(|| SetError::Incomplete { package: format!("set {}", set.id.short()) })?;
         let id = set_id(form.tag(), &tree, set.members.iter().map(|m| m.1));
         self.build_merged(&Merged::new(id, tree), form, set.members.clone())
+    }
+
+    /// The releases of a set without a tree of its own, in a form that has one.
+    fn remerged(&self, set: &SetInfo, form: SetForm) -> Result<SetInfo, SetError> {
+        let mut members = Vec::with_capacity(set.members.len());
+        for (label, manifest, _) in &set.members {
+            let found = self.manifest_decoded(*manifest)?;
+            let found = found.ok_or_else(|| SetError::Incomplete { package: label.clone() })?;
+            members.push(SetMember {
+                label: label.clone(),
+                manifest: *manifest,
+                tree: found.tree,
+                privileged_allowed: true,
+            });
+        }
+        let merged = merge(&SetSpec { members, form })?;
+        self.build_merged(&merged, form, set.members.clone())
     }
 
     fn build_merged(

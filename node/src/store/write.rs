@@ -277,6 +277,11 @@ impl NewFile {
         Ok(note)
     }
 
+    /// The file itself, for what writes in its own order.
+    pub(super) const fn file(&self) -> &File {
+        &self.file
+    }
+
     /// Makes the bytes durable.
     pub(super) fn sync(&self) -> Result<(), Fault> {
         fsync(&self.file).map_err(|e| Fault::sync("make durable", &self.name.path, e))

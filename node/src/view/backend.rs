@@ -6,7 +6,7 @@
 
 use stork_wire::text::Label;
 
-use super::{Backend, Generation, ViewError, ViewSpec, hardlink, mounts, tree};
+use super::{Backend, Generation, ViewError, ViewSpec, hardlink, mounts, sysext, tree};
 use crate::store::{SetForm, SetId, SetInfo, Store};
 
 /// One switch.
@@ -95,7 +95,9 @@ pub(super) trait Show: Sync {
 /// Who shows views in this way.
 pub(super) fn show(backend: Backend) -> &'static dyn Show {
     match backend {
-        Backend::Tree => &tree::Tree,
+        Backend::Tree | Backend::Virtiofs => &tree::Tree { form: SetForm::Folder },
+        Backend::Packages => &tree::Tree { form: SetForm::Repository },
+        Backend::Sysext => &sysext::Sysext,
         Backend::Hardlink => &hardlink::Hardlink,
     }
 }

@@ -13,6 +13,7 @@ pub mod hook;
 mod mounts;
 pub mod probe;
 mod sys;
+mod sysext;
 mod target;
 mod tree;
 

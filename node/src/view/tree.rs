@@ -22,11 +22,14 @@ use crate::store::{SetForm, SetId, SetInfo, Store};
 
 /// See the top of this file.
 #[derive(Debug)]
-pub(super) struct Tree;
+pub(super) struct Tree {
+    /// What the set is: any form that is a folder.
+    pub(super) form: SetForm,
+}
 
 impl Show for Tree {
     fn form(&self) -> SetForm {
-        SetForm::Folder
+        self.form
     }
     fn mounts(&self) -> bool {
         true

@@ -34,6 +34,14 @@ impl VmFile {
         self
     }
 
+    /// Shows what a backend of that name makes, mounted.
+    #[must_use]
+    pub fn shown_as(self, backend: &str) -> Self {
+        let mut file = self.mounted();
+        file.view = file.view.replace("\"tree\"", &format!("{backend:?}"));
+        file
+    }
+
     /// A line of `[vm]`, for example `arch = "arm64"`.
     #[must_use]
     pub fn vm(mut self, line: &str) -> Self {

@@ -7,6 +7,12 @@
 //! are the same for all forms.
 
 mod folder;
+mod repository;
+mod sysext;
+
+pub(super) use repository::DEBS;
+pub use repository::repository_key;
+pub use sysext::SYSEXT_NAME;
 
 use std::path::Path;
 
@@ -22,6 +28,10 @@ use super::{Store, StoreError};
 pub enum SetForm {
     /// A folder of hard links to objects.
     Folder,
+    /// An apt repository of the releases.
+    Repository,
+    /// The folder with the file that makes it a system extension.
+    Sysext,
 }
 
 impl SetForm {
@@ -31,6 +41,8 @@ impl SetForm {
         match self {
             // The name of its first backend, so that the sets of earlier versions keep their ids.
             Self::Folder => "tree",
+            Self::Repository => "repository",
+            Self::Sysext => "sysext",
         }
     }
 
@@ -41,6 +53,8 @@ impl SetForm {
         match tag {
             // Earlier versions built a second folder, of the same shape, for `hardlink` views.
             "tree" | "hardlink" => Some(Self::Folder),
+            "repository" => Some(Self::Repository),
+            "sysext" => Some(Self::Sysext),
             _ => None,
         }
     }
@@ -50,7 +64,18 @@ impl SetForm {
     #[must_use]
     pub const fn covers_manifests(self) -> bool {
         match self {
-            Self::Folder => false,
+            Self::Folder | Self::Sysext => false,
+            Self::Repository => true,
+        }
+    }
+
+    /// Are the trees of the releases merged into one? Where not, the guest's own package manager
+    /// judges what goes together, and the tree of the set is empty.
+    #[must_use]
+    pub const fn merges(self) -> bool {
+        match self {
+            Self::Folder | Self::Sysext => true,
+            Self::Repository => false,
         }
     }
 }
@@ -61,7 +86,6 @@ pub(super) struct Material<'a> {
     /// The merged tree; every file of it is an object of the store.
     pub(super) tree: &'a Tree,
     /// The releases: label, manifest, tree. Their manifests are in the store.
-    #[expect(dead_code, reason = "the form of package repositories reads the manifests")]
     pub(super) members: &'a [(String, ManifestId, TreeId)],
 }
 
@@ -76,15 +100,18 @@ impl Store {
     ) -> Result<(), SetError> {
         match form {
             SetForm::Folder => self.link_tree(what.tree, dest),
+            SetForm::Repository => self.make_repository(what.members, dest),
+            SetForm::Sysext => self.make_sysext(what.tree, dest),
         }
     }
 
     /// Are the bytes that the form itself holds still as they were built? Objects are looked at
     /// apart. For `stork verify`.
-    #[expect(clippy::unnecessary_wraps, reason = "forms with bytes of their own read them")]
     pub(super) fn form_whole(&self, set: &SetInfo) -> Result<bool, StoreError> {
         match set.form {
             SetForm::Folder => Ok(true),
+            SetForm::Repository => self.repository_whole(set),
+            SetForm::Sysext => Ok(Self::sysext_whole(set)),
         }
     }
 }
