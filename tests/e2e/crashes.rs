@@ -36,15 +36,18 @@ fn package(fleet: &Fleet, version: usize) -> Package {
     fleet.package("pkg", &version, &files)
 }
 
-fn fleet(namespace: Option<Namespace>) -> Fleet {
-    let mounted = namespace.is_some();
-    let fleet = match namespace {
-        Some(namespace) => Fleet::inside(namespace, &["web"], 3),
+/// Where hosts mount, and by which backend.
+type Mounted = Option<(Namespace, &'static str)>;
+
+fn fleet(mounted: Mounted) -> Fleet {
+    let backend = mounted.as_ref().map(|(_, backend)| *backend);
+    let fleet = match mounted {
+        Some((namespace, _)) => Fleet::inside(namespace, &["web"], 3),
         None => Fleet::new(&["web"], 3),
     };
     for host in &fleet.hosts[1..] {
         let file = VmFile::usual(&["web"], &host.target("vm"));
-        host.write_vm("vm", &if mounted { file.mounted() } else { file });
+        host.write_vm("vm", &if let Some(name) = backend { file.backend(name) } else { file });
     }
     fleet
 }
@@ -59,8 +62,8 @@ fn shows_one_of(host: &Host, packages: [&Package; 2]) {
 
 /// Kills the victim at each point in turn, once while a new version comes or while garbage is
 /// collected, and sees that it goes on by itself after a plain start.
-fn story(points: &[&str], namespace: Option<Namespace>) {
-    let mut fleet = fleet(namespace);
+fn story(points: &[&str], mounted: Mounted) {
+    let mut fleet = fleet(mounted);
     let mut before = package(&fleet, 0);
     fleet.push(&before, &["web"]);
     for host in &fleet.hosts[1..] {
@@ -143,7 +146,16 @@ fn killed_while_switching_links() {
 #[test]
 fn killed_while_switching_mounts() {
     match Namespace::new() {
-        Ok(namespace) => story(VIEW, Some(namespace)),
+        Ok(namespace) => story(VIEW, Some((namespace, "tree"))),
+        Err(why) => eprintln!("skipped: {why}"),
+    }
+}
+
+/// Killed while an image of names is built, and in the middle of a switch of an overlay over it.
+#[test]
+fn killed_while_switching_composefs() {
+    match Namespace::new() {
+        Ok(namespace) => story(&[SET, VIEW].concat(), Some((namespace, "composefs"))),
         Err(why) => eprintln!("skipped: {why}"),
     }
 }

@@ -33,6 +33,10 @@ pub enum Backend {
     Packages,
     /// A system extension, mounted read-only.
     Sysext,
+    /// An image of names over the store's objects, mounted read-only; needs root.
+    Composefs,
+    /// A folder with an image of a file system, for guests with a kernel of their own; needs root.
+    Image,
 }
 
 impl Backend {
@@ -45,6 +49,8 @@ impl Backend {
             Self::Virtiofs => "virtiofs",
             Self::Packages => "packages",
             Self::Sysext => "sysext",
+            Self::Composefs => "composefs",
+            Self::Image => "image",
         }
     }
 }

@@ -184,6 +184,10 @@ pub(super) fn vm(v: &Value) -> String {
         versions(&v["shows"]),
         versions(&v["wants"]),
     );
+    if v["backend"] == "image" {
+        out +=
+            "  guest       sees a new image at its next start, or with the device plugged anew\n";
+    }
     if !v["error"].is_null() {
         out += &format!("  error       {}\n", text(&v["error"]));
     }

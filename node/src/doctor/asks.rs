@@ -30,7 +30,8 @@ pub struct Ask {
 /// What a backend needs of the host, by the names of findings.
 const fn needs(backend: Backend) -> &'static [&'static str] {
     match backend {
-        Backend::Tree | Backend::Packages | Backend::Sysext => &["mount"],
+        Backend::Tree | Backend::Packages | Backend::Sysext | Backend::Image => &["mount"],
+        Backend::Composefs => &["mount", "overlay_data_only", "erofs_file"],
         Backend::Virtiofs => &["mount", "virtiofsd"],
         Backend::Hardlink => &[],
     }
@@ -47,7 +48,8 @@ pub const fn next_best(backend: Backend) -> &'static str {
         Backend::Virtiofs => {
             "install virtiofsd, or copy what `backend = \"packages\"` shows by another way"
         }
-        Backend::Packages | Backend::Sysext => {
+        Backend::Composefs => "`backend = \"tree\"`, which shares files and memory just as well",
+        Backend::Packages | Backend::Sysext | Backend::Image => {
             "run the daemon as root, with the drop-in deploy/systemd/tree.conf"
         }
     }

@@ -117,7 +117,7 @@ fn mounts() -> Vec<Line> {
             "erofs_file",
             "EROFS from a file (Linux 6.12)",
             false,
-            "a loop device, one for each image",
+            "backend \"tree\" instead of \"composefs\"",
             system::since((6, 12)),
         ),
         ("loop", "loop devices", false, "file-backed EROFS", system::exists("/dev/loop-control")),

@@ -67,9 +67,6 @@ const REFUSED: &[i64] = &[
     libc::SYS_chroot,
     libc::SYS_pivot_root,
     libc::SYS_mount,
-    libc::SYS_fsopen,
-    libc::SYS_fsconfig,
-    libc::SYS_fsmount,
     libc::SYS_fspick,
     libc::SYS_open_by_handle_at,
     libc::SYS_fanotify_init,
@@ -80,8 +77,15 @@ const REFUSED: &[i64] = &[
 ];
 
 /// What the switch of a mounted view is made of.
-const MOUNTS: &[i64] =
-    &[libc::SYS_open_tree, libc::SYS_move_mount, libc::SYS_mount_setattr, libc::SYS_umount2];
+const MOUNTS: &[i64] = &[
+    libc::SYS_open_tree,
+    libc::SYS_move_mount,
+    libc::SYS_mount_setattr,
+    libc::SYS_umount2,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+];
 
 /// More that only one kind of machine has.
 #[cfg(target_arch = "x86_64")]

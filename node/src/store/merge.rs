@@ -14,6 +14,7 @@ use stork_wire::ids::{BadId, ManifestId, hex, unhex};
 use stork_wire::manifest::{Tree, TreeEntry, TreeNode};
 
 use super::{SetForm, StoreError};
+use crate::erofs::ErofsError;
 
 /// A package set: the hash of its merged tree and its form.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -151,6 +152,9 @@ pub enum SetError {
         /// Why.
         why: String,
     },
+    /// The publisher's: the tree has no image.
+    #[error("the packages cannot be shown as an image")]
+    Image(#[from] ErofsError),
     /// The operator's: hard links can't leave a file system.
     #[error("`{path}` is on another file system than the store")]
     OtherFileSystem {

@@ -48,7 +48,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 
 pub use error::StoreError;
-pub use forms::{SYSEXT_NAME, SetForm, repository_key};
+pub use forms::{IMAGE, IMAGE_ALIGN, SYSEXT_NAME, SetForm, repository_key};
 pub use fresh::Hold;
 pub use gc::GcReport;
 pub use journal::JournalItem;

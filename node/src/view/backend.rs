@@ -6,7 +6,9 @@
 
 use stork_wire::text::Label;
 
-use super::{Backend, Generation, ViewError, ViewSpec, hardlink, mounts, sysext, tree};
+use super::{
+    Backend, Generation, ViewError, ViewSpec, composefs, hardlink, image, mounts, sysext, tree,
+};
 use crate::store::{SetForm, SetId, SetInfo, Store};
 
 /// One switch.
@@ -99,6 +101,8 @@ pub(super) fn show(backend: Backend) -> &'static dyn Show {
         Backend::Packages => &tree::Tree { form: SetForm::Repository },
         Backend::Sysext => &sysext::Sysext,
         Backend::Hardlink => &hardlink::Hardlink,
+        Backend::Composefs => &composefs::Composefs,
+        Backend::Image => &image::Image,
     }
 }
 

@@ -39,6 +39,16 @@ pub enum ViewError {
         /// How it is to be shown.
         mounted: Backend,
     },
+    /// The system's: this host has no means for it.
+    #[error("the view of {vm} cannot be of the backend \"{}\" on this host: {why}", backend.name())]
+    Host {
+        /// The VM.
+        vm: Label,
+        /// What was asked for.
+        backend: Backend,
+        /// What is missing.
+        why: &'static str,
+    },
     /// The operator's: a hard-linked view isn't isolated, and that was not said to be wanted.
     #[error(
         "the view of {vm} is made of hard links: root of the VM could write into files that \
@@ -121,6 +131,10 @@ impl ViewError {
             Self::Sandbox { .. } => {
                 "make the folder, name it in `[sandbox] views` of node.toml, and restart stork-node"
             }
+            Self::Host { backend: Backend::Composefs, .. } => {
+                "use the backend \"tree\", which shares files and memory just as well"
+            }
+            Self::Host { .. } => "use the backend \"tree\"",
             Self::NotIsolated { .. } => {
                 "use the backend \"tree\" as root, or set `isolation = \"none\"` in the VM's file \
                  if you trust that VM's root"

@@ -6,10 +6,12 @@
 //! what a crash cut in two, and show the view again after a reboot.
 
 mod backend;
+mod composefs;
 mod error;
 mod generations;
 mod hardlink;
 pub mod hook;
+mod image;
 mod mounts;
 pub mod probe;
 mod sys;
@@ -17,6 +19,8 @@ mod sysext;
 mod target;
 mod tree;
 
+#[cfg(test)]
+mod image_tests;
 #[cfg(test)]
 mod tests;
 

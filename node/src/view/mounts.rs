@@ -21,6 +21,19 @@ pub(super) struct Mount {
     source: String,
 }
 
+impl Mount {
+    /// Is it the overlay of that name?
+    pub(super) fn is_overlay_of(&self, source: &str) -> bool {
+        self.kind == "overlay" && self.source == source
+    }
+
+    /// Is that device the one that it shows?
+    pub(super) fn is_on(&self, device: u64) -> bool {
+        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+        self.device == format!("{major}:{minor}")
+    }
+}
+
 /// A mount of ours on a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Layer {
@@ -33,7 +46,6 @@ pub(super) struct Layer {
 }
 
 /// What a mount that is no bind of the set's folder is called.
-#[cfg_attr(not(test), expect(dead_code, reason = "backends that mount overlays call it"))]
 pub(super) fn source(set: SetId, generation: Option<u64>) -> String {
     let number = generation.map_or_else(String::new, |n| format!(":{n}"));
     format!("{SOURCE}{set}{number}")

@@ -63,7 +63,7 @@ fn which(target: &Path) -> std::io::Result<String> {
 }
 
 /// Runs a test in a mount namespace of its own, so that the host sees nothing of it.
-fn in_namespace(test: impl FnOnce() + Send) {
+pub(super) fn in_namespace(test: impl FnOnce() + Send) {
     std::thread::scope(|s| {
         s.spawn(|| {
             sys::own_namespace();

@@ -9,7 +9,7 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, statat};
+use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount};
 
@@ -60,12 +60,15 @@ pub(super) fn shown(store: &Store, spec: &ViewSpec) -> Result<Option<SetId>, Vie
     Ok(layers(store, &spec.target)?.first().and_then(|layer| layer.set))
 }
 
-/// A mount of the set that is attached nowhere yet.
-fn detached(set: &SetInfo) -> Result<OwnedFd, ViewError> {
+/// A mount of what is at the path, attached nowhere.
+pub(super) fn clone_of(path: &Path) -> Result<OwnedFd, ViewError> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let fail = |what, e| ViewError::io(what, &set.path, e);
-    let mount =
-        open_tree(CWD, &set.path, flags).map_err(|e| fail("clone the mount of", e.into()))?;
+    open_tree(CWD, path, flags).map_err(|e| ViewError::io("clone the mount of", path, e))
+}
+
+/// Makes a mount that is attached nowhere yet read-only, and gives it what the set needs and no
+/// more.
+pub(super) fn restrict(mount: &OwnedFd, set: &SetInfo) -> Result<(), ViewError> {
     let mut attributes = sys::RDONLY;
     if !set.needs_suid {
         attributes |= sys::NOSUID;
@@ -74,8 +77,7 @@ fn detached(set: &SetInfo) -> Result<OwnedFd, ViewError> {
         attributes |= sys::NODEV;
     }
     sys::mount_setattr(mount.as_fd(), attributes)
-        .map_err(|e| fail("make read-only the mount of", e))?;
-    Ok(mount)
+        .map_err(|e| ViewError::io("make read-only the mount of", &set.path, e))
 }
 
 /// Takes away exactly the mount whose top is open as `fd`, wherever names lead meanwhile.
@@ -86,6 +88,20 @@ fn take_away(fd: &OwnedFd, target: &Path) -> Result<(), ViewError> {
 
 /// Shows a set at the target, instead of what of ours is shown there.
 pub(super) fn switch(store: &Store, spec: &ViewSpec, set: &SetInfo) -> Result<(), ViewError> {
+    swap(store, spec, set.id, || {
+        let mount = clone_of(&set.path)?;
+        restrict(&mount, set)?;
+        Ok(mount)
+    })
+}
+
+/// Puts a new mount, which is attached nowhere yet, in place of what of ours is at the target.
+pub(super) fn swap(
+    store: &Store,
+    spec: &ViewSpec,
+    set: SetId,
+    new: impl FnOnce() -> Result<OwnedFd, ViewError>,
+) -> Result<(), ViewError> {
     let target = &spec.target;
     let open = || {
         open_folder(spec, target, true)?.ok_or_else(|| ViewError::io("open", target, Errno::NOENT))
@@ -99,7 +115,7 @@ pub(super) fn switch(store: &Store, spec: &ViewSpec, set: &SetInfo) -> Result<()
         None if !is_empty(target)? => return Err(refuse(spec, "the folder is not empty")),
         _ => {}
     }
-    let new = detached(set)?;
+    let new = new()?;
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     let attach = |flags| move_mount(&new, "", &old, "", flags);
     let beneath = if top.is_some() {
@@ -125,18 +141,22 @@ pub(super) fn switch(store: &Store, spec: &ViewSpec, set: &SetInfo) -> Result<()
         }
         Err(e) => return Err(ViewError::io("mount beneath", target, e)),
     }
-    check_shown(&open()?, spec, set)
+    check_shown(&open()?, &new, spec, set)
 }
 
-/// The inode at the target must be the set's own.
-fn check_shown(target: &OwnedFd, spec: &ViewSpec, set: &SetInfo) -> Result<(), ViewError> {
-    let fail = |e| ViewError::io("look at", &spec.target, e);
-    let seen = rustix::fs::fstat(target).map_err(fail)?;
-    let want = statat(CWD, &set.path, AtFlags::SYMLINK_NOFOLLOW).map_err(fail)?;
+/// The inode at the target must be the top of the new mount.
+fn check_shown(
+    target: &OwnedFd,
+    new: &OwnedFd,
+    spec: &ViewSpec,
+    set: SetId,
+) -> Result<(), ViewError> {
+    let look = |fd| rustix::fs::fstat(fd).map_err(|e| ViewError::io("look at", &spec.target, e));
+    let (seen, want) = (look(target)?, look(new)?);
     if (seen.st_dev, seen.st_ino) == (want.st_dev, want.st_ino) {
         Ok(())
     } else {
-        Err(ViewError::NotShown { target: spec.target.clone(), set: set.id })
+        Err(ViewError::NotShown { target: spec.target.clone(), set })
     }
 }
 

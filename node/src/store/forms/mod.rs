@@ -6,6 +6,7 @@
 //! these: building in a temporary place, the record, leases, collection, quarantine and recovery
 //! are the same for all forms.
 
+mod erofs;
 mod folder;
 mod repository;
 mod sysext;
@@ -23,6 +24,8 @@ use super::merge::SetError;
 use super::sets::SetInfo;
 use super::{Store, StoreError};
 
+pub use erofs::{IMAGE, IMAGE_ALIGN};
+
 /// What a set is on disk, at `sets/<set id>`: a file or a folder, as the form wants it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SetForm {
@@ -32,6 +35,10 @@ pub enum SetForm {
     Repository,
     /// The folder with the file that makes it a system extension.
     Sysext,
+    /// A file: an EROFS image of names and inodes, whose files lead to objects.
+    Metadata,
+    /// A folder with an EROFS image of everything, [`IMAGE`].
+    Image,
 }
 
 impl SetForm {
@@ -43,6 +50,8 @@ impl SetForm {
             Self::Folder => "tree",
             Self::Repository => "repository",
             Self::Sysext => "sysext",
+            Self::Metadata => "erofs-metadata",
+            Self::Image => "erofs-image",
         }
     }
 
@@ -55,6 +64,8 @@ impl SetForm {
             "tree" | "hardlink" => Some(Self::Folder),
             "repository" => Some(Self::Repository),
             "sysext" => Some(Self::Sysext),
+            "erofs-metadata" => Some(Self::Metadata),
+            "erofs-image" => Some(Self::Image),
             _ => None,
         }
     }
@@ -64,7 +75,7 @@ impl SetForm {
     #[must_use]
     pub const fn covers_manifests(self) -> bool {
         match self {
-            Self::Folder | Self::Sysext => false,
+            Self::Folder | Self::Sysext | Self::Metadata | Self::Image => false,
             Self::Repository => true,
         }
     }
@@ -74,7 +85,7 @@ impl SetForm {
     #[must_use]
     pub const fn merges(self) -> bool {
         match self {
-            Self::Folder | Self::Sysext => true,
+            Self::Folder | Self::Sysext | Self::Metadata | Self::Image => true,
             Self::Repository => false,
         }
     }
@@ -102,6 +113,8 @@ impl Store {
             SetForm::Folder => self.link_tree(what.tree, dest),
             SetForm::Repository => self.make_repository(what.members, dest),
             SetForm::Sysext => self.make_sysext(what.tree, dest),
+            SetForm::Metadata => self.build_metadata(what.tree, dest),
+            SetForm::Image => self.build_image(what.tree, dest),
         }
     }
 
@@ -112,6 +125,7 @@ impl Store {
             SetForm::Folder => Ok(true),
             SetForm::Repository => self.repository_whole(set),
             SetForm::Sysext => Ok(Self::sysext_whole(set)),
+            SetForm::Metadata | SetForm::Image => self.image_whole(set),
         }
     }
 }

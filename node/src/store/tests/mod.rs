@@ -5,4 +5,4 @@ mod racing;
 mod recovery;
 pub(crate) mod support;
 mod sweeping;
-mod trees;
+pub(crate) mod trees;

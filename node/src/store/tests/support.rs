@@ -37,7 +37,7 @@ pub(crate) fn noise(seed: &str, len: usize) -> Vec<u8> {
     out
 }
 
-fn entry(path: &str, mode: u16, node: TreeNode) -> TreeEntry {
+pub(crate) fn entry(path: &str, mode: u16, node: TreeNode) -> TreeEntry {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     TreeEntry { path: path.parse().unwrap(), mode, uid, gid, mtime: 1_700_000_000, node }
 }

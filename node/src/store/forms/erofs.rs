@@ -1,0 +1,244 @@
+//! The forms `metadata` and `image`: the merged tree as an image of the file system EROFS.
+//!
+//! `metadata` is a file: names and inodes, whose regular files lead overlayfs to objects of the
+//! store. `image` is a folder with one file, [`IMAGE`], that also holds every content, once and
+//! page-aligned, for guests with a kernel of their own. What stands where is decided by the pure
+//! room `erofs`; here it is written, durably, and read again for `stork verify`.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use rustix::fs::{CWD, Mode, OFlags, fchmod, mkdirat, openat};
+use rustix::io::Errno;
+use stork_wire::ids::ContentId;
+use stork_wire::manifest::{Tree, TreeNode};
+
+use super::super::merge::SetError;
+use super::super::objects::{ObjectKey, ObjectRow};
+use super::super::sets::SetInfo;
+use super::super::write::{self, Fault, NewFile};
+use super::super::{SetForm, Store, StoreError, shard};
+use crate::erofs::{self, BLOCK, Files, Plan, Run};
+use crate::failpoint;
+
+/// The name of the image in its folder.
+pub const IMAGE: &str = "image.erofs";
+
+/// Images are as long as a multiple of this: the unit in which guests map persistent memory.
+pub const IMAGE_ALIGN: u64 = 2 * 1024 * 1024;
+
+/// Bytes that are read at once.
+const CHUNK: usize = 256 * 1024;
+
+/// Objects by their content: any of them has the bytes.
+type Objects = BTreeMap<ContentId, ObjectKey>;
+type Holes = BTreeMap<ContentId, Vec<Range<u64>>>;
+
+/// Where overlayfs finds an object, from the top of the objects.
+fn beside(entry: &stork_wire::manifest::TreeEntry) -> String {
+    let (folder, rest) = ObjectRow::of(entry).map(|row| shard(&row.key().0)).unwrap_or_default();
+    format!("/{folder}/{rest}")
+}
+
+/// The parts of a file that are no holes; none where it has no hole.
+fn data_of(path: &Path) -> io::Result<Option<Vec<Range<u64>>>> {
+    let file = File::open(path)?;
+    let meta = file.metadata()?;
+    // Blocks are counted in 512 bytes (stat(2)).
+    if meta.blocks().saturating_mul(512) >= meta.len() {
+        return Ok(None);
+    }
+    let (mut at, mut out) = (0, Vec::new());
+    while at < meta.len() {
+        let data = match rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(at)) {
+            Ok(data) => data,
+            Err(Errno::NXIO) => break,
+            Err(_) => return Ok(None),
+        };
+        at = rustix::fs::seek(&file, rustix::fs::SeekFrom::Hole(data)).unwrap_or(meta.len());
+        out.push(data..at);
+    }
+    let whole = out.first().is_some_and(|first| *first == (0..meta.len()));
+    Ok(Some(out).filter(|_| !whole))
+}
+
+/// Copies bytes inside the kernel, sharing blocks where the disk can.
+fn copy(run: &Run, from: &Path, to: &File) -> io::Result<()> {
+    let (mut source, mut target) = (File::open(from)?, to);
+    source.seek(SeekFrom::Start(run.from))?;
+    target.seek(SeekFrom::Start(run.at))?;
+    let copied = io::copy(&mut source.take(run.len), &mut target)?;
+    if copied == run.len { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
+impl Store {
+    /// The objects of a tree, all of which must be here.
+    fn objects_of(&self, tree: &Tree) -> Result<Objects, SetError> {
+        let mut objects = Objects::new();
+        for entry in &tree.entries {
+            let Some(row) = ObjectRow::of(entry) else { continue };
+            let key = row.key();
+            if !self.has_object(key)? {
+                return Err(SetError::Incomplete { package: entry.path.to_string() });
+            }
+            objects.entry(row.content).or_insert(key);
+        }
+        Ok(objects)
+    }
+
+    fn holes_of(&self, objects: &Objects) -> Result<Holes, StoreError> {
+        let mut holes = Holes::new();
+        for (content, object) in objects {
+            let path = self.object_path(*object);
+            let data = data_of(&path).map_err(|e| self.fault(Fault::new("read", &path, e)))?;
+            holes.extend(data.map(|data| (*content, data)));
+        }
+        Ok(holes)
+    }
+
+    /// A new file beside `dest` that begins with the metadata of an image.
+    fn begin(&self, plan: &Plan, dest: &Path) -> Result<NewFile, StoreError> {
+        self.check_latch()?;
+        self.check_free(plan.len, self.options.min_free_bytes)?;
+        let folder = dest.parent().unwrap_or(&self.dir);
+        let mut file = NewFile::create(folder).map_err(|f| self.fault(f))?;
+        file.write(&plan.metadata).map_err(|f| self.fault(f))?;
+        Ok(file)
+    }
+
+    /// Makes the file read-only and durable, and gives it its name.
+    fn finish(&self, file: NewFile, dest: &Path) -> Result<(), StoreError> {
+        let mode = Mode::from_raw_mode(0o444);
+        fchmod(file.file(), mode)
+            .map_err(|e| self.fault(Fault::new("set the mode of", dest, e)))?;
+        file.sync().and_then(|()| file.replace(dest)).map_err(|f| self.fault(f))
+    }
+
+    pub(super) fn build_metadata(&self, tree: &Tree, dest: &Path) -> Result<(), SetError> {
+        self.objects_of(tree)?;
+        let plan = erofs::plan(tree, Files::Beside(&beside), BLOCK)?;
+        let file = self.begin(&plan, dest)?;
+        failpoint::hit("store.set.half_linked");
+        Ok(self.finish(file, dest)?)
+    }
+
+    pub(super) fn build_image(&self, tree: &Tree, dest: &Path) -> Result<(), SetError> {
+        let objects = self.objects_of(tree)?;
+        let holes = self.holes_of(&objects)?;
+        let plan = erofs::plan(tree, Files::Inside(&holes), IMAGE_ALIGN)?;
+        mkdirat(CWD, dest, Mode::RWXU)
+            .map_err(|e| self.fault(Fault::new("make the folder", dest, e)))?;
+        let built = self.fill_image(&plan, &objects, &dest.join(IMAGE), dest);
+        if built.is_err()
+            && let Err(f) = write::remove_any(dest)
+        {
+            tracing::warn!(path = %dest.display(), error = %f.source, "a half-built image stays");
+        }
+        Ok(built?)
+    }
+
+    fn fill_image(
+        &self,
+        plan: &Plan,
+        objects: &Objects,
+        path: &Path,
+        folder: &Path,
+    ) -> Result<(), StoreError> {
+        let file = self.begin(plan, path)?;
+        let half = plan.runs.len() / 2;
+        for (i, run) in plan.runs.iter().enumerate() {
+            let object = objects.get(&run.content).ok_or(StoreError::NoContent(run.content))?;
+            let from = self.object_path(*object);
+            copy(run, &from, file.file())
+                .map_err(|e| self.fault(Fault::new("copy into an image", &from, e)))?;
+            if i == half {
+                failpoint::hit("store.set.half_linked");
+            }
+        }
+        let grown = file.file().set_len(plan.len);
+        grown.map_err(|e| self.fault(Fault::new("write", path, e)))?;
+        self.finish(file, path)?;
+        // Whoever runs the guest may be another user than ours.
+        let open = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        openat(CWD, folder, open, Mode::empty())
+            .and_then(|fd| fchmod(fd, Mode::from_raw_mode(0o755)))
+            .map_err(|e| self.fault(Fault::new("set the mode of", folder, e)))?;
+        write::sync_dir(folder).map_err(|f| self.fault(f))
+    }
+
+    /// Are the bytes of a set of these forms still those that its tree gives? Contents in an image
+    /// are hashed again.
+    pub(super) fn image_whole(&self, set: &SetInfo) -> Result<bool, StoreError> {
+        let Some(tree) = self.set_tree(set.id)? else { return Ok(false) };
+        let (plan, path) = if set.form == SetForm::Metadata {
+            (erofs::plan(&tree, Files::Beside(&beside), BLOCK), set.path.clone())
+        } else {
+            // The holes that the image was built with are those of the objects. Where one of them
+            // is damaged or gone, the set is moved away for that, and what is said here is moot.
+            let Ok(objects) = self.objects_of(&tree) else { return Ok(true) };
+            let Ok(holes) = self.holes_of(&objects) else { return Ok(true) };
+            (erofs::plan(&tree, Files::Inside(&holes), IMAGE_ALIGN), set.path.join(IMAGE))
+        };
+        let Ok(plan) = plan else { return Ok(false) };
+        Ok(is_image(&plan, &tree, &path).unwrap_or(false))
+    }
+}
+
+/// Does the file hold this image?
+fn is_image(plan: &Plan, tree: &Tree, path: &Path) -> io::Result<bool> {
+    let mut file = File::open(path)?;
+    if file.metadata()?.len() != plan.len {
+        return Ok(false);
+    }
+    let mut buffer = vec![0; CHUNK];
+    for part in plan.metadata.chunks(CHUNK) {
+        let Some(read) = buffer.get_mut(..part.len()) else { return Ok(false) };
+        file.read_exact(read)?;
+        if read != part {
+            return Ok(false);
+        }
+    }
+    let sizes: BTreeMap<ContentId, u64> = tree
+        .entries
+        .iter()
+        .filter_map(|e| match &e.node {
+            TreeNode::File { content, size, .. } => Some((*content, *size)),
+            _ => None,
+        })
+        .collect();
+    // The runs of one content follow each other.
+    for runs in plan.runs.chunk_by(|a, b| a.content == b.content) {
+        let Some(content) = runs.first().map(|r| r.content) else { continue };
+        let size = sizes.get(&content).copied().unwrap_or(0);
+        if hash_of(runs, size, &mut file, &mut buffer)? != content.0 {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The hash of a content of `size` bytes that stands in these runs, with zeros between them.
+fn hash_of(runs: &[Run], size: u64, file: &mut File, buffer: &mut [u8]) -> io::Result<[u8; 32]> {
+    let mut hasher = blake3::Hasher::new();
+    let zeros = |hasher: &mut blake3::Hasher, end: u64| {
+        io::copy(&mut io::repeat(0).take(end.saturating_sub(hasher.count())), hasher).map(drop)
+    };
+    for run in runs {
+        zeros(&mut hasher, run.from)?;
+        file.seek(SeekFrom::Start(run.at))?;
+        let mut rest = file.by_ref().take(run.len);
+        loop {
+            let n = rest.read(buffer)?;
+            if n == 0 {
+                break;
+            }
+            hasher.update(buffer.get(..n).unwrap_or_default());
+        }
+    }
+    zeros(&mut hasher, size)?;
+    Ok(*hasher.finalize().as_bytes())
+}
