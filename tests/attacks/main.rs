@@ -29,6 +29,7 @@ mod forks;
 mod freeze;
 mod items;
 mod key_compromise;
+mod known_answers;
 mod limits;
 mod lying_mirror;
 mod mix_and_match;

@@ -284,8 +284,10 @@ impl ReadyKey {
         self.id
     }
 
-    /// Strict RFC 8032 verification: refuses small-order keys and non-canonical points and scalars.
-    pub(crate) fn verifies(&self, message: &[u8], signature: &SignatureBytes) -> bool {
+    /// Strict RFC 8032 verification of raw bytes: refuses small-order keys and non-canonical points
+    /// and scalars. What is [`Verified`] is made by [`Envelope::verify`] alone.
+    #[must_use]
+    pub fn verifies(&self, message: &[u8], signature: &SignatureBytes) -> bool {
         let signature = Signature::from_bytes(&signature.0);
         self.point.as_ref().is_some_and(|p| p.verify_strict(message, &signature).is_ok())
     }
