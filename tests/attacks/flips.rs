@@ -14,6 +14,8 @@ use stork_tests::wait::wait_until;
 use stork_wire::item::{Item, ItemKind};
 use tokio::runtime::Runtime;
 
+use crate::check::has_event;
+
 fn entries(node: &LabNode) -> Vec<Item> {
     let store = open_store(&node.config).unwrap();
     let mut out = Vec::new();
@@ -88,6 +90,20 @@ fn same(view: &Path, package: &Path) -> bool {
     fs::read(view.join("app")).ok() == fs::read(package.join("app")).ok()
 }
 
+/// Flips a bit in each large file of a store.
+fn damage(state: &Path) {
+    let mut files = Vec::new();
+    large_files(state, &mut files);
+    // A file that is linked to is one file, however many names it has.
+    let mut seen = BTreeSet::new();
+    files.retain(|f| seen.insert(fs::metadata(f).unwrap().ino()));
+    for file in &files {
+        let mut bytes = fs::read(file).unwrap();
+        bytes[70_000] ^= 1;
+        fs::write(file, bytes).unwrap();
+    }
+}
+
 /// T094: bits flip in the content that a VM is shown, in the pack that it came in, and in what it
 /// was built from, on a host that runs: first on one that fetched it, then on the one that it was
 /// pushed to. `stork store verify` moves all of it away, the other host has it, and the VM is
@@ -104,17 +120,8 @@ fn t094_damage_in_use_is_fetched_again() {
         host.await_vm("vm", &[("app", "1")]);
     }
     for host in fleet.hosts.iter().rev() {
-        let mut files = Vec::new();
-        large_files(&host.dir.join("state"), &mut files);
-        // A file that is linked to is one file, however many names it has.
-        let mut seen = BTreeSet::new();
-        files.retain(|f| seen.insert(fs::metadata(f).unwrap().ino()));
-        for file in &files {
-            let mut bytes = fs::read(file).unwrap();
-            bytes[70_000] ^= 1;
-            fs::write(file, bytes).unwrap();
-        }
-        assert!(!same(&host.target("vm"), &package.file), "{files:?}");
+        damage(&host.dir.join("state"));
+        assert!(!same(&host.target("vm"), &package.file));
         let out = host.stork(&["store", "verify"]);
         assert_eq!(out.status.code(), Some(3), "{out:?}");
         wait_until(&format!("{} to show good files", host.name), || {
@@ -124,4 +131,33 @@ fn t094_damage_in_use_is_fetched_again() {
         compare_with_folder(&host.target("vm"), &package.file);
         wait_until("all to be sound", || host.stork(&["store", "verify"]).status.success());
     }
+}
+
+/// T094: the same with nobody who asks: the scrub finds it, moves it away, tells the host and the
+/// VM that was shown it, and the VM is switched to good files that came from the other host.
+#[test]
+fn t094_the_scrub_finds_damage_in_use() {
+    let mut fleet = Fleet::new(&["web"], 2);
+    let host = &mut fleet.hosts[1];
+    host.configure("[scrub]\nround_s = 1\nglance_s = 0\n");
+    host.restart();
+    let host = &fleet.hosts[1];
+    host.write_vm("vm", &VmFile::usual(&["web"], &host.target("vm")));
+    let package = fleet.package("app", "1", &[("app", &noise("app", 1 << 20))]);
+    fleet.push(&package, &["web"]);
+    host.await_vm("vm", &[("app", "1")]);
+    assert!(!has_event(host, "damaged", ""));
+    damage(&host.dir.join("state"));
+    wait_until("good files", || {
+        has_event(host, "vm_shown_damaged", "vm: ") && same(&host.target("vm"), &package.file)
+    });
+    assert!(has_event(host, "damaged", "it has other bytes; it is in quarantine"));
+    assert!(host.counter("damaged", "object") >= 1 && host.counter("damaged", "set") >= 1);
+    host.await_vm("vm", &[("app", "1")]);
+    compare_with_folder(&host.target("vm"), &package.file);
+    wait_until("a round that finds nothing", || {
+        let scrub = host.tell(&["status"])["scrub"].clone();
+        scrub["finished"].as_u64() >= scrub["begun"].as_u64() && scrub["damaged"] == 0
+    });
+    host.verify_store();
 }

@@ -8,6 +8,7 @@ mod limits;
 mod node_file;
 mod quota;
 mod sandbox;
+mod scrub;
 mod seeds;
 mod vm_folder;
 
@@ -16,6 +17,7 @@ pub use limits::{Bucket, LimitsConfig};
 pub use node_file::{BeaconConfig, ConfigError, LogFormat, NodeConfig};
 pub use quota::QuotaConfig;
 pub use sandbox::SandboxConfig;
+pub use scrub::ScrubConfig;
 pub use seeds::{SEEDS_MAX, Seed, read_seeds};
 pub use vm_folder::{BadVmFile, VmFolder};
 

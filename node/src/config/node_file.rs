@@ -8,7 +8,7 @@ use stork_origin::Address;
 use stork_wire::ids::PublicKey;
 use stork_wire::limits::BEACON_VALID_MAX_S;
 
-use super::{LimitsConfig, QuotaConfig, SEEDS_MAX, SandboxConfig, Seed, hint_for};
+use super::{LimitsConfig, QuotaConfig, SEEDS_MAX, SandboxConfig, ScrubConfig, Seed, hint_for};
 use crate::transfer::Schedule;
 
 /// A configuration that cannot be used: which file, what is wrong, what to do.
@@ -66,6 +66,8 @@ pub struct NodeConfig {
     pub limits: LimitsConfig,
     /// How much content publishers and groups may bring here.
     pub quota: QuotaConfig,
+    /// How slowly everything in the store is read again.
+    pub scrub: ScrubConfig,
     /// What the daemon takes away from itself.
     pub sandbox: SandboxConfig,
     /// How much content may come and go, and when.
@@ -144,6 +146,7 @@ impl Default for NodeConfig {
             operator_keys: Vec::new(),
             limits: LimitsConfig::default(),
             quota: QuotaConfig::default(),
+            scrub: ScrubConfig::default(),
             sandbox: SandboxConfig::default(),
             bandwidth: Schedule::default(),
         }
@@ -189,7 +192,8 @@ impl NodeConfig {
             let (message, help) = (message.to_owned(), help.to_owned());
             return Err(ConfigError { path: shown, message, help });
         }
-        if let Some(Err(why)) = config.beacon.as_ref().map(BeaconConfig::check) {
+        let checks = [config.beacon.as_ref().map(BeaconConfig::check), Some(config.scrub.check())];
+        if let Some(Err(why)) = checks.into_iter().flatten().find(Result::is_err) {
             let help = "leave the key out for its default, or correct it".to_owned();
             return Err(ConfigError { path: shown, message: why.to_owned(), help });
         }

@@ -7,6 +7,7 @@
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use axum::Json;
@@ -30,6 +31,9 @@ const STEPS: u64 = 256;
 /// Lines that wait for a slow reader.
 const LINES: usize = 4;
 
+/// What a verification found, for the driver.
+type Found = Arc<Mutex<Vec<Damage>>>;
+
 /// A body of lines as they come.
 struct Lines(mpsc::Receiver<String>);
 
@@ -46,18 +50,7 @@ impl hyper::body::Body for Lines {
     }
 }
 
-/// One damaged thing in words.
-fn damage_text(d: &Damage) -> String {
-    match d {
-        Damage::Object { content, why } => format!("content {content}: {why}"),
-        Damage::Pack(id) => format!("pack {id}: other bytes"),
-        Damage::Manifest(id) => format!("manifest {id}: other bytes, or gone"),
-        Damage::Tree(id) => format!("tree {id}: no longer complete"),
-        Damage::Set(id) => format!("set {id}: built from damaged files"),
-    }
-}
-
-fn verify(store: &Store, lines: &mpsc::Sender<String>) -> Result<Value, StoreError> {
+fn verify(store: &Store, lines: &mpsc::Sender<String>, found: &Found) -> Result<Value, StoreError> {
     let next = Cell::new(0);
     let report = store.verify(&|Verifying { bytes, total }| {
         if bytes >= next.get() {
@@ -67,7 +60,8 @@ fn verify(store: &Store, lines: &mpsc::Sender<String>) -> Result<Value, StoreErr
             lines.try_send(line.to_string()).unwrap_or_default();
         }
     })?;
-    let damaged: Vec<String> = report.damaged.iter().map(damage_text).collect();
+    let damaged: Vec<String> = report.damaged.iter().map(ToString::to_string).collect();
+    *found.lock().unwrap_or_else(PoisonError::into_inner) = report.damaged;
     Ok(json!({
         "schema": "stork.store-verify/v1",
         "objects": report.objects, "packs": report.packs, "manifests": report.manifests,
@@ -79,10 +73,13 @@ pub(super) async fn store_verify(State(s): State<Shared>) -> Response {
     let (lines, body) = mpsc::channel(LINES);
     tokio::spawn(async move {
         let teller = lines.clone();
+        let found = Found::default();
+        let finder = Arc::clone(&found);
         let (status, Json(mut value)) =
-            blocking(s.clone(), move |store| verify(store, &teller)).await;
+            blocking(s.clone(), move |store| verify(store, &teller, &finder)).await;
         // What was damaged is fetched again: the driver looks at every VM anew.
-        let _again = ask(&s, ControlCall::Reload).await;
+        let damaged = std::mem::take(&mut *found.lock().unwrap_or_else(PoisonError::into_inner));
+        let _again = ask(&s, |answer| ControlCall::Damaged { damaged, answer }).await;
         let last = if status.is_success() {
             json!({ "done": value })
         } else {

@@ -39,6 +39,10 @@ impl Driver {
                 (answer, self.make_token(name, site, ttl_s))
             }
             ControlCall::Collect { dry_run, answer } => return self.collect(dry_run, Some(answer)),
+            ControlCall::Damaged { damaged, answer } => {
+                self.on_damaged(&damaged);
+                (answer, Ok(Value::Null))
+            }
             ControlCall::Reload(answer) => {
                 self.folder.reread();
                 self.reload_vms();
@@ -104,6 +108,7 @@ impl Driver {
         // The macro takes no more names at once.
         if let Some(all) = status.as_object_mut() {
             all.insert("restored".into(), self.restored_json());
+            all.insert("scrub".into(), self.scrub_json());
         }
         status
     }

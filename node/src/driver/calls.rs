@@ -3,6 +3,8 @@
 use stork_wire::text::Label;
 use tokio::sync::oneshot;
 
+use crate::store::Damage;
+
 /// A question or order from the control socket.
 #[derive(Debug)]
 pub enum ControlCall {
@@ -81,6 +83,13 @@ pub enum ControlCall {
     },
     /// Read changed VM files now.
     Reload(Answer),
+    /// `stork store verify` found this damaged.
+    Damaged {
+        /// What is no longer in the store.
+        damaged: Vec<Damage>,
+        /// The answer.
+        answer: Answer,
+    },
     /// `stork store gc`.
     Collect {
         /// Only say what would be removed.

@@ -26,6 +26,7 @@ const KNOWN: &[(&str, &[&str])] = &[
         &["frame_too_long", "left", "malformed", "not_admitted", "not_hello", "silent"],
     ),
     ("contents", &["unpack_failed", "whole"]),
+    ("damaged", &["manifest", "object", "pack", "set", "tree"]),
     ("dials", &["admitter", "failed"]),
     ("feeds", &["epoch_begun", "fresh", "frozen", "stale"]),
     ("fetches_refused", &["disk", "no_inodes", "no_space", "over_quota", "read_only"]),
@@ -57,6 +58,7 @@ const KNOWN: &[(&str, &[&str])] = &[
         &["busy", "content_missing", "disk", "head_moved", "not_home", "version_taken"],
     ),
     ("repacks", &["different", "same"]),
+    ("scrubs", &["done"]),
     ("swarms", &["bad", "hungry", "too_many"]),
     ("switches", &["done", "failed", "mix_and_match", "rolled_back"]),
     ("syncs", &["begun"]),
@@ -137,6 +139,15 @@ impl Driver {
         let due = self.documents_due().len();
         page.gauge("stork_documents_due", "Charter documents that run out within a month.", due);
         page.gauge("stork_store_writable", "1: the store takes writes.", usize::from(good));
+        let scrub = self.scrub.place();
+        for (name, help, value) in [
+            ("stork_scrub_bytes", "Bytes looked at in this round of the scrub.", scrub.bytes),
+            ("stork_scrub_all_bytes", "Bytes that a round looks at.", scrub.total),
+            ("stork_scrub_finished_timestamp_seconds", "End of the last round.", scrub.finished),
+        ] {
+            page.family(name, "gauge", help);
+            page.sample(name, None, value);
+        }
         let known = self.overlay.hosts().count() + 1;
         page.gauge("stork_peers", "Hosts with a control connection.", self.connections.len());
         page.gauge("stork_links", "Links of the overlay.", self.overlay.links().count());

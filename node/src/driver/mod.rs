@@ -46,6 +46,7 @@ mod record;
 mod renewal;
 mod repository;
 mod restored;
+mod scrub;
 mod switch;
 mod tap;
 mod tree;
@@ -86,6 +87,7 @@ use crate::transfer::{self, Planner};
 use crate::trust::{Permits, Trust};
 use crate::view::Views;
 use content::{Content, SwarmInfo};
+use scrub::ScrubThread;
 use vms::Vm;
 use workers::{Done, Workers};
 
@@ -111,6 +113,7 @@ pub struct Driver {
     store: Arc<Store>,
     views: Arc<Views>,
     workers: Workers,
+    scrub: ScrubThread,
     clock: Clock,
     net: Arc<Net>,
     trust: Trust,
@@ -167,6 +170,8 @@ impl Driver {
     pub fn new(parts: Parts) -> anyhow::Result<Self> {
         let (done, outcomes) = mpsc::channel(OUTCOMES_MAX);
         let workers = Workers::start(Arc::clone(&parts.store), parts.trust.fleet(), done)?;
+        let (store, clock) = (Arc::clone(&parts.store), parts.clock.clone());
+        let scrub = ScrubThread::start(store, parts.config.scrub, clock, workers.done())?;
         let me = crate::identity::node_id(&parts.key);
         let now = parts.clock.unix();
         let cert = parts.trust.check_cert(&parts.cert, now).map_err(|e| anyhow::anyhow!("{e}"))?;
@@ -192,6 +197,7 @@ impl Driver {
             store: parts.store,
             views: parts.views,
             workers,
+            scrub,
             clock: parts.clock,
             net: parts.net,
             trust: parts.trust,
@@ -285,6 +291,9 @@ impl Driver {
             self.run_timers();
             self.write_out();
         }
+        // What the scrub has to say finds nobody any more, so that it does not wait for us.
+        drop(done);
+        self.scrub.stop();
         self.flush_journal();
         self.save_on_exit();
     }
@@ -368,6 +377,8 @@ impl Driver {
             Done::Repacked { id, whole } => self.on_repacked(id, whole),
             Done::FromOrigin { what, result } => self.on_from_origin(what, result),
             Done::Collected => self.look_again(),
+            Done::Damaged(damaged) => self.on_damaged(&damaged),
+            Done::Scrubbed => self.on_scrubbed(),
             Done::Switched { vm, result } => self.on_switched(&vm, *result),
             Done::Joined { answer, fresh } => self.on_token_checked(answer, fresh),
         }

@@ -19,7 +19,7 @@ use super::Reply;
 use super::journal::{Batch, Journal, TakenBack};
 use super::origin::What;
 use super::switch::Switched;
-use crate::store::{PartialPack, Reservation, Store, StoreError};
+use crate::store::{Damage, PartialPack, Reservation, Store, StoreError};
 use crate::trust::Fact;
 
 /// Batches that wait for the journal; the driver bounds their items.
@@ -77,6 +77,8 @@ pub(super) enum Done {
     Repacked { id: ManifestId, whole: bool },
     FromOrigin { what: What, result: Result<Vec<u8>, OriginError> },
     Collected,
+    Damaged(Vec<Damage>),
+    Scrubbed,
     Switched { vm: Label, result: Box<Switched> },
     Joined { answer: super::admission::JoinAnswer, fresh: Result<bool, StoreError> },
 }

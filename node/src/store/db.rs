@@ -190,6 +190,24 @@ impl Store {
         })
     }
 
+    /// The rows of a table whose keys begin so.
+    pub(super) fn rows_of(&self, table: Bytes, prefix: &[u8]) -> Result<Vec<Row>, StoreError> {
+        let end = after_prefix(prefix);
+        self.read(|tx| {
+            let table = tx.open_table(table)?;
+            let rows = match &end {
+                Some(end) => table.range(prefix..end.as_slice())?,
+                None => table.range(prefix..)?,
+            };
+            let mut out = Vec::new();
+            for row in rows {
+                let (k, v) = row?;
+                out.push((k.value().to_vec(), v.value().to_vec()));
+            }
+            Ok(out)
+        })
+    }
+
     /// Writes one row.
     pub(super) fn put_row(&self, table: Bytes, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
         self.write(|tx| put(tx, table, key, value))

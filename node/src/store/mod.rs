@@ -29,6 +29,7 @@ mod packs;
 mod partial;
 mod prefix;
 mod repack;
+mod scrub;
 mod sets;
 mod space;
 mod sparse;
@@ -57,6 +58,7 @@ pub use merge::{SetError, SetId, SetMember, SetSpec};
 pub use objects::ObjectKey;
 pub use open::Recovery;
 pub use partial::{PartialPack, Written};
+pub use scrub::{SCRUB_STEP, Scrub, ScrubPlace, ScrubStep};
 pub use sets::SetInfo;
 pub use space::{Health, Reservation, Room, StoreStat};
 pub use unpack::{UnpackError, UnpackReport};
@@ -169,9 +171,22 @@ impl Store {
         write::write_atomic(dir, name, bytes).map_err(|f| self.fault(f))
     }
 
-    /// Removes a folder of the store's or of a view's making, with all that is in it.
+    /// The same in a folder that is not the store's, by way of a file with the name `by`: what a
+    /// crash left of that is replaced the next time, and whoever knows the name may remove it.
+    pub fn write_file_by(
+        &self,
+        dir: &Path,
+        by: &str,
+        name: &str,
+        bytes: &[u8],
+    ) -> Result<(), StoreError> {
+        self.check_latch()?;
+        write::write_by(dir, by, name, bytes).map_err(|f| self.fault(f))
+    }
+
+    /// Removes a folder of the store's or of a view's making, with all that is in it, or a file.
     pub fn remove_folder(&self, path: &Path) -> Result<(), StoreError> {
-        write::remove_tree(path).map_err(|f| self.fault(f))
+        write::remove_any(path).map_err(|f| self.fault(f))
     }
 
     /// The folder of a VM's small files, made where it is missing.

@@ -92,17 +92,24 @@ impl Store {
     pub(super) fn files_of(&self, kind: &str) -> Result<Vec<StoredFile>, StoreError> {
         let mut out = Vec::new();
         for folder in 0..=255u8 {
-            let folder = format!("{folder:02x}");
-            let dir = self.dir.join(kind).join(&folder);
-            let names = super::open::names(&dir).map_err(|f| self.fault(f))?;
-            for name in names.into_iter().filter(|n| !n.starts_with(TEMP)) {
-                let stem = name.split('.').next().unwrap_or(&name);
-                let Some(id) = unshard(&folder, stem) else { continue };
-                let path = dir.join(&name);
-                // A file that was removed since is simply not there.
-                let Ok(meta) = path.symlink_metadata() else { continue };
-                out.push(StoredFile { id, path, bytes: meta.len(), used: meta.mtime() });
-            }
+            out.append(&mut self.files_in(kind, folder)?);
+        }
+        Ok(out)
+    }
+
+    /// The files of one of the 256 folders of a kind.
+    pub(super) fn files_in(&self, kind: &str, folder: u8) -> Result<Vec<StoredFile>, StoreError> {
+        let folder = format!("{folder:02x}");
+        let dir = self.dir.join(kind).join(&folder);
+        let names = super::open::names(&dir).map_err(|f| self.fault(f))?;
+        let mut out = Vec::with_capacity(names.len());
+        for name in names.into_iter().filter(|n| !n.starts_with(TEMP)) {
+            let stem = name.split('.').next().unwrap_or(&name);
+            let Some(id) = unshard(&folder, stem) else { continue };
+            let path = dir.join(&name);
+            // A file that was removed since is simply not there.
+            let Ok(meta) = path.symlink_metadata() else { continue };
+            out.push(StoredFile { id, path, bytes: meta.len(), used: meta.mtime() });
         }
         Ok(out)
     }

@@ -2,6 +2,7 @@
 //! fetched again, and never served or shown as if it were whole.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
@@ -14,6 +15,7 @@ use super::db::{self, MANIFESTS, OBJECTS, TREES, first_id};
 use super::merge::{SetId, set_id};
 use super::objects::{ObjectKey, ObjectRow, object_keys, read_keys};
 use super::packs::StoredFile;
+use super::scrub::{direct_buffer, open_direct, read_direct};
 use super::write;
 use super::{Store, StoreError, lock};
 
@@ -35,6 +37,18 @@ pub enum Damage {
     Tree(TreeId),
     /// A package set that showed a damaged file and is to be built and shown again.
     Set(SetId),
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Object { content, why } => write!(f, "content {content}: {why}"),
+            Self::Pack(id) => write!(f, "pack {id}: other bytes"),
+            Self::Manifest(id) => write!(f, "manifest {id}: other bytes, or gone"),
+            Self::Tree(id) => write!(f, "tree {id}: no longer complete"),
+            Self::Set(id) => write!(f, "set {id}: built from damaged files"),
+        }
+    }
 }
 
 /// Bytes that are read before they are hashed.
@@ -64,6 +78,25 @@ pub struct VerifyReport {
     pub damaged: Vec<Damage>,
     /// Where the damaged files are now.
     pub quarantine: PathBuf,
+}
+
+/// How a file is hashed; `None` where it cannot be read.
+pub(super) type HashOf<'a> = &'a dyn Fn(&Path) -> Option<[u8; 32]>;
+
+/// Hashes a file, first as the disk has it and then as the system's cache shows it: `None` where
+/// the two differ, or it cannot be read.
+pub(super) fn hash_twice(path: &Path) -> Option<[u8; 32]> {
+    let mut file = open_direct(path).ok()?;
+    let mut buffer = direct_buffer(CHUNK);
+    let mut hasher = blake3::Hasher::new();
+    loop {
+        match read_direct(path, &mut file, hasher.count(), &mut buffer).ok()? {
+            [] => break,
+            part => hasher.update(part),
+        };
+    }
+    let hash = *hasher.finalize().as_bytes();
+    hash_file(path, &|_| {}).filter(|shown| *shown == hash)
 }
 
 /// Hashes a file, and tells after each chunk how many of its bytes are done.
@@ -102,25 +135,46 @@ impl Store {
             let before = report.bytes;
             report.packs += 1;
             report.bytes += file.bytes;
-            let hash = hash_file(&file.path, &|n| at(before + n));
-            if hash != Some(file.id) && file.path.exists() {
-                self.quarantine(&file.path, "pack")?;
-                report.damaged.push(Damage::Pack(PackId(file.id)));
-            }
+            let hash = |path: &Path| hash_file(path, &|n| at(before + n));
+            self.verify_pack(PackId(file.id), &file.path, &mut report, &hash)?;
         }
         for id in manifests {
             report.manifests += 1;
-            let bytes = std::fs::read(self.manifest_path(id)).unwrap_or_default();
-            report.bytes += bytes.len() as u64;
-            // A manifest that was swept meanwhile has no row either.
-            if ManifestId::of(&bytes) != id && self.manifest_row(id)?.is_some() {
-                self.quarantine(&self.manifest_path(id), "manifest")?;
-                self.write(|tx| db::remove(tx, MANIFESTS, id.as_bytes()))?;
-                report.damaged.push(Damage::Manifest(id));
-            }
+            report.bytes += self.verify_manifest(id, &mut report)?;
         }
         at(report.bytes);
         Ok(report)
+    }
+
+    /// Hashes a pack, and moves it away if it is damaged.
+    pub(super) fn verify_pack(
+        &self,
+        id: PackId,
+        path: &Path,
+        report: &mut VerifyReport,
+        hash: HashOf<'_>,
+    ) -> Result<(), StoreError> {
+        if hash(path) != Some(id.0) && path.exists() {
+            self.quarantine(path, "pack")?;
+            report.damaged.push(Damage::Pack(id));
+        }
+        Ok(())
+    }
+
+    /// Hashes a manifest, and moves it away if it is damaged; returns its size.
+    pub(super) fn verify_manifest(
+        &self,
+        id: ManifestId,
+        report: &mut VerifyReport,
+    ) -> Result<u64, StoreError> {
+        let bytes = std::fs::read(self.manifest_path(id)).unwrap_or_default();
+        // A manifest that was swept meanwhile has no row either.
+        if ManifestId::of(&bytes) != id && self.manifest_row(id)?.is_some() {
+            self.quarantine(&self.manifest_path(id), "manifest")?;
+            self.write(|tx| db::remove(tx, MANIFESTS, id.as_bytes()))?;
+            report.damaged.push(Damage::Manifest(id));
+        }
+        Ok(bytes.len() as u64)
     }
 
     fn verify_objects(
@@ -136,14 +190,8 @@ impl Store {
             report.objects += 1;
             report.bytes += file.bytes;
             seen.insert(ObjectKey(file.id));
-            let row: Option<ObjectRow> = self.record(OBJECTS, &file.id)?;
-            // A file without a row is claimed by nobody; a collection removes it.
-            let Some(row) = row else { continue };
-            if let Some(why) = self.object_damage(file, &row, &|n| at(before + n)) {
-                self.quarantine(&file.path, "object")?;
-                report.damaged.push(Damage::Object { content: row.content, why });
-                damaged.insert(ObjectKey(file.id));
-            }
+            let hash = |path: &Path| hash_file(path, &|n| at(before + n));
+            self.verify_object(file, report, &mut damaged, &hash)?;
         }
         for (key, value) in self.rows(OBJECTS)? {
             let Some(id) = first_id(&key).map(ObjectKey) else { continue };
@@ -158,8 +206,40 @@ impl Store {
         if damaged.is_empty() { Ok(()) } else { self.forget(&damaged, report) }
     }
 
+    /// Looks at one file of an object as a whole, and moves it away if it is damaged.
+    pub(super) fn verify_object(
+        &self,
+        file: &StoredFile,
+        report: &mut VerifyReport,
+        damaged: &mut BTreeSet<ObjectKey>,
+        hash: HashOf<'_>,
+    ) -> Result<(), StoreError> {
+        let row: Option<ObjectRow> = self.record(OBJECTS, &file.id)?;
+        // A file without a row is claimed by nobody; a collection removes it.
+        let Some(row) = row else { return Ok(()) };
+        if let Some(why) = self.object_damage(file, &row, hash) {
+            self.quarantine(&file.path, "object")?;
+            report.damaged.push(Damage::Object { content: row.content, why });
+            damaged.insert(ObjectKey(file.id));
+        }
+        Ok(())
+    }
+
+    /// Takes damaged objects out of the store, with the sets and trees that hold them.
+    pub(super) fn retire(
+        &self,
+        damaged: &BTreeSet<ObjectKey>,
+        report: &mut VerifyReport,
+    ) -> Result<(), StoreError> {
+        if damaged.is_empty() {
+            return Ok(());
+        }
+        self.verify_sets(damaged, report)?;
+        self.forget(damaged, report)
+    }
+
     /// Moves away the sets that show a damaged file, or whose own record is damaged.
-    fn verify_sets(
+    pub(super) fn verify_sets(
         &self,
         damaged: &BTreeSet<ObjectKey>,
         report: &mut VerifyReport,
@@ -180,13 +260,21 @@ impl Store {
         &self,
         file: &StoredFile,
         row: &ObjectRow,
-        done: &dyn Fn(u64),
+        hash: HashOf<'_>,
     ) -> Option<&'static str> {
         if file.bytes != row.size {
             return Some("it has another size");
         }
-        if hash_file(&file.path, done) != Some(row.content.0) {
+        if hash(&file.path) != Some(row.content.0) {
             return Some("it has other bytes");
+        }
+        self.looks_wrong(file, row)
+    }
+
+    /// What can be told without reading the file.
+    pub(super) fn looks_wrong(&self, file: &StoredFile, row: &ObjectRow) -> Option<&'static str> {
+        if file.bytes != row.size {
+            return Some("it has another size");
         }
         let Ok(meta) = file.path.symlink_metadata() else { return Some("it is gone") };
         let owner_right = !self.root || (meta.uid(), meta.gid()) == (row.meta.uid, row.meta.gid);
