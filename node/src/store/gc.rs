@@ -221,6 +221,20 @@ impl Store {
                 },
             )?;
         }
+        self.sweep_lost_manifests()
+    }
+
+    /// Files of manifests whose rows were never written, because of a crash, or are gone.
+    fn sweep_lost_manifests(&self) -> Result<(), StoreError> {
+        let rows: BTreeSet<_> = self.manifest_ids()?.into_iter().collect();
+        let mut lost = self.files_of("manifests")?;
+        lost.retain(|f| !rows.contains(&ManifestId(f.id)));
+        for file in lost {
+            let fresh = lock(&self.fresh);
+            if !fresh.has(Kind::Manifest, &file.id) {
+                write::remove_file(&file.path).map_err(|f| self.fault(f))?;
+            }
+        }
         Ok(())
     }
 

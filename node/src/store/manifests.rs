@@ -31,6 +31,8 @@ impl Store {
         }
         let manifest = decode(id, bytes)?;
         self.check_latch()?;
+        // Between the file and its row a collection must not take it for one that nobody claims.
+        let _hold = self.inner_hold();
         self.touch(Kind::Manifest, id.as_bytes());
         if self.manifest_row(id)?.is_some() && self.manifest_path(id).exists() {
             return Ok(());

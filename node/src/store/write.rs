@@ -97,6 +97,18 @@ pub(super) fn write_atomic(dir: &Path, name: &str, bytes: &[u8]) -> Result<(), F
     sync_dir(dir)
 }
 
+/// The same by way of a file of this name, for folders that nobody tidies after a crash: what an
+/// earlier one left under that name is replaced.
+pub(super) fn write_by(dir: &Path, by: &str, name: &str, bytes: &[u8]) -> Result<(), Fault> {
+    let path = dir.join(by);
+    remove_any(&path)?;
+    let mut file = NewFile::create_as(path)?;
+    file.write(bytes)?;
+    file.sync()?;
+    file.replace(&dir.join(name))?;
+    sync_dir(dir)
+}
+
 /// Makes a file of `len` bytes that are really taken from the disk, or leaves nothing.
 pub(super) fn allocate(path: &Path, len: u64) -> Result<(), Fault> {
     let file = OpenFile::open(path)?;
@@ -205,7 +217,11 @@ pub(super) struct NewFile {
 impl NewFile {
     /// A new empty file of mode 0600 in `dir`.
     pub(super) fn create(dir: &Path) -> Result<Self, Fault> {
-        let path = dir.join(temp_name());
+        Self::create_as(dir.join(temp_name()))
+    }
+
+    /// A new empty file of mode 0600 that has this name until it gets its lasting one.
+    fn create_as(path: PathBuf) -> Result<Self, Fault> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let fd = openat(CWD, &path, flags | OFlags::NOFOLLOW, Mode::RUSR | Mode::WUSR)
             .map_err(|e| Fault::new("create", &path, e))?;

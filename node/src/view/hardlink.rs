@@ -90,7 +90,9 @@ fn read_record(names: &Names) -> Record {
 fn write_record(store: &Store, names: &Names, record: &Record) -> Result<(), ViewError> {
     let bytes = serde_json::to_vec(record)
         .map_err(|e| ViewError::io("encode", names.folder.join(&names.record), e))?;
-    Ok(store.write_file(&names.folder, &names.record, &bytes)?)
+    // A name that `tidy` knows, since nobody else removes what a crash leaves in a VM's folder.
+    let by = format!("{}record", names.prefix);
+    Ok(store.write_file_by(&names.folder, &by, &names.record, &bytes)?)
 }
 
 /// Which set the target shows, by its inode.
