@@ -47,7 +47,7 @@ fn fleet(mounted: Mounted) -> Fleet {
     };
     for host in &fleet.hosts[1..] {
         let file = VmFile::usual(&["web"], &host.target("vm"));
-        host.write_vm("vm", &if let Some(name) = backend { file.backend(name) } else { file });
+        host.write_vm("vm", &if let Some(name) = backend { file.shown_as(name) } else { file });
     }
     fleet
 }

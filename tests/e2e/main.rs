@@ -21,6 +21,7 @@ mod everything;
 mod freshness;
 mod garbage;
 mod gone;
+mod guests;
 mod incident;
 mod joining;
 mod late;

@@ -28,15 +28,9 @@ impl VmFile {
 
     /// Shows a read-only mount instead of hard links.
     #[must_use]
-    pub fn mounted(self) -> Self {
-        self.backend("tree")
-    }
-
-    /// Shows it by another backend than hard links.
-    #[must_use]
-    pub fn backend(mut self, name: &str) -> Self {
-        let view = self.view.replace("\"hardlink\"", &format!("{name:?}"));
-        self.view = view.replace("isolation = \"none\"\n", "");
+    pub fn mounted(mut self) -> Self {
+        self.view =
+            self.view.replace("\"hardlink\"", "\"tree\"").replace("isolation = \"none\"\n", "");
         self
     }
 
