@@ -22,6 +22,7 @@ pub const ALL: &[&str] = &[
     "store.gc.marked",
     "store.gc.half_swept",
     "view.generation.recorded",
+    "view.private.made",
     "view.switch.mounted",
     "view.switch.before_umount",
     "view.switched",

@@ -38,7 +38,8 @@ pub use outcome::{Outcome, Privilege};
 pub use plan::{Choice, Plan, Wish};
 pub use resolve::{Considered, Privileges, Scene, Shown};
 pub use vm::{
-    Backend, FileError, HookRule, OnDepends, OnFailure, Subscription, VmFile, VmHold, VmPin,
+    Backend, FileError, HookRule, IdMap, OnDepends, OnFailure, Subscription, ViewOptions, VmFile,
+    VmHold, VmPin,
 };
 
 use std::collections::{BTreeMap, BTreeSet};

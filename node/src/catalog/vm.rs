@@ -37,6 +37,8 @@ pub enum Backend {
     Composefs,
     /// A folder with an image of a file system, for guests with a kernel of their own; needs root.
     Image,
+    /// The set's folder beneath a layer that takes the VM's writes; needs root.
+    Overlay,
 }
 
 impl Backend {
@@ -51,7 +53,69 @@ impl Backend {
             Self::Sysext => "sysext",
             Self::Composefs => "composefs",
             Self::Image => "image",
+            Self::Overlay => "overlay",
         }
+    }
+}
+
+/// Which ids of the host stand for those of a guest in a user namespace of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdMap {
+    /// The user of the host that is the guest's user 0.
+    pub uid: u32,
+    /// The group of the host that is the guest's group 0.
+    pub gid: u32,
+    /// How many ids, from 0 on.
+    pub count: u32,
+}
+
+impl IdMap {
+    /// The host's user for a guest's.
+    #[must_use]
+    pub fn uid_of(self, id: u32) -> Option<u32> {
+        self.uid.checked_add(id).filter(|_| id < self.count)
+    }
+
+    /// The host's group for a guest's.
+    #[must_use]
+    pub fn gid_of(self, id: u32) -> Option<u32> {
+        self.gid.checked_add(id).filter(|_| id < self.count)
+    }
+
+    /// Why no map can be made of it; none where one can.
+    #[must_use]
+    pub fn fault(self) -> Option<&'static str> {
+        let past = |first: u32| first.checked_add(self.count).is_none();
+        match self {
+            Self { count: 0, .. } => Some("`count` is 0"),
+            Self { uid: 0, .. } | Self { gid: 0, .. } => Some("the host's root is no guest's"),
+            _ if past(self.uid) || past(self.gid) => Some("it reaches past the last id"),
+            _ => None,
+        }
+    }
+}
+
+/// What `[view]` says beside backend and target; each backend reads what it can use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ViewOptions {
+    /// Paths of the view, without a leading slash, whose private changes always win: files, or
+    /// folders with all that is in them.
+    pub keep: Vec<String>,
+    /// The folder for private changes, where it is not the store's.
+    pub upper: Option<PathBuf>,
+    /// Bytes of private changes that are carried along to another generation.
+    pub upper_bytes_max: u64,
+    /// Ids of a guest in a user namespace.
+    pub idmap: Option<IdMap>,
+}
+
+/// Bytes of private changes where the VM's file says nothing.
+pub(super) const UPPER_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+
+impl Default for ViewOptions {
+    fn default() -> Self {
+        Self { keep: Vec::new(), upper: None, upper_bytes_max: UPPER_BYTES_MAX, idmap: None }
     }
 }
 
@@ -160,6 +224,8 @@ pub struct VmFile {
     pub target: PathBuf,
     /// `isolation = "none"`: the VM could write the shared files, and that is accepted.
     pub isolation_none: bool,
+    /// What else `[view]` says.
+    pub view: ViewOptions,
     /// Packages whose setuid files, devices and the like are allowed.
     pub privileged: Vec<Pattern>,
     /// Generations to keep.

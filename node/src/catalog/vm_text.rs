@@ -7,7 +7,8 @@ use stork_wire::text::{Arch, GroupName, Label, PackageName, Pattern};
 use toml::Spanned;
 
 use super::vm::{
-    Backend, FileError, HookRule, OnDepends, OnFailure, Subscription, VmFile, VmHold, VmPin,
+    Backend, FileError, HookRule, IdMap, OnDepends, OnFailure, Subscription, UPPER_BYTES_MAX,
+    ViewOptions, VmFile, VmHold, VmPin,
 };
 use super::{Constraint, OnDeny, OnRecall};
 use crate::trust::{Attested, Effect, OnStale, Rule, Subject};
@@ -107,6 +108,36 @@ struct RawView {
     privileged: Vec<Pattern>,
     #[serde(default = "default_generations")]
     keep_generations: usize,
+    #[serde(default)]
+    keep: Vec<String>,
+    upper: Option<PathBuf>,
+    upper_mib_max: Option<u64>,
+    idmap: Option<IdMap>,
+}
+
+impl RawView {
+    fn options(&self) -> Result<ViewOptions, FileError> {
+        let mut keep = Vec::with_capacity(self.keep.len());
+        for path in &self.keep {
+            let inner = path.trim_matches('/');
+            if !path.starts_with('/') || inner.is_empty() || inner.split('/').any(|p| p == "..") {
+                let message = format!("view.keep `{path}` is not a path of the view");
+                return Err(wrong(message, "write for example `keep = [\"/etc/app.conf\"]`"));
+            }
+            keep.push(inner.to_owned());
+        }
+        if let Some(upper) = self.upper.as_ref().filter(|p| !p.is_absolute()) {
+            let message = format!("view.upper `{}` is not an absolute path", upper.display());
+            return Err(wrong(message, "write the whole path, beginning with `/`"));
+        }
+        if let Some(why) = self.idmap.and_then(IdMap::fault) {
+            let help = "write for example `idmap = { uid = 100000, gid = 100000, count = 65536 }`";
+            return Err(wrong(format!("view.idmap: {why}"), help));
+        }
+        let mib = |n: u64| n.saturating_mul(1024 * 1024);
+        let upper_bytes_max = self.upper_mib_max.map_or(UPPER_BYTES_MAX, mib);
+        Ok(ViewOptions { keep, upper: self.upper.clone(), upper_bytes_max, idmap: self.idmap })
+    }
 }
 
 #[derive(Deserialize)]
@@ -156,6 +187,7 @@ impl VmFile {
         let line = |span: core::ops::Range<usize>| line_at(text, span.start);
         let table_lines = (line(raw.vm.span()), line(raw.view.span()));
         let (vm, view) = (raw.vm.into_inner(), raw.view.into_inner());
+        let options = view.options()?;
         let subscription = |raw: Spanned<RawSubscribe>| {
             let (line, raw) = (line(raw.span()), raw.into_inner());
             Subscription { package: raw.package, group: raw.group, version: raw.version, line }
@@ -187,6 +219,7 @@ impl VmFile {
             backend: view.backend,
             target: view.target,
             isolation_none: isolation(view.isolation.as_deref())?,
+            view: options,
             privileged: view.privileged,
             keep_generations: view.keep_generations.clamp(2, 100),
             hook: raw.hook.map(|h| HookRule {
@@ -210,6 +243,23 @@ impl VmFile {
             return Err(wrong(
                 "a `hardlink` view shares files that root in the VM could write to",
                 "use `backend = \"tree\"`, or accept it with `isolation = \"none\"` in [view]",
+            ));
+        }
+        let overlay = self.backend == Backend::Overlay;
+        let folder = !matches!(
+            self.backend,
+            Backend::Hardlink | Backend::Composefs | Backend::Image
+        );
+        let odd = [
+            ("idmap", self.view.idmap.is_some() && !folder, "folders that are mounted, such as `tree`"),
+            ("keep", !self.view.keep.is_empty() && !overlay, "`overlay` views"),
+            ("upper", self.view.upper.is_some() && !overlay, "`overlay` views"),
+        ];
+        if let Some((key, _, whose)) = odd.iter().find(|(_, wrong, _)| *wrong) {
+            let backend = self.backend.name();
+            return Err(wrong(
+                format!("view.{key} means nothing for a `{backend}` view"),
+                format!("take it out; it belongs to {whose}"),
             ));
         }
         if let Some(h) = &self.hook

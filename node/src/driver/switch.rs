@@ -304,7 +304,7 @@ fn show_again(job: &Job, earlier: &Generation) -> Result<Shown, String> {
     let set = job.store.set_in_form(&set, form_of(job.spec.backend)).map_err(|e| explain(&e))?;
     let begun = Instant::now();
     let generation =
-        job.views.show(&job.spec, &set, earlier.label.clone(), job.now).map_err(|e| explain(&e))?;
+        job.views.show_again(&job.spec, earlier, &set, job.now).map_err(|e| explain(&e))?;
     let switch_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     let hook = hook(job, &generation).map(|(_, said)| said);
     Ok(Shown { generation, hook, rolled_back: false, switch_ms, by_rollback: false })

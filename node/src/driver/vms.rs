@@ -47,6 +47,7 @@ fn spec_of(file: &VmFile) -> ViewSpec {
         target: file.target.clone(),
         isolation: if file.isolation_none { Isolation::None } else { Isolation::Default },
         keep_generations: file.keep_generations,
+        options: file.view.clone(),
     }
 }
 

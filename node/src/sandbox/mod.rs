@@ -20,7 +20,7 @@ use rustix::thread::CapabilitySet;
 
 use crate::catalog::VmFile;
 use crate::config::{NodeConfig, VmFolder};
-use crate::view::{Backend, mounts_for};
+use crate::view::{Backend, mounts_for, prepare_idmap};
 
 /// Why the process could not be locked up. It does not run then.
 #[derive(Debug, thiserror::Error)]
@@ -125,6 +125,14 @@ pub fn enter(config: &NodeConfig) -> Result<(), SandboxError> {
     }
     rights::no_dumps()?;
     let needs = Needs::find(config);
+    if needs.mounts {
+        // Later no process can be made for a user namespace.
+        for map in needs.vms.iter().filter_map(|vm| vm.view.idmap) {
+            if let Err(e) = prepare_idmap(map) {
+                tracing::warn!("the map of ids from {} on cannot be made: {e}", map.uid);
+            }
+        }
+    }
     hooks::start(&config.vms)?;
     let capabilities = rights::keep(needs.mounts, config.listen.port())?;
     let (files, views) =

@@ -4,10 +4,12 @@
 //! type that is [`Show`], a line in [`show`], and a section in docs/VIEWS.md. All else asks only
 //! what stands here: checking VM files, the sandbox, switching, reconciling, pruning, hiding.
 
-use stork_wire::text::Label;
+use std::collections::BTreeSet;
 
+use super::private::Carried;
 use super::{
-    Backend, Generation, ViewError, ViewSpec, composefs, hardlink, image, mounts, sysext, tree,
+    Backend, Generation, ViewError, ViewSpec, composefs, hardlink, image, mounts, overlay, sysext,
+    tree,
 };
 use crate::store::{SetForm, SetId, SetInfo, Store};
 
@@ -18,10 +20,9 @@ pub(super) struct Step<'a> {
     pub(super) set: &'a SetInfo,
     /// The generation that shows it; recorded, and leased.
     pub(super) next: &'a Generation,
-    /// The generation that was shown last; the same as `next` where a view that vanished is shown
-    /// again.
-    #[expect(dead_code, reason = "backends that carry changes of the VM along read it")]
-    pub(super) before: Option<&'a Generation>,
+    /// The generation that `next` goes on from: the one shown before, or the one that a rollback
+    /// shows again. None for a first one, and where a view that vanished is shown again.
+    pub(super) from: Option<&'a Generation>,
 }
 
 /// What a target shows, asked of the kernel or of the file system.
@@ -74,23 +75,44 @@ pub(super) trait Show: Sync {
     }
 
     /// Removes what switches left behind and nobody needs any more. Called by a timer.
-    fn tidy(&self, _store: &Store, _spec: &ViewSpec) -> Result<(), ViewError> {
+    /// `kept` are the numbers of the VM's generations.
+    fn tidy(
+        &self,
+        _store: &Store,
+        _spec: &ViewSpec,
+        _kept: &BTreeSet<u64>,
+    ) -> Result<(), ViewError> {
         Ok(())
     }
 
     /// Takes away all that is ours at the target.
     fn hide(&self, store: &Store, spec: &ViewSpec) -> Result<(), ViewError>;
 
-    /// Does any process still see the set, through an old mount perhaps? Its generation is then
-    /// kept.
-    fn in_use(&self, store: &Store, set: SetId) -> bool {
-        mounts::shown_anywhere(store.dir(), set)
+    /// Does each generation have something of its own, so that one is not like another of the same
+    /// set?
+    fn per_generation(&self) -> bool {
+        false
+    }
+
+    /// Does any process still see the generation, through an old mount perhaps? It is then kept.
+    fn in_use(&self, store: &Store, generation: &Generation) -> bool {
+        mounts::shown_anywhere(store.dir(), generation.set)
     }
 
     /// Removes what the backend kept for a generation that is dropped: it was never shown, or is
     /// not shown any more.
-    fn drop_generation(&self, _store: &Store, _vm: &Label, _number: u64) -> Result<(), ViewError> {
+    fn drop_generation(
+        &self,
+        _store: &Store,
+        _spec: &ViewSpec,
+        _number: u64,
+    ) -> Result<(), ViewError> {
         Ok(())
+    }
+
+    /// What became of the VM's private changes when a generation came; none where it has none.
+    fn carried(&self, _store: &Store, _spec: &ViewSpec, _number: u64) -> Option<Carried> {
+        None
     }
 }
 
@@ -103,6 +125,7 @@ pub(super) fn show(backend: Backend) -> &'static dyn Show {
         Backend::Hardlink => &hardlink::Hardlink,
         Backend::Composefs => &composefs::Composefs,
         Backend::Image => &image::Image,
+        Backend::Overlay => &overlay::Overlay,
     }
 }
 

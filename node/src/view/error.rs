@@ -77,6 +77,35 @@ pub enum ViewError {
         /// What it should show.
         set: SetId,
     },
+    /// The system's: the ids of a mount could not be mapped.
+    #[error("the ids of the view of {vm} can't be mapped to those from {first} on")]
+    IdMap {
+        /// The VM.
+        vm: Label,
+        /// The first of them.
+        first: u32,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The VM's: it changed more in its view than may be carried along.
+    #[error("the private changes of {vm} are more than {max} {what}")]
+    PrivateTooLarge {
+        /// The VM.
+        vm: Label,
+        /// What there is too much of.
+        what: &'static str,
+        /// How much there may be.
+        max: u64,
+    },
+    /// The VM's: another mount still writes into the layer that would be mounted.
+    #[error("generation {number} of {vm} is still mounted elsewhere, and may be written there")]
+    LayerInUse {
+        /// The VM.
+        vm: Label,
+        /// The generation.
+        number: u64,
+    },
     /// The operator's: there is no such generation.
     #[error("{vm} has no earlier generation{}", numbered(*number))]
     NoGeneration {
@@ -135,6 +164,18 @@ impl ViewError {
                 "use the backend \"tree\", which shares files and memory just as well"
             }
             Self::Host { .. } => "use the backend \"tree\"",
+            Self::IdMap { .. } => {
+                "restart stork-node: it makes the maps that VM files ask for at its start. It needs \
+                 CAP_SETUID and CAP_SETGID then, Linux 5.12, and a store on a file system that can \
+                 (ext4, xfs, btrfs can)"
+            }
+            Self::PrivateTooLarge { what: "bytes", .. } => {
+                "raise `upper_mib_max` in [view] of the VM's file, or remove files in the VM"
+            }
+            Self::PrivateTooLarge { .. } => {
+                "remove files in the VM, or keep what changes outside of the view"
+            }
+            Self::LayerInUse { .. } => "end the processes that `stork vm holders` lists",
             Self::NotIsolated { .. } => {
                 "use the backend \"tree\" as root, or set `isolation = \"none\"` in the VM's file \
                  if you trust that VM's root"

@@ -1,5 +1,7 @@
 //! Generations: the numbered states of a VM's view, recorded in the store and leased there.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use stork_wire::ids::{ManifestId, PublisherId};
 use stork_wire::text::{Label, PackageName, Version};
@@ -57,6 +59,10 @@ pub struct Generation {
     pub created: u64,
     /// How far it got.
     pub state: GenerationState,
+    /// The generation that it goes on from: the one shown before it, or the one that a rollback
+    /// showed again. None in records of earlier builds.
+    #[serde(default)]
+    pub from: Option<u64>,
 }
 
 // A VM's name has no colon, so that no name is the beginning of another one's keys.
@@ -110,6 +116,10 @@ impl Views {
         Ok(self.generations(vm)?.into_iter().find(|g| g.number == number))
     }
 
+    pub(super) fn numbers(&self, vm: &Label) -> Result<BTreeSet<u64>, ViewError> {
+        Ok(self.generations(vm)?.iter().map(|g| g.number).collect())
+    }
+
     pub(super) fn pending(&self, vm: &Label) -> Result<Vec<Generation>, ViewError> {
         let mut all = self.generations(vm)?;
         all.retain(|g| g.state == GenerationState::Pending);
@@ -141,7 +151,7 @@ impl Views {
         spec: &ViewSpec,
         set: SetId,
         label: GenerationLabel,
-        created: u64,
+        (created, from): (u64, Option<u64>),
     ) -> Result<Generation, ViewError> {
         let vm = spec.vm.clone();
         let number = self.number(&last_key(&vm))?.unwrap_or(0) + 1;
@@ -152,7 +162,7 @@ impl Views {
             return Err(ViewError::NoSet(set));
         }
         let state = GenerationState::Pending;
-        let generation = Generation { vm, number, set, label, created, state };
+        let generation = Generation { vm, number, set, label, created, state, from };
         let last = put_number(last_key(&generation.vm), number);
         self.store.put_states(&[put(&generation)?, last])?;
         Ok(generation)
@@ -181,7 +191,7 @@ impl Views {
     pub(super) fn forget(&self, spec: &ViewSpec, number: u64) -> Result<(), ViewError> {
         self.store.remove_state(&key(&spec.vm, number))?;
         self.store.release_lease(&lease_name(&spec.vm, number))?;
-        show(spec.backend).drop_generation(&self.store, &spec.vm, number)
+        show(spec.backend).drop_generation(&self.store, spec, number)
     }
 
     pub(super) fn forget_all(&self, spec: &ViewSpec) -> Result<(), ViewError> {
@@ -217,9 +227,11 @@ impl Views {
         let all = self.generations(&spec.vm)?;
         let spare = all.len().saturating_sub(spec.keep_generations.max(1));
         let (old, kept) = all.split_at_checked(spare).unwrap_or((&[], &all));
+        let backend = show(spec.backend);
         for generation in old.iter().filter(|g| g.number != current) {
             let needed = kept.iter().any(|g| g.set == generation.set);
-            if needed || !show(spec.backend).in_use(&self.store, generation.set) {
+            let spared = needed && !backend.per_generation();
+            if spared || !backend.in_use(&self.store, generation) {
                 self.forget(spec, generation.number)?;
             }
         }

@@ -5,6 +5,7 @@
 //! exists at every moment. Root of the VM can write into the shared inodes; therefore the VM's
 //! file must say `isolation = "none"`. A record beside the target says which inode is which set.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -38,7 +39,7 @@ impl Show for Hardlink {
     fn shown(&self, _: &Store, spec: &ViewSpec) -> Result<Option<Seen>, ViewError> {
         Ok(shown(spec)?.map(Seen::of_set))
     }
-    fn tidy(&self, store: &Store, spec: &ViewSpec) -> Result<(), ViewError> {
+    fn tidy(&self, store: &Store, spec: &ViewSpec, _: &BTreeSet<u64>) -> Result<(), ViewError> {
         tidy(store, spec, false)
     }
     fn hide(&self, store: &Store, spec: &ViewSpec) -> Result<(), ViewError> {

@@ -12,8 +12,11 @@ mod generations;
 mod hardlink;
 pub mod hook;
 mod image;
+mod idmap;
 mod mounts;
 pub mod probe;
+mod overlay;
+mod private;
 mod sys;
 mod sysext;
 mod target;
@@ -21,6 +24,8 @@ mod tree;
 
 #[cfg(test)]
 mod image_tests;
+#[cfg(test)]
+mod overlay_tests;
 #[cfg(test)]
 mod tests;
 
@@ -34,10 +39,12 @@ use stork_wire::text::Label;
 pub use backend::{form_of, mounts_for};
 pub use error::ViewError;
 pub use generations::{Generation, GenerationLabel, GenerationState, ReleaseLabel};
+pub use idmap::prepare as prepare_idmap;
+pub use private::{Carried, Hides, Shadowed};
 
 use backend::{Seen, Step, show};
 
-pub use crate::catalog::Backend;
+pub use crate::catalog::{Backend, IdMap, ViewOptions};
 use crate::store::{SetId, SetInfo, Store};
 use crate::{failpoint, sandbox};
 
@@ -73,6 +80,8 @@ pub struct ViewSpec {
     pub isolation: Isolation,
     /// How many generations are kept; at least one is.
     pub keep_generations: usize,
+    /// What else its file says about it.
+    pub options: ViewOptions,
 }
 
 /// What [`Views::reconcile`] found and did.
@@ -134,10 +143,36 @@ impl Views {
     ) -> Result<Generation, ViewError> {
         self.check(spec)?;
         let _one = self.one();
-        let before = self.current(&spec.vm)?;
-        let pending = self.record(spec, set.id, label, now_unix)?;
+        let from = self.current(&spec.vm)?;
+        self.show_from(spec, set, label, now_unix, from.as_ref())
+    }
+
+    /// Shows an earlier generation again, as the VM's next one: its set, in the form that the
+    /// backend wants, and where the VM has changes of its own those that it had then.
+    pub fn show_again(
+        &self,
+        spec: &ViewSpec,
+        earlier: &Generation,
+        set: &SetInfo,
+        now_unix: u64,
+    ) -> Result<Generation, ViewError> {
+        self.check(spec)?;
+        let _one = self.one();
+        self.show_from(spec, set, earlier.label.clone(), now_unix, Some(earlier))
+    }
+
+    fn show_from(
+        &self,
+        spec: &ViewSpec,
+        set: &SetInfo,
+        label: GenerationLabel,
+        now_unix: u64,
+        from: Option<&Generation>,
+    ) -> Result<Generation, ViewError> {
+        let number = from.map(|g| g.number);
+        let pending = self.record(spec, set.id, label, (now_unix, number))?;
         failpoint::hit("view.generation.recorded");
-        let step = Step { set, next: &pending, before: before.as_ref() };
+        let step = Step { set, next: &pending, from };
         if let Err(e) = show(spec.backend).switch(&self.store, spec, step) {
             // A failed check after a switch means that the new set may be there: then it stays.
             if !matches!(self.actual(spec), Ok(Some(seen)) if seen.is(&pending)) {
@@ -186,13 +221,13 @@ impl Views {
             let set = self.store.set_info(current.set)?.ok_or(ViewError::NoSet(current.set))?;
             let set = self.store.set_in_form(&set, backend.form())?;
             current = self.reformed(current, set.id)?;
-            let step = Step { set: &set, next: &current, before: Some(&current) };
+            let step = Step { set: &set, next: &current, from: None };
             backend.switch(&self.store, spec, step)?;
             done = Reconciled::ShownAgain;
         }
         self.write_number(&current)?;
-        backend.tidy(&self.store, spec)?;
         self.prune(spec, current.number)?;
+        backend.tidy(&self.store, spec, &self.numbers(&spec.vm)?)?;
         Ok(done)
     }
 
@@ -200,11 +235,17 @@ impl Views {
     /// mounts are gone by now. For a timer.
     pub fn tidy(&self, spec: &ViewSpec) -> Result<(), ViewError> {
         let _one = self.one();
-        show(spec.backend).tidy(&self.store, spec)?;
-        match self.current(&spec.vm)? {
-            Some(current) => self.prune(spec, current.number),
-            None => Ok(()),
+        if let Some(current) = self.current(&spec.vm)? {
+            self.prune(spec, current.number)?;
         }
+        show(spec.backend).tidy(&self.store, spec, &self.numbers(&spec.vm)?)
+    }
+
+    /// What became of the VM's private changes when a generation came; none where the backend has
+    /// none.
+    #[must_use]
+    pub fn carried(&self, spec: &ViewSpec, number: u64) -> Option<Carried> {
+        show(spec.backend).carried(&self.store, spec, number)
     }
 
     /// Shows the VM nothing any more and forgets its generations.

@@ -41,6 +41,8 @@ pub(super) struct Layer {
     pub(super) set: Option<SetId>,
     /// The generation, where the mount names one.
     pub(super) generation: Option<u64>,
+    /// It is a file system of its own, whose source names the set; otherwise a part of the store.
+    pub(super) named: bool,
     /// It is of our store.
     pub(super) ours: bool,
 }
@@ -137,7 +139,7 @@ impl Home {
 
     fn layer(&self, mount: &Mount) -> Layer {
         if let Some((set, generation)) = named(mount) {
-            return Layer { set: Some(set), generation, ours: true };
+            return Layer { set: Some(set), generation, named: true, ours: true };
         }
         // A folder that was removed while it is mounted is shown with this ending.
         let root = mount.root.to_string_lossy();
@@ -147,7 +149,7 @@ impl Home {
             .and_then(|p| p.strip_prefix("sets").ok())
             .and_then(Path::to_str)
             .and_then(|name| name.parse().ok());
-        Layer { set, generation: None, ours: inside.is_some() }
+        Layer { set, generation: None, named: false, ours: inside.is_some() }
     }
 
     /// What is mounted at a target, the topmost first.
@@ -155,8 +157,8 @@ impl Home {
         stack(mounts, target).into_iter().map(|m| self.layer(m)).collect()
     }
 
-    /// Does any process of this host still see the set through a mount?
-    pub(super) fn shown_anywhere(&self, set: SetId) -> bool {
+    /// Is such a mount seen by any process of this host?
+    fn anywhere(&self, wanted: impl Fn(&Layer) -> bool) -> bool {
         let Ok(processes) = fs::read_dir("/proc") else { return true };
         let mut seen = BTreeSet::new();
         for process in processes.flatten() {
@@ -167,7 +169,7 @@ impl Home {
                 continue;
             }
             let mounts = read(&path.join("mountinfo")).unwrap_or_default();
-            if mounts.iter().any(|m| self.layer(m).set == Some(set)) {
+            if mounts.iter().any(|m| wanted(&self.layer(m))) {
                 return true;
             }
         }
@@ -178,7 +180,14 @@ impl Home {
 /// Is the set mounted anywhere on this host, in any namespace? Where that can't be told, it is.
 pub(super) fn shown_anywhere(store: &Path, set: SetId) -> bool {
     let home = here().ok().and_then(|m| Home::of(store, &m));
-    home.is_none_or(|home| home.shown_anywhere(set))
+    home.is_none_or(|home| home.anywhere(|l| l.set == Some(set)))
+}
+
+/// The same for one generation of a set.
+pub(super) fn generation_anywhere(store: &Path, set: SetId, number: u64) -> bool {
+    let home = here().ok().and_then(|m| Home::of(store, &m));
+    let is = |l: &Layer| l.set == Some(set) && l.generation == Some(number);
+    home.is_none_or(|home| home.anywhere(is))
 }
 
 #[cfg(test)]
@@ -200,11 +209,11 @@ mod tests {
         let home = Home::of(Path::new("/var/lib/stork"), &mounts).unwrap();
         let layers = home.layers(&mounts, Path::new("/vm/a b"));
         let (set, generation) = (ID.parse().ok(), None);
-        let quarantined = Layer { set: None, generation, ours: true };
-        assert_eq!(layers, [quarantined, Layer { set, generation, ours: true }]);
+        let quarantined = Layer { set: None, generation, named: false, ours: true };
+        assert_eq!(layers, [quarantined, Layer { set, generation, named: false, ours: true }]);
         // The same path on another disk is not ours.
         let other = home.layers(&mounts, Path::new("/other"));
-        assert_eq!(other, [Layer { set: None, generation, ours: false }]);
+        assert_eq!(other, [Layer { set: None, generation, named: false, ours: false }]);
         assert!(home.layers(&mounts, Path::new("/nothing")).is_empty());
     }
 
@@ -219,7 +228,7 @@ mod tests {
         let mounts: Vec<_> = text.lines().filter_map(parse).collect();
         let home = Home::of(Path::new("/data/stork"), &mounts).unwrap();
         let layers = home.layers(&mounts, Path::new("/vm"));
-        assert_eq!(layers, [Layer { set: ID.parse().ok(), generation: None, ours: true }]);
+        assert_eq!(layers, [Layer { set: ID.parse().ok(), generation: None, named: false, ours: true }]);
     }
 
     /// A mount that is no part of the store's disk is told by its name, if it is an overlay.
@@ -237,9 +246,9 @@ mod tests {
         let mounts: Vec<_> = text.lines().filter_map(parse).collect();
         let home = Home::of(Path::new("/var/lib/stork"), &mounts).unwrap();
         let seen = |at: &str| home.layers(&mounts, Path::new(at)).remove(0);
-        let shows = |generation| Layer { set: Some(set), generation, ours: true };
+        let shows = |generation| Layer { set: Some(set), generation, named: true, ours: true };
         assert_eq!((seen("/vm/a"), seen("/vm/b")), (shows(None), shows(Some(7))));
-        let foreign = Layer { set: None, generation: None, ours: false };
+        let foreign = Layer { set: None, generation: None, named: false, ours: false };
         assert_eq!((seen("/vm/c"), seen("/vm/d")), (foreign.clone(), foreign));
     }
 }

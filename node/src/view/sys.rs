@@ -1,7 +1,11 @@
-//! The one system call that a view needs and that no crate wraps: `mount_setattr`.
+//! The system calls that a view needs and that no crate wraps: `mount_setattr`, and a process in a
+//! user namespace of its own.
 
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 /// `MOUNT_ATTR_RDONLY`: nothing is written through this mount, whoever asks.
 pub(super) const RDONLY: u64 = 0x1;
@@ -13,12 +17,32 @@ pub(super) const NODEV: u64 = 0x4;
 /// Sets attributes of the mount that `mount` is the top of, and makes it private, so that nothing
 /// that is mounted in the store shows up in the view.
 pub(super) fn mount_setattr(mount: BorrowedFd<'_>, set: u64) -> io::Result<()> {
-    let attr = libc::mount_attr {
-        attr_set: set,
-        attr_clr: 0,
-        propagation: libc::MS_PRIVATE,
-        userns_fd: 0,
-    };
+    setattr(
+        mount,
+        libc::mount_attr {
+            attr_set: set,
+            attr_clr: 0,
+            propagation: libc::MS_PRIVATE,
+            userns_fd: 0,
+        },
+    )
+}
+
+/// Maps the ids of a mount that is attached nowhere yet as a user namespace maps them.
+pub(super) fn mount_idmap(mount: BorrowedFd<'_>, namespace: BorrowedFd<'_>) -> io::Result<()> {
+    let userns_fd = u64::try_from(namespace.as_raw_fd()).map_err(io::Error::other)?;
+    setattr(
+        mount,
+        libc::mount_attr {
+            attr_set: libc::MOUNT_ATTR_IDMAP,
+            attr_clr: 0,
+            propagation: 0,
+            userns_fd,
+        },
+    )
+}
+
+fn setattr(mount: BorrowedFd<'_>, attr: libc::mount_attr) -> io::Result<()> {
     #[expect(unsafe_code, reason = "rustix 1.1 has no mount_setattr")]
     // SAFETY: the descriptor is open for the whole call, the path is an empty C string, which
     // with AT_EMPTY_PATH means the descriptor itself, and the kernel only reads `attr`, whose
@@ -36,6 +60,36 @@ pub(super) fn mount_setattr(mount: BorrowedFd<'_>, set: u64) -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// A user namespace with these maps, in the words of user_namespaces(7). A process is made for it,
+/// because the kernel makes none without, and ends before this returns.
+pub(super) fn user_namespace(uids: &str, gids: &str) -> io::Result<OwnedFd> {
+    let flags = libc::CLONE_NEWUSER | libc::SIGCHLD;
+    #[expect(unsafe_code, reason = "no crate makes a process in a new namespace")]
+    // SAFETY: without CLONE_VM the child has a copy of the memory, as after fork. It makes only
+    // one system call, again and again, which touches no memory, until it is killed: so locks that
+    // other threads held don't matter.
+    let pid = unsafe {
+        let pid = libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0);
+        if pid == 0 {
+            loop {
+                libc::syscall(libc::SYS_ppoll, 0, 0, 0, 0);
+            }
+        }
+        pid
+    };
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let Some(pid) = pid.filter(|pid| pid.as_raw_nonzero().get() > 0) else {
+        return Err(io::Error::last_os_error());
+    };
+    let folder = format!("/proc/{}", pid.as_raw_nonzero());
+    let made = std::fs::write(format!("{folder}/uid_map"), uids)
+        .and_then(|()| std::fs::write(format!("{folder}/gid_map"), gids))
+        .and_then(|()| File::open(format!("{folder}/ns/user")));
+    kill_process(pid, Signal::KILL)?;
+    waitpid(Some(pid), WaitOptions::empty())?;
+    made.map(OwnedFd::from)
+}
+
 /// Gives this thread a mount namespace of its own, for a probe that leaves nothing behind.
 pub(super) fn private_namespace() -> io::Result<()> {
     use rustix::thread::{UnshareFlags, unshare_unsafe};
@@ -49,4 +103,34 @@ pub(super) fn private_namespace() -> io::Result<()> {
 #[cfg(test)]
 pub(super) fn own_namespace() {
     private_namespace().unwrap();
+}
+
+/// Runs a shell as root of a guest: in a user and mount namespace with these maps, in a folder.
+/// Returns what it wrote, up to its first failing command.
+#[cfg(test)]
+pub(super) fn as_guest_root(
+    map: crate::catalog::IdMap,
+    folder: &std::path::Path,
+    script: &str,
+) -> String {
+    use std::os::unix::process::CommandExt;
+    let uids = format!("0 {} {}\n", map.uid, map.count);
+    let namespace = user_namespace(&uids, &format!("0 {} {}\n", map.gid, map.count)).unwrap();
+    let fd = namespace.as_raw_fd();
+    let mut command = std::process::Command::new("/bin/sh");
+    command.arg("-ec").arg(script).current_dir(folder);
+    #[expect(unsafe_code, reason = "a child must enter the namespaces between fork and exec")]
+    // SAFETY: the closure makes system calls only, and allocates nothing.
+    let output = unsafe {
+        command
+            .pre_exec(move || {
+                let done = libc::setns(fd, libc::CLONE_NEWUSER) == 0
+                    && libc::setgid(0) == 0
+                    && libc::setuid(0) == 0
+                    && libc::unshare(libc::CLONE_NEWNS) == 0;
+                if done { Ok(()) } else { Err(io::Error::last_os_error()) }
+            })
+            .output()
+    };
+    String::from_utf8(output.unwrap().stdout).unwrap()
 }

@@ -7,7 +7,7 @@ use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 use rustix::io::Errno;
 use stork_wire::text::Label;
 
-use super::{Backend, Isolation, ViewError, ViewSpec};
+use super::{Backend, Isolation, ViewError, ViewOptions, ViewSpec};
 use crate::store::Store;
 
 /// The target can't be a view.
@@ -67,7 +67,14 @@ pub(super) fn open_folder(
 pub(super) fn make_folder(vm: &Label, path: &Path) -> Result<OwnedFd, ViewError> {
     let (vm, target) = (vm.clone(), path.to_owned());
     let (backend, isolation) = (Backend::Hardlink, Isolation::None);
-    let spec = ViewSpec { vm, backend, target, isolation, keep_generations: 1 };
+    let spec = ViewSpec {
+        vm,
+        backend,
+        target,
+        isolation,
+        keep_generations: 1,
+        options: ViewOptions::default(),
+    };
     open_folder(&spec, path, true)?.ok_or_else(|| ViewError::io("open", path, Errno::NOENT))
 }
 

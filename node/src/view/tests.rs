@@ -14,14 +14,14 @@ use crate::store::tests::support::{install, member, root_or_skip, small, spec};
 use crate::store::tests::support::{open as open_store, store};
 
 /// A store with two sets, `a` and `b`, each with `usr/which` that says its name.
-struct World {
-    folder: tempfile::TempDir,
-    store: Arc<Store>,
-    views: Views,
-    sets: [SetInfo; 2],
+pub(super) struct World {
+    pub(super) folder: tempfile::TempDir,
+    pub(super) store: Arc<Store>,
+    pub(super) views: Views,
+    pub(super) sets: [SetInfo; 2],
 }
 
-fn world() -> World {
+pub(super) fn world() -> World {
     let (folder, store) = store();
     let sets = ["a", "b"].map(|name| {
         let mut packed = small("x", name.as_bytes());
@@ -37,19 +37,20 @@ fn world() -> World {
 }
 
 impl World {
-    fn spec(&self, backend: Backend) -> ViewSpec {
+    pub(super) fn spec(&self, backend: Backend) -> ViewSpec {
         ViewSpec {
             vm: "web/1".parse().unwrap(),
             backend,
             target: self.folder.path().canonicalize().unwrap().join("vm/rootfs"),
             isolation: Isolation::None,
             keep_generations: 3,
+            options: ViewOptions::default(),
         }
     }
-    fn show(&self, spec: &ViewSpec, which: usize) -> Result<Generation, ViewError> {
+    pub(super) fn show(&self, spec: &ViewSpec, which: usize) -> Result<Generation, ViewError> {
         self.views.show(spec, &self.sets[which], GenerationLabel::default(), 1_700_000_000)
     }
-    fn restart(self) -> Self {
+    pub(super) fn restart(self) -> Self {
         let path = self.store.dir().to_owned();
         let Self { folder, store, views, sets } = self;
         drop((store, views));
@@ -58,7 +59,7 @@ impl World {
     }
 }
 
-fn which(target: &Path) -> std::io::Result<String> {
+pub(super) fn which(target: &Path) -> std::io::Result<String> {
     std::fs::read_to_string(target.join("usr/x/data"))
 }
 
@@ -184,11 +185,11 @@ fn hardlink_reconciles() {
     assert_eq!(w.views.reconcile(&spec).unwrap(), Reconciled::Nothing);
     w.show(&spec, 0).unwrap();
     let label = GenerationLabel::default();
-    w.views.record(&spec, w.sets[1].id, label.clone(), 1).unwrap();
+    w.views.record(&spec, w.sets[1].id, label.clone(), (1, None)).unwrap();
     let w = w.restart();
     assert_eq!(w.views.reconcile(&spec).unwrap(), Reconciled::Undone);
     assert_eq!(which(&spec.target).unwrap(), "a");
-    let pending = w.views.record(&spec, w.sets[1].id, label, 1).unwrap();
+    let pending = w.views.record(&spec, w.sets[1].id, label, (1, None)).unwrap();
     hardlink::switch(&w.store, &spec, &w.sets[1], pending.number).unwrap();
     let w = w.restart();
     assert_eq!(w.views.reconcile(&spec).unwrap(), Reconciled::Finished);
@@ -253,7 +254,8 @@ fn tree_reconciles_a_cut_switch() {
         let w = world();
         let spec = w.spec(Backend::Tree);
         w.show(&spec, 0).unwrap();
-        let pending = w.views.record(&spec, w.sets[1].id, GenerationLabel::default(), 1).unwrap();
+        let pending =
+            w.views.record(&spec, w.sets[1].id, GenerationLabel::default(), (1, None)).unwrap();
         tree::switch(&w.store, &spec, &w.sets[1]).unwrap();
         // The old one above the new one, as before the last step of the switch.
         mount_bind(&w.sets[0].path, &spec.target).unwrap();

@@ -16,7 +16,7 @@ use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, ope
 use super::backend::{Seen, Show, Step};
 use super::mounts::{self, Home, Layer};
 use super::target::{is_empty, open_folder, refuse};
-use super::{Generation, ViewError, ViewSpec, sys};
+use super::{Generation, ViewError, ViewSpec, idmap, sys};
 use crate::failpoint;
 use crate::store::{SetForm, SetId, SetInfo, Store};
 
@@ -41,7 +41,7 @@ impl Show for Tree {
         Ok(shown(store, spec)?.map(Seen::of_set))
     }
     fn mend(&self, store: &Store, spec: &ViewSpec, to: &Generation) -> Result<(), ViewError> {
-        uncover(store, spec, Some(to.set))
+        uncover_to(store, spec, Some(&|layer| !layer.named && layer.set == Some(to.set)))
     }
     fn hide(&self, store: &Store, spec: &ViewSpec) -> Result<(), ViewError> {
         uncover(store, spec, None)
@@ -57,7 +57,8 @@ pub(super) fn layers(store: &Store, target: &Path) -> Result<Vec<Layer>, ViewErr
 
 /// Which set the target shows; the kernel says so, not our records.
 pub(super) fn shown(store: &Store, spec: &ViewSpec) -> Result<Option<SetId>, ViewError> {
-    Ok(layers(store, &spec.target)?.first().and_then(|layer| layer.set))
+    let top = layers(store, &spec.target)?.into_iter().next();
+    Ok(top.filter(|layer| !layer.named).and_then(|layer| layer.set))
 }
 
 /// A mount of what is at the path, attached nowhere.
@@ -69,15 +70,27 @@ pub(super) fn clone_of(path: &Path) -> Result<OwnedFd, ViewError> {
 /// Makes a mount that is attached nowhere yet read-only, and gives it what the set needs and no
 /// more.
 pub(super) fn restrict(mount: &OwnedFd, set: &SetInfo) -> Result<(), ViewError> {
-    let mut attributes = sys::RDONLY;
-    if !set.needs_suid {
-        attributes |= sys::NOSUID;
-    }
-    if !set.needs_devices {
-        attributes |= sys::NODEV;
-    }
-    sys::mount_setattr(mount.as_fd(), attributes)
+    sys::mount_setattr(mount.as_fd(), sys::RDONLY | guard(set))
         .map_err(|e| ViewError::io("make read-only the mount of", &set.path, e))
+}
+
+/// What does not count in a mount of this set: setuid bits and devices, but where the VM's file
+/// granted them when the set was built.
+pub(super) const fn guard(set: &SetInfo) -> u64 {
+    let suid = if set.needs_suid { 0 } else { sys::NOSUID };
+    let devices = if set.needs_devices { 0 } else { sys::NODEV };
+    suid | devices
+}
+
+/// A read-only mount of the set's folder, with the ids of the guest, attached nowhere.
+pub(super) fn detached(spec: &ViewSpec, set: &SetInfo) -> Result<OwnedFd, ViewError> {
+    let mount = clone_of(&set.path)?;
+    if let Some(map) = spec.options.idmap {
+        let failed = |source| ViewError::IdMap { vm: spec.vm.clone(), first: map.uid, source };
+        idmap::apply(mount.as_fd(), map).map_err(failed)?;
+    }
+    restrict(&mount, set)?;
+    Ok(mount)
 }
 
 /// Takes away exactly the mount whose top is open as `fd`, wherever names lead meanwhile.
@@ -88,11 +101,7 @@ fn take_away(fd: &OwnedFd, target: &Path) -> Result<(), ViewError> {
 
 /// Shows a set at the target, instead of what of ours is shown there.
 pub(super) fn switch(store: &Store, spec: &ViewSpec, set: &SetInfo) -> Result<(), ViewError> {
-    swap(store, spec, set.id, || {
-        let mount = clone_of(&set.path)?;
-        restrict(&mount, set)?;
-        Ok(mount)
-    })
+    swap(store, spec, set.id, || detached(spec, set))
 }
 
 /// Puts a new mount, which is attached nowhere yet, in place of what of ours is at the target.
@@ -167,12 +176,22 @@ pub(super) fn uncover(
     spec: &ViewSpec,
     wanted: Option<SetId>,
 ) -> Result<(), ViewError> {
+    match wanted {
+        None => uncover_to(store, spec, None),
+        wanted => uncover_to(store, spec, Some(&|layer| layer.set == wanted)),
+    }
+}
+
+/// The same for a mount that is told by more than its set. Where none is wanted, all stay.
+pub(super) fn uncover_to(
+    store: &Store,
+    spec: &ViewSpec,
+    wanted: Option<&dyn Fn(&Layer) -> bool>,
+) -> Result<(), ViewError> {
     loop {
         let layers = layers(store, &spec.target)?;
         let Some(top) = layers.first().filter(|l| l.ours) else { return Ok(()) };
-        let done =
-            wanted.is_some() && (top.set == wanted || !layers.iter().any(|l| l.set == wanted));
-        if done {
+        if wanted.is_some_and(|wanted| wanted(top) || !layers.iter().any(wanted)) {
             return Ok(());
         }
         let Some(fd) = open_folder(spec, &spec.target, false)? else { return Ok(()) };
