@@ -32,6 +32,7 @@ const fn needs(backend: Backend) -> &'static [&'static str] {
     match backend {
         Backend::Tree | Backend::Packages | Backend::Sysext | Backend::Image => &["mount"],
         Backend::Composefs => &["mount", "overlay_data_only", "erofs_file"],
+        Backend::Overlay => &["mount", "overlay"],
         Backend::Virtiofs => &["mount", "virtiofsd"],
         Backend::Hardlink => &[],
     }
@@ -44,6 +45,7 @@ pub const fn next_best(backend: Backend) -> &'static str {
         Backend::Tree => {
             "run the daemon as root, or `backend = \"hardlink\"` with `isolation = \"none\"`"
         }
+        Backend::Overlay => "`backend = \"tree\"`, with what the VM changes kept elsewhere",
         Backend::Hardlink => "`backend = \"tree\"`, as root",
         Backend::Virtiofs => {
             "install virtiofsd, or copy what `backend = \"packages\"` shows by another way"

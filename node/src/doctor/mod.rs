@@ -104,7 +104,7 @@ fn mounts() -> Vec<Line> {
             "user-namespaced guests see files of `nobody`",
             system::since((5, 12)),
         ),
-        ("overlay", "overlayfs with userxattr", false, "backend \"tree\"", mounts.overlay),
+        ("overlay", "overlayfs without references", false, "backend \"tree\"", mounts.overlay),
         (
             "overlay_data_only",
             "overlayfs over data-only layers (Linux 6.5)",

@@ -165,9 +165,9 @@ impl ViewError {
             }
             Self::Host { .. } => "use the backend \"tree\"",
             Self::IdMap { .. } => {
-                "restart stork-node: it makes the maps that VM files ask for at its start. It needs \
-                 CAP_SETUID and CAP_SETGID then, Linux 5.12, and a store on a file system that can \
-                 (ext4, xfs, btrfs can)"
+                "restart stork-node: it makes the maps that VM files ask for at its start. It \
+                 needs CAP_SETUID and CAP_SETGID then, Linux 5.12, and a store on a file system \
+                 that can (ext4, xfs, btrfs can)"
             }
             Self::PrivateTooLarge { what: "bytes", .. } => {
                 "raise `upper_mib_max` in [view] of the VM's file, or remove files in the VM"

@@ -228,7 +228,10 @@ mod tests {
         let mounts: Vec<_> = text.lines().filter_map(parse).collect();
         let home = Home::of(Path::new("/data/stork"), &mounts).unwrap();
         let layers = home.layers(&mounts, Path::new("/vm"));
-        assert_eq!(layers, [Layer { set: ID.parse().ok(), generation: None, named: false, ours: true }]);
+        assert_eq!(
+            layers,
+            [Layer { set: ID.parse().ok(), generation: None, named: false, ours: true }]
+        );
     }
 
     /// A mount that is no part of the store's disk is told by its name, if it is an overlay.

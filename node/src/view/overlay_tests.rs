@@ -126,7 +126,7 @@ fn hostile_layers() {
         symlink("/etc/shadow", own.join("shadow")).unwrap();
         symlink("../../../../../..", own.join("up")).unwrap();
         fs::write(own.join("su"), "x").unwrap();
-        rustix::fs::chown(&own.join("su"), Some(rustix::fs::Uid::from_raw(7)), None).unwrap();
+        rustix::fs::chown(own.join("su"), Some(rustix::fs::Uid::from_raw(7)), None).unwrap();
         fs::set_permissions(own.join("su"), fs::Permissions::from_mode(0o4711)).unwrap();
         rustix::fs::setxattr(own.join("su"), "user.k", b"v", XattrFlags::empty()).unwrap();
         let forged = ("trusted.overlay.redirect", b"/usr".as_slice());
@@ -172,7 +172,7 @@ fn hostile_layers() {
         };
         refused(&spec, "bytes");
         spec.options.upper_bytes_max = 1 << 30;
-        let mut deep = own.clone();
+        let mut deep = own;
         for _ in 0..200 {
             deep.push("d");
         }

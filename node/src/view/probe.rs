@@ -24,7 +24,7 @@ pub struct Probes {
     pub api: Probe,
     /// `MOVE_MOUNT_BENEATH`: a mount is replaced without a moment without any.
     pub beneath: Probe,
-    /// overlayfs that keeps its marks in `user.` attributes.
+    /// overlayfs as a view has it.
     pub overlay: Probe,
     /// overlayfs with lower layers that hold only data.
     pub data_only: Probe,
@@ -107,9 +107,9 @@ fn beneath() -> Probe {
 
 fn overlay() -> Probe {
     folders(&["lower", "upper", "work", "merged"])?;
-    let options = "lowerdir=/tmp/lower,upperdir=/tmp/upper,workdir=/tmp/work,userxattr";
-    overlay_with(options)?;
-    Ok("mounts, with userxattr".to_owned())
+    let layers = "lowerdir=/tmp/lower,upperdir=/tmp/upper,workdir=/tmp/work";
+    overlay_with(&format!("{layers},redirect_dir=nofollow,metacopy=off,index=off"))?;
+    Ok("mounts, without references between its layers".to_owned())
 }
 
 fn data_only() -> Probe {

@@ -93,6 +93,7 @@ impl<'a> Vms<'a> {
             target: self.root(number).join("at/view"),
             isolation: Isolation::None,
             keep_generations: KEEP_GENERATIONS,
+            options: stork_node::view::ViewOptions::default(),
         })
     }
 

@@ -156,7 +156,7 @@ impl<'a> Carry<'a> {
         if let Some(hides) = hides {
             self.shadowed(hides);
         }
-        let all = all.or(hides.map(|_| Side::Aside));
+        let all = all.or_else(|| hides.map(|_| Side::Aside));
         let keep_opaque = opaque && verdict == Verdict::Carry;
         let needed = keep_opaque || all.is_some() || self.is_private(path.as_deref(), &node);
         self.enter(name, node, all, side, (needed, keep_opaque))
@@ -372,8 +372,7 @@ fn look(
             path.push(b'/');
         }
         path.extend_from_slice(name);
-        let nanos = u64::try_from(node.stat.st_ctime_nsec).unwrap_or(0);
-        if (node.stat.st_ctime, nanos) > since {
+        if (node.stat.st_ctime, node.stat.st_ctime_nsec) > since {
             found.0.push(text(path));
         }
         if node.kind() == FileType::Directory {

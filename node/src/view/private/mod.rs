@@ -159,7 +159,7 @@ impl<'a> Layers<'a> {
                 break;
             };
             let begun = fstat(&upper).map_err(fail("look at", &new))?;
-            let begun = (begun.st_ctime, u64::try_from(begun.st_ctime_nsec).unwrap_or(0));
+            let begun = (begun.st_ctime, begun.st_ctime_nsec);
             let mut record = self.carry(step, source, upper)?;
             record.copied_at = begun;
             self.write_record(&new, &record)?;
