@@ -246,12 +246,14 @@ impl VmFile {
             ));
         }
         let overlay = self.backend == Backend::Overlay;
-        let folder = !matches!(
-            self.backend,
-            Backend::Hardlink | Backend::Composefs | Backend::Image
-        );
+        let folder =
+            !matches!(self.backend, Backend::Hardlink | Backend::Composefs | Backend::Image);
         let odd = [
-            ("idmap", self.view.idmap.is_some() && !folder, "folders that are mounted, such as `tree`"),
+            (
+                "idmap",
+                self.view.idmap.is_some() && !folder,
+                "folders that are mounted, such as `tree`",
+            ),
             ("keep", !self.view.keep.is_empty() && !overlay, "`overlay` views"),
             ("upper", self.view.upper.is_some() && !overlay, "`overlay` views"),
         ];

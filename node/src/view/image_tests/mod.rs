@@ -119,8 +119,9 @@ fn composefs_is_shared() {
         assert_eq!(w.views.reconcile(one).unwrap(), Reconciled::ShownAgain);
         w.compare(&one.target, 1);
         // A switch that a crash cut between its two steps.
-        let pending = w.views.record(one, w.sets[0].id, GenerationLabel::default(), 1).unwrap();
-        let step = Step { set: &w.sets[0], next: &pending, before: None };
+        let pending =
+            w.views.record(one, w.sets[0].id, GenerationLabel::default(), (1, None)).unwrap();
+        let step = Step { set: &w.sets[0], next: &pending, from: None };
         show(Backend::Composefs).switch(&w.store, one, step).unwrap();
         let aside = w.folder.path().join("aside");
         std::fs::create_dir(&aside).unwrap();

@@ -84,6 +84,7 @@ impl World {
             target: self.folder.path().canonicalize().unwrap().join(vm).join("rootfs"),
             isolation: Isolation::Default,
             keep_generations: 1,
+            options: ViewOptions::default(),
         }
     }
     pub(super) fn show(&self, spec: &ViewSpec, which: usize) -> Generation {
