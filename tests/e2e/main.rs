@@ -36,6 +36,7 @@ mod recalls;
 mod rejoining;
 mod renewal;
 mod sandbox;
+mod sensors;
 mod sites;
 mod trees;
 mod views;
