@@ -18,7 +18,7 @@ use crate::store::tests::support::{
     Packed, dir, fetch, file, install, link, member, noise, options, pack, spec, tree,
 };
 use crate::store::{Health, JournalItem, LeaseSet, SetInfo, Store, StoreError, StoreOptions};
-use crate::view::{Backend, GenerationLabel, Isolation, ViewSpec, Views};
+use crate::view::{Backend, GenerationLabel, Isolation, ViewOptions, ViewSpec, Views};
 
 /// The folders of one host: its store, and a VM's root.
 pub(super) struct Place(pub(super) PathBuf);
@@ -35,6 +35,7 @@ impl Place {
             target: self.0.join("vm/rootfs"),
             isolation: Isolation::None,
             keep_generations: 1,
+            options: ViewOptions::default(),
         }
     }
 
