@@ -17,6 +17,7 @@ mod crashes;
 mod delegates;
 mod deltas;
 mod denials;
+mod disks;
 mod everything;
 mod freshness;
 mod garbage;
