@@ -4,7 +4,9 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
-use rustix::fs::{CWD, FileType, Mode, XattrFlags, mknodat};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, XattrFlags, linkat, mkdirat, mknodat, openat, statat,
+};
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 
 use super::tests::{World, in_namespace, which, world};
@@ -56,6 +58,43 @@ fn private_changes_go_along() {
             assert!(w.store.verify(&|_| {}).unwrap().damaged.is_empty(), "{set:?}");
         }
         assert_eq!(read(&w.sets[0].path, "usr/x/data"), "a");
+    });
+}
+
+/// A guest's paths may be longer than any call takes: what has several names there goes along all
+/// the same, once for each name.
+#[test]
+fn long_paths_go_along() {
+    if !root_or_skip("mounting") {
+        return;
+    }
+    in_namespace(|| {
+        let w = world();
+        let spec = w.spec(Backend::Overlay);
+        w.show(&spec, 0).unwrap();
+        let names = |n: usize| format!("{n:0250}");
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let down = |make: bool| {
+            let mut at = openat(CWD, &spec.target, flags, Mode::empty()).unwrap();
+            for n in 0..20 {
+                if make {
+                    mkdirat(&at, names(n), Mode::RWXU).unwrap();
+                }
+                at = openat(&at, names(n), flags, Mode::empty()).unwrap();
+            }
+            at
+        };
+        let deep = down(true);
+        let made = OFlags::CREATE | OFlags::WRONLY;
+        drop(openat(&deep, "one", made, Mode::RUSR).unwrap());
+        linkat(&deep, "one", &deep, "two", AtFlags::empty()).unwrap();
+        drop(deep);
+        w.show(&spec, 1).unwrap();
+        let deep = down(false);
+        for name in ["one", "two"] {
+            let stat = statat(&deep, name, AtFlags::SYMLINK_NOFOLLOW).unwrap();
+            assert_eq!(stat.st_nlink, 1, "{name}");
+        }
     });
 }
 

@@ -20,6 +20,11 @@ use crate::catalog::IdMap;
 const DEPTH_MAX: usize = 128;
 /// Files and folders of one layer.
 pub(super) const ENTRIES_MAX: u64 = 200_000;
+/// Bytes of paths that are remembered of files with several names, in all and of one: no call takes
+/// a longer one. A guest may make each path as long as its folders are deep; what is not remembered
+/// is copied once for each name.
+const LINK_PATHS_MAX: usize = 16 << 20;
+const LINK_PATH_MAX: usize = 4_095;
 
 /// Why a layer could not be carried along.
 #[derive(Debug)]
@@ -55,6 +60,8 @@ pub(super) struct Carry<'a> {
     path: Vec<u8>,
     /// Copies of files that have several names.
     links: BTreeMap<(u64, u64, Side), Vec<u8>>,
+    /// Bytes of their paths.
+    link_paths: usize,
     bytes_max: u64,
     done: Carried,
 }
@@ -85,6 +92,7 @@ impl<'a> Carry<'a> {
             levels: vec![level],
             path: Vec::new(),
             links: BTreeMap::new(),
+            link_paths: 0,
             bytes_max,
             done: Carried::default(),
         };
@@ -290,7 +298,10 @@ impl<'a> Carry<'a> {
             Err(e) => return Err(self.fault("copy", e)),
         };
         self.done.bytes += copied.unwrap_or(0);
-        if copied.is_some() && node.stat.st_nlink > 1 {
+        let length = self.path.len();
+        let fits = length <= LINK_PATH_MAX && self.link_paths + length <= LINK_PATHS_MAX;
+        if copied.is_some() && node.stat.st_nlink > 1 && fits {
+            self.link_paths += length;
             self.links.insert(key, self.path.clone());
         }
         Ok(())
