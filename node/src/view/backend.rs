@@ -96,7 +96,7 @@ pub(super) trait Show: Sync {
 
     /// Does any process still see the generation, through an old mount perhaps? It is then kept.
     fn in_use(&self, store: &Store, generation: &Generation) -> bool {
-        mounts::shown_anywhere(store.dir(), generation.set)
+        mounts::shown_anywhere(store, generation.set)
     }
 
     /// Removes what the backend kept for a generation that is dropped: it was never shown, or is

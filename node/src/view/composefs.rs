@@ -46,7 +46,7 @@ impl Show for Composefs {
     }
     fn switch(&self, store: &Store, spec: &ViewSpec, step: Step<'_>) -> Result<(), ViewError> {
         swap(store, spec, step.set.id, || {
-            let mount = match shared(step.set)? {
+            let mount = match shared(store, step.set)? {
                 Some(mount) => mount,
                 None => overlay(store, spec, step.set)?,
             };
@@ -75,8 +75,8 @@ fn inode(set: &SetInfo) -> Option<u64> {
     set.path.symlink_metadata().ok().map(|m| m.ino())
 }
 
-fn name(set: &SetInfo) -> String {
-    mounts::source(set.id, inode(set))
+fn name(store: &Store, set: &SetInfo) -> Result<String, ViewError> {
+    Ok(mounts::source(&mounts::tag_of_set(store, set.id)?, set.id, inode(set)))
 }
 
 /// What this host lacks. Modules that can be loaded are loaded by the question.
@@ -99,8 +99,8 @@ fn lacking() -> Option<&'static str> {
 }
 
 /// A clone of a mount of the set that some VM has already.
-fn shared(set: &SetInfo) -> Result<Option<OwnedFd>, ViewError> {
-    let name = name(set);
+fn shared(store: &Store, set: &SetInfo) -> Result<Option<OwnedFd>, ViewError> {
+    let name = name(store, set)?;
     let all = mounts::here().map_err(|e| ViewError::io("read the mounts of", &set.path, e))?;
     for mount in all.iter().filter(|m| m.is_overlay_of(&name)) {
         // Another mount may hide that place, or it may be gone by now.
@@ -151,6 +151,7 @@ pub(super) fn erofs(path: &Path) -> Result<OwnedFd, ViewError> {
 /// What an overlay is made of.
 pub(super) struct Parts<'a> {
     set: &'a SetInfo,
+    name: String,
     /// The image, mounted and attached nowhere.
     image: OwnedFd,
     objects: OwnedFd,
@@ -159,14 +160,14 @@ pub(super) struct Parts<'a> {
 impl<'a> Parts<'a> {
     pub(super) fn new(store: &Store, set: &'a SetInfo) -> Result<Self, ViewError> {
         let objects = open(&store.dir().join("objects"), OFlags::PATH | OFlags::DIRECTORY)?;
-        Ok(Self { set, image: erofs(&set.path)?, objects })
+        Ok(Self { set, name: name(store, set)?, image: erofs(&set.path)?, objects })
     }
 
     /// The overlay over the image, which is seen at `below`.
     fn over(&self, below: &OwnedFd) -> Result<OwnedFd, ViewError> {
         let lower = format!("{}::{}", link(below), link(&self.objects));
         let options = [
-            ("source", name(self.set)),
+            ("source", self.name.clone()),
             ("metacopy", "on".to_owned()),
             ("redirect_dir", "follow".to_owned()),
             ("lowerdir", lower),

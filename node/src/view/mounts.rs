@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use crate::store::SetId;
+use stork_wire::text::Label;
+
+use super::ViewError;
+use crate::store::{SetId, Store};
 
 /// One line of `mountinfo`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,27 +44,61 @@ pub(super) struct Layer {
     pub(super) set: Option<SetId>,
     /// The generation, where the mount names one.
     pub(super) generation: Option<u64>,
-    /// It is a file system of its own, whose source names the set; otherwise a part of the store.
-    pub(super) named: bool,
+    /// It is a file system of its own, whose source names the set and begins with this tag;
+    /// otherwise a part of the store.
+    pub(super) tag: Option<String>,
     /// It is of our store.
     pub(super) ours: bool,
 }
 
+/// What only this store, and who sees such a mount, can know: the names of mounts are believed in
+/// the namespaces of guests as well, whose root can mount an overlay under any name. Each VM, and
+/// each set that VMs share, has a tag of its own.
+pub(super) fn tag(store: &Store, of: &str) -> Result<String, ViewError> {
+    const SECRET: &str = "views:secret";
+    let known = store.get_state(SECRET)?.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+    let secret = match known {
+        Some(secret) => secret,
+        None => {
+            let mut new = [0; 32];
+            getrandom::fill(&mut new)
+                .map_err(|e| ViewError::io("draw a secret for", store.dir(), io::Error::from(e)))?;
+            store.put_state(SECRET, &new)?;
+            new
+        }
+    };
+    Ok(blake3::keyed_hash(&secret, of.as_bytes()).to_hex().chars().take(TAG_LEN).collect())
+}
+
+/// The tag of mounts that are one VM's own.
+pub(super) fn tag_of_vm(store: &Store, vm: &Label) -> Result<String, ViewError> {
+    tag(store, &format!("vm {vm}"))
+}
+
+/// The tag of mounts that all VMs share which show a set.
+pub(super) fn tag_of_set(store: &Store, set: SetId) -> Result<String, ViewError> {
+    tag(store, &format!("set {set}"))
+}
+
 /// What a mount that is no bind of the set's folder is called.
-pub(super) fn source(set: SetId, generation: Option<u64>) -> String {
+pub(super) fn source(tag: &str, set: SetId, generation: Option<u64>) -> String {
     let number = generation.map_or_else(String::new, |n| format!(":{n}"));
-    format!("{SOURCE}{set}{number}")
+    format!("{SOURCE}{tag}:{set}{number}")
 }
 
 const SOURCE: &str = "stork:";
+/// Hexadecimal digits of a tag.
+const TAG_LEN: usize = 32;
 
 /// Reads what [`source`] wrote. Only overlays have such names.
-fn named(mount: &Mount) -> Option<(SetId, Option<u64>)> {
+fn named(mount: &Mount) -> Option<Layer> {
     let name = mount.source.strip_prefix(SOURCE).filter(|_| mount.kind == "overlay")?;
-    match name.split_once(':') {
-        Some((set, number)) => Some((set.parse().ok()?, Some(number.parse().ok()?))),
-        None => Some((name.parse().ok()?, None)),
-    }
+    let (tag, name) = name.split_once(':').filter(|(tag, _)| tag.len() == TAG_LEN)?;
+    let (set, generation) = match name.split_once(':') {
+        Some((set, number)) => (set.parse().ok()?, Some(number.parse().ok()?)),
+        None => (name.parse().ok()?, None),
+    };
+    Some(Layer { set: Some(set), generation, tag: Some(tag.to_owned()), ours: true })
 }
 
 /// Undoes the octal escapes of `mountinfo`: space, tab, newline and backslash.
@@ -138,8 +175,8 @@ impl Home {
     }
 
     fn layer(&self, mount: &Mount) -> Layer {
-        if let Some((set, generation)) = named(mount) {
-            return Layer { set: Some(set), generation, named: true, ours: true };
+        if let Some(layer) = named(mount) {
+            return layer;
         }
         // A folder that was removed while it is mounted is shown with this ending.
         let root = mount.root.to_string_lossy();
@@ -149,7 +186,7 @@ impl Home {
             .and_then(|p| p.strip_prefix("sets").ok())
             .and_then(Path::to_str)
             .and_then(|name| name.parse().ok());
-        Layer { set, generation: None, named: false, ours: inside.is_some() }
+        Layer { set, generation: None, tag: None, ours: inside.is_some() }
     }
 
     /// What is mounted at a target, the topmost first.
@@ -177,17 +214,22 @@ impl Home {
     }
 }
 
-/// Is the set mounted anywhere on this host, in any namespace? Where that can't be told, it is.
-pub(super) fn shown_anywhere(store: &Path, set: SetId) -> bool {
-    let home = here().ok().and_then(|m| Home::of(store, &m));
-    home.is_none_or(|home| home.anywhere(|l| l.set == Some(set)))
+/// Is the set mounted anywhere on this host, in any namespace, as a part of the store or by a name
+/// with this tag? Where that can't be told, it is.
+pub(super) fn shown_anywhere(store: &Store, set: SetId) -> bool {
+    let home = here().ok().and_then(|m| Home::of(store.dir(), &m));
+    let Some((home, tag)) = home.zip(tag_of_set(store, set).ok()) else { return true };
+    let ours = |l: &Layer| l.tag.as_ref().is_none_or(|t| *t == tag);
+    home.anywhere(|l| l.set == Some(set) && ours(l))
 }
 
-/// The same for one generation of a set.
-pub(super) fn generation_anywhere(store: &Path, set: SetId, number: u64) -> bool {
-    let home = here().ok().and_then(|m| Home::of(store, &m));
-    let is = |l: &Layer| l.set == Some(set) && l.generation == Some(number);
-    home.is_none_or(|home| home.anywhere(is))
+/// The same for one generation of a VM.
+pub(super) fn generation_anywhere(store: &Store, vm: &Label, set: SetId, number: u64) -> bool {
+    let home = here().ok().and_then(|m| Home::of(store.dir(), &m));
+    let Some((home, tag)) = home.zip(tag_of_vm(store, vm).ok()) else { return true };
+    home.anywhere(|l| {
+        l.set == Some(set) && l.generation == Some(number) && l.tag.as_deref() == Some(&tag)
+    })
 }
 
 #[cfg(test)]
@@ -209,11 +251,11 @@ mod tests {
         let home = Home::of(Path::new("/var/lib/stork"), &mounts).unwrap();
         let layers = home.layers(&mounts, Path::new("/vm/a b"));
         let (set, generation) = (ID.parse().ok(), None);
-        let quarantined = Layer { set: None, generation, named: false, ours: true };
-        assert_eq!(layers, [quarantined, Layer { set, generation, named: false, ours: true }]);
+        let quarantined = Layer { set: None, generation, tag: None, ours: true };
+        assert_eq!(layers, [quarantined, Layer { set, generation, tag: None, ours: true }]);
         // The same path on another disk is not ours.
         let other = home.layers(&mounts, Path::new("/other"));
-        assert_eq!(other, [Layer { set: None, generation, named: false, ours: false }]);
+        assert_eq!(other, [Layer { set: None, generation, tag: None, ours: false }]);
         assert!(home.layers(&mounts, Path::new("/nothing")).is_empty());
     }
 
@@ -230,7 +272,7 @@ mod tests {
         let layers = home.layers(&mounts, Path::new("/vm"));
         assert_eq!(
             layers,
-            [Layer { set: ID.parse().ok(), generation: None, named: false, ours: true }]
+            [Layer { set: ID.parse().ok(), generation: None, tag: None, ours: true }]
         );
     }
 
@@ -238,7 +280,8 @@ mod tests {
     #[test]
     fn named_mounts() {
         let set: SetId = ID.parse().unwrap();
-        let [plain, numbered] = [None, Some(7)].map(|n| source(set, n));
+        let tag = "0123456789abcdef".repeat(2);
+        let [plain, numbered] = [None, Some(7)].map(|n| source(&tag, set, n));
         let text = format!(
             "30 1 8:1 / / rw - ext4 /dev/a rw\n\
              40 30 0:50 / /vm/a ro shared:3 - overlay {plain} ro,lowerdir=x\n\
@@ -249,9 +292,10 @@ mod tests {
         let mounts: Vec<_> = text.lines().filter_map(parse).collect();
         let home = Home::of(Path::new("/var/lib/stork"), &mounts).unwrap();
         let seen = |at: &str| home.layers(&mounts, Path::new(at)).remove(0);
-        let shows = |generation| Layer { set: Some(set), generation, named: true, ours: true };
+        let tag = Some(tag);
+        let shows = |generation| Layer { set: Some(set), generation, tag: tag.clone(), ours: true };
         assert_eq!((seen("/vm/a"), seen("/vm/b")), (shows(None), shows(Some(7))));
-        let foreign = Layer { set: None, generation: None, named: false, ours: false };
+        let foreign = Layer { set: None, generation: None, tag: None, ours: false };
         assert_eq!((seen("/vm/c"), seen("/vm/d")), (foreign.clone(), foreign));
     }
 }

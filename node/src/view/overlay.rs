@@ -24,7 +24,7 @@ use rustix::mount::{
 };
 
 use super::backend::{Seen, Show, Step};
-use super::mounts::{self, source};
+use super::mounts;
 use super::private::{Carried, Layer, Layers};
 use super::tree::{detached, guard, layers, swap, uncover, uncover_to};
 use super::{Generation, ViewError, ViewSpec, sys};
@@ -47,11 +47,12 @@ impl Show for Overlay {
 
     fn switch(&self, store: &Store, spec: &ViewSpec, step: Step<'_>) -> Result<(), ViewError> {
         let (set, number) = (step.set, step.next.number);
-        if mounts::generation_anywhere(store.dir(), set.id, number) {
+        if mounts::generation_anywhere(store, &spec.vm, set.id, number) {
             return Err(ViewError::LayerInUse { vm: spec.vm.clone(), number });
         }
         let own = Layers::of(store, spec)?;
-        swap(store, spec, set.id, || mount(spec, step, &own.prepare(step)?))?;
+        let tag = mounts::tag_of_vm(store, &spec.vm)?;
+        swap(store, spec, set.id, || mount(spec, step, &own.prepare(step)?, &tag))?;
         if let Err(e) = own.note_late(number) {
             tracing::warn!(vm = %spec.vm, "{e}");
         }
@@ -81,7 +82,7 @@ impl Show for Overlay {
     }
 
     fn in_use(&self, store: &Store, generation: &Generation) -> bool {
-        mounts::generation_anywhere(store.dir(), generation.set, generation.number)
+        mounts::generation_anywhere(store, &generation.vm, generation.set, generation.number)
     }
 
     fn drop_generation(
@@ -104,7 +105,7 @@ fn escaped(path: &Path) -> PathBuf {
 }
 
 /// A mount of a generation that is attached nowhere yet.
-fn mount(spec: &ViewSpec, step: Step<'_>, layer: &Layer) -> Result<OwnedFd, ViewError> {
+fn mount(spec: &ViewSpec, step: Step<'_>, layer: &Layer, tag: &str) -> Result<OwnedFd, ViewError> {
     // The overlay itself can't be mapped, so what lies beneath it is.
     let mapped = spec.options.idmap.map(|_| detached(spec, step.set)).transpose()?;
     let lower = mapped.as_ref().map_or_else(
@@ -113,7 +114,7 @@ fn mount(spec: &ViewSpec, step: Step<'_>, layer: &Layer) -> Result<OwnedFd, View
     );
     let fail = |what| move |e: Errno| ViewError::io(what, &layer.upper, e);
     let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(fail("open an overlay for"))?;
-    let name = source(step.set.id, Some(step.next.number));
+    let name = mounts::source(tag, step.set.id, Some(step.next.number));
     let options = [
         ("source", Path::new(&name)),
         ("redirect_dir", Path::new("nofollow")),

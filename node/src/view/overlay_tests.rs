@@ -61,6 +61,33 @@ fn private_changes_go_along() {
     });
 }
 
+/// Two VMs show one set, both as their first generation; and a mount by which a guest says that
+/// another VM's layer is in use is not believed: it cannot know that VM's tag.
+#[test]
+fn layers_of_two_vms_are_told_apart() {
+    if !root_or_skip("mounting") {
+        return;
+    }
+    in_namespace(|| {
+        let w = world();
+        let one = w.spec(Backend::Overlay);
+        let target = w.folder.path().join("two");
+        let two = ViewSpec { vm: "web/2".parse().unwrap(), target, ..one.clone() };
+        let first = w.show(&one, 0).unwrap();
+        assert_eq!(w.show(&two, 0).unwrap().number, first.number);
+        fs::write(one.target.join("own"), "one").unwrap();
+        assert!(!two.target.join("own").exists());
+        let tags = [&one.vm, &two.vm].map(|vm| mounts::tag_of_vm(&w.store, vm).unwrap());
+        assert_ne!(tags[0], tags[1]);
+        let anywhere = |spec: &ViewSpec, number| {
+            mounts::generation_anywhere(&w.store, &spec.vm, w.sets[0].id, number)
+        };
+        assert!(anywhere(&one, 1) && anywhere(&two, 1));
+        w.views.hide(&two).unwrap();
+        assert!(anywhere(&one, 1) && !anywhere(&two, 1));
+    });
+}
+
 /// A guest's paths may be longer than any call takes: what has several names there goes along all
 /// the same, once for each name.
 #[test]

@@ -41,7 +41,7 @@ impl Show for Tree {
         Ok(shown(store, spec)?.map(Seen::of_set))
     }
     fn mend(&self, store: &Store, spec: &ViewSpec, to: &Generation) -> Result<(), ViewError> {
-        uncover_to(store, spec, Some(&|layer| !layer.named && layer.set == Some(to.set)))
+        uncover_to(store, spec, Some(&|layer| layer.tag.is_none() && layer.set == Some(to.set)))
     }
     fn hide(&self, store: &Store, spec: &ViewSpec) -> Result<(), ViewError> {
         uncover(store, spec, None)
@@ -58,7 +58,7 @@ pub(super) fn layers(store: &Store, target: &Path) -> Result<Vec<Layer>, ViewErr
 /// Which set the target shows; the kernel says so, not our records.
 pub(super) fn shown(store: &Store, spec: &ViewSpec) -> Result<Option<SetId>, ViewError> {
     let top = layers(store, &spec.target)?.into_iter().next();
-    Ok(top.filter(|layer| !layer.named).and_then(|layer| layer.set))
+    Ok(top.filter(|layer| layer.tag.is_none()).and_then(|layer| layer.set))
 }
 
 /// A mount of what is at the path, attached nowhere.
