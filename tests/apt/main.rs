@@ -10,9 +10,13 @@
     reason = "helpers of tests, outside of functions marked as tests"
 )]
 
+mod attached;
+mod hardware;
+mod hooks;
 mod rebuilt;
 mod repository;
 mod signed;
+mod sysext;
 
 use std::process::{Command, Output};
 

@@ -105,6 +105,40 @@ fn guests_follow_a_mounted_view_without_a_gap() {
     assert_eq!(guest.saw(), ["1", "2", "3", "4", "5"], "each version once, and never nothing");
 }
 
+/// A guest reads on while its node is killed by `kill -9`, is away, and comes back: it never misses
+/// the file, also not at the next switch. The number beside the view goes along.
+#[test]
+fn a_guest_reads_on_while_its_node_is_killed() {
+    let namespace = match Namespace::new() {
+        Ok(namespace) => namespace,
+        Err(why) => return eprintln!("skipped: {why}"),
+    };
+    let mut fleet = Fleet::inside(namespace, &["web"], 2);
+    let target = fleet.hosts[1].target("vm");
+    fleet.hosts[1].write_vm("vm", &VmFile::usual(&["web"], &target).mounted());
+    fleet.push(&package(&fleet, "a", "1"), &["web"]);
+    fleet.hosts[1].await_vm("vm", &[("a", "1")]);
+    let watched = target.join("share/a/version");
+    let seen = fleet.folder("guest").join("seen");
+    let guest = Guest::start(fleet.namespace().unwrap(), &watched, seen);
+    guest.await_sight("1");
+    let number = target.with_file_name("vm.generation");
+    assert_eq!(fs::read_to_string(guest.path(&number)).unwrap(), "1\n");
+    for version in ["2", "3"] {
+        fleet.hosts[1].kill9();
+        assert_eq!(
+            fs::read_to_string(guest.path(&watched)).unwrap(),
+            guest.saw().pop().unwrap() + "\n"
+        );
+        fleet.hosts[1].start();
+        fleet.push(&package(&fleet, "a", version), &["web"]);
+        guest.await_sight(version);
+    }
+    fleet.hosts[1].await_vm("vm", &[("a", "3")]);
+    assert_eq!(guest.saw(), ["1", "2", "3"], "each version once, and never nothing");
+    assert_eq!(fs::read_to_string(guest.path(&number)).unwrap(), "3\n");
+}
+
 /// A mounted view is still there when its node is stopped, and a node that starts again keeps it.
 #[test]
 fn a_mounted_view_outlives_its_node() {

@@ -11,7 +11,7 @@ use crate::config::{ConfigError, NodeConfig};
 use crate::doctor::{Report, look};
 
 /// Where the files are that the daemon reads.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(super) struct Places {
     /// The daemon's settings file.
     #[arg(long, env = "STORK_CONFIG", value_name = "FILE")]

@@ -1,6 +1,7 @@
 //! Command lines of `stork-node` and `stork`.
 
 mod admission;
+mod attach;
 mod bandwidth;
 mod doctor;
 mod freshness;

@@ -13,6 +13,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use serde_json::{Value, json};
 use stork_wire::text::Label;
 
+use super::attach::VmCommand;
 use super::doctor::Places;
 use super::node::runtime;
 use super::out::{causes, completion, failure, manual, result};
@@ -26,6 +27,7 @@ const EXAMPLES: &str = "Examples:
   stork status                   this host at a glance
   stork doctor                   what this host can do for its VMs, and what is missing
   stork vm web-1                 what one VM shows, and its generations
+  stork vm attach web-1 --format nspawn    what gives a guest its view
   stork why web-1 nginx-common   why it shows that version, or none
   stork trust web-1              who may put what into that VM, by which rule and document
   stork tree nginx-common        who feeds this host with it, and whom it feeds
@@ -68,9 +70,12 @@ enum Command {
         missing, 78 bad config")]
     Doctor(Places),
     /// The VMs of this host, or one of them with its generations.
+    #[command(args_conflicts_with_subcommands = true)]
     Vm {
         /// Its name.
         name: Option<String>,
+        #[command(subcommand)]
+        command: Option<VmCommand>,
     },
     /// The releases that are known here, or those of one package with where their bytes came from.
     Release {
@@ -207,6 +212,9 @@ pub fn stork_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Completion { shell } => completion(Cli::command(), shell),
         Command::Man => manual(Cli::command()),
         Command::Demo(args) => crate::demo::run(args, cli.common.json),
+        Command::Vm { command: Some(VmCommand::Attach(args)), .. } => {
+            super::attach::run(&args, cli.common.json)
+        }
         Command::Doctor(places) => super::doctor::run(&places, cli.common.json),
         command => match runtime() {
             Ok(rt) => rt.block_on(ask(&cli.common, command)),
@@ -250,7 +258,7 @@ type Answered = Result<(Value, String, u8), ClientError>;
 async fn answer(client: &Client, command: Command, json: bool) -> Answered {
     let (value, text) = match command {
         Command::Status => show_with(client.get("/v1/status").await?, show::status),
-        Command::Vm { name } => {
+        Command::Vm { name, .. } => {
             let all = client.get("/v1/vms").await?;
             match name {
                 None => show_with(all, show::vms),

@@ -14,6 +14,7 @@ pub mod hook;
 mod idmap;
 mod image;
 mod mounts;
+mod number;
 mod overlay;
 mod private;
 pub mod probe;
@@ -182,6 +183,7 @@ impl Views {
         }
         let generation = self.make_current(pending)?;
         failpoint::hit("view.switched");
+        number::write_beside(spec, generation.number);
         self.prune(spec, generation.number)?;
         Ok(generation)
     }
@@ -226,6 +228,7 @@ impl Views {
             done = Reconciled::ShownAgain;
         }
         self.write_number(&current)?;
+        number::write_beside(spec, current.number);
         self.prune(spec, current.number)?;
         backend.tidy(&self.store, spec, &self.numbers(&spec.vm)?)?;
         Ok(done)
@@ -253,6 +256,7 @@ impl Views {
         target::check_target(&self.store, spec)?;
         let _one = self.one();
         show(spec.backend).hide(&self.store, spec)?;
+        number::remove_beside(spec);
         self.forget_all(spec)
     }
 }

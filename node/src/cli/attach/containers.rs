@@ -1,0 +1,38 @@
+//! Guests that share the host's kernel: a folder of the host, bound read-only.
+
+use super::{Refused, Scene, Way, way};
+
+/// Is the folder read-only to the guest, if containers get it at all?
+fn read_only(s: &Scene) -> Result<bool, Refused> {
+    match way(s.backend) {
+        Way::Folder { writable } => Ok(!writable),
+        Way::Export => Err(Refused {
+            what: format!("a `{}` view is for hardware VMs", s.backend.name()),
+            help: "--format libvirt, proxmox, qemu, fstab or cloud-init; or `backend = \"tree\"` \
+                   for a container",
+        }),
+    }
+}
+
+pub(super) fn nspawn(s: &Scene) -> Result<String, Refused> {
+    let (vm, machine, folder, at) = (&s.vm, &s.machine, &s.folder, &s.at);
+    let key = if read_only(s)? { "BindReadOnly" } else { "Bind" };
+    Ok(format!(
+        "# /etc/systemd/nspawn/{machine}.nspawn: the view of the VM {vm}, at {at}/{view}\n\
+         [Files]\n{key}={folder}:{at}:rbind\n",
+        view = s.view
+    ))
+}
+
+pub(super) fn incus(s: &Scene) -> Result<String, Refused> {
+    let (vm, machine, folder, at) = (&s.vm, &s.machine, &s.folder, &s.at);
+    // A mount below the folder is only taken along by `recursive`; each view is read-only by itself.
+    let lock = if read_only(s)? { " readonly=true" } else { "" };
+    Ok(format!(
+        "# The view of the VM {vm}, at {at}/{view}. LXD and older Incus refuse `readonly` beside\n\
+         # `recursive`: leave `readonly` out there; the view itself is read-only all the same.\n\
+         incus config device add {machine} stork disk source={folder} path={at} \
+         recursive=true propagation=rslave{lock}\n",
+        view = s.view
+    ))
+}
