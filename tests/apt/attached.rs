@@ -15,7 +15,7 @@ fn places() -> tempfile::TempDir {
     let (vms, state) = (dir.path().join("vms"), dir.path().join("state"));
     fs::create_dir_all(&vms).unwrap();
     fs::create_dir_all(&state).unwrap();
-    for backend in ["tree", "virtiofs", "packages"] {
+    for backend in ["tree", "virtiofs", "packages", "image"] {
         let target = format!("/srv/views/{backend}/packages");
         let text =
             format!("[vm]\ngroups = []\n[view]\nbackend = \"{backend}\"\ntarget = \"{target}\"\n");
@@ -48,9 +48,11 @@ fn text(dir: &Path, vm: &str, format: &str) -> String {
 fn real_programs_read_it() {
     let dir = places();
     let dir = dir.path();
-    let xml = format!("<domain>{}</domain>", text(dir, "virtiofs", "libvirt"));
-    fs::write(dir.join("domain.xml"), xml).unwrap();
-    run(Command::new("xmllint").arg("--noout").arg(dir.join("domain.xml")));
+    for vm in ["virtiofs", "image"] {
+        let xml = format!("<domain>{}</domain>", text(dir, vm, "libvirt"));
+        fs::write(dir.join("domain.xml"), xml).unwrap();
+        run(Command::new("xmllint").arg("--noout").arg(dir.join("domain.xml")));
+    }
     let tab = text(dir, "virtiofs", "fstab");
     fs::write(dir.join("fstab"), &tab).unwrap();
     let mut findmnt = Command::new("findmnt");
@@ -127,5 +129,5 @@ fn doctor_needs_no_daemon() {
     let value: serde_json::Value = serde_json::from_slice(&doctor(true).stdout).unwrap();
     assert_eq!(value["schema"], "stork.doctor/v1");
     assert!(value["findings"].as_array().unwrap().iter().all(|f| f["evidence"] != ""));
-    assert_eq!(value["vms"].as_array().unwrap().len(), 4);
+    assert_eq!(value["vms"].as_array().unwrap().len(), 5);
 }

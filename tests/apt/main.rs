@@ -13,12 +13,16 @@
 mod attached;
 mod hardware;
 mod hooks;
+mod nspawn;
 mod rebuilt;
 mod repository;
 mod signed;
 mod sysext;
 
 use std::process::{Command, Output};
+
+/// What a guest's root tries with its view.
+const CHANGES: &str = include_str!("changes.sh");
 
 /// Runs a program; its output where it ended well, `None` with a printed reason where it is not
 /// here.

@@ -48,7 +48,7 @@ pub const fn next_best(backend: Backend) -> &'static str {
         Backend::Overlay => "`backend = \"tree\"`, with what the VM changes kept elsewhere",
         Backend::Hardlink => "`backend = \"tree\"`, as root",
         Backend::Virtiofs => {
-            "install virtiofsd, or copy what `backend = \"packages\"` shows by another way"
+            "install virtiofsd, or `backend = \"image\"`, which needs no program on the host"
         }
         Backend::Composefs => "`backend = \"tree\"`, which shares files and memory just as well",
         Backend::Packages | Backend::Sysext | Backend::Image => {

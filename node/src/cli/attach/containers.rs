@@ -6,7 +6,7 @@ use super::{Refused, Scene, Way, way};
 fn read_only(s: &Scene) -> Result<bool, Refused> {
     match way(s.backend) {
         Way::Folder { writable } => Ok(!writable),
-        Way::Export => Err(Refused {
+        Way::Export | Way::Image => Err(Refused {
             what: format!("a `{}` view is for hardware VMs", s.backend.name()),
             help: "--format libvirt, proxmox, qemu, fstab or cloud-init; or `backend = \"tree\"` \
                    for a container",
@@ -17,9 +17,13 @@ fn read_only(s: &Scene) -> Result<bool, Refused> {
 pub(super) fn nspawn(s: &Scene) -> Result<String, Refused> {
     let (vm, machine, folder, at) = (&s.vm, &s.machine, &s.folder, &s.at);
     let key = if read_only(s)? { "BindReadOnly" } else { "Bind" };
+    // Root of a container without a user namespace makes its own mounts writable again.
+    let users = "# Without users of its own, the container's root could remount the view and write \
+                 into\n# files that others share. If it must be so, use `backend = \"composefs\"`.\n\
+                 [Exec]\nPrivateUsers=pick\n";
     Ok(format!(
         "# /etc/systemd/nspawn/{machine}.nspawn: the view of the VM {vm}, at {at}/{view}\n\
-         [Files]\n{key}={folder}:{at}:rbind\n",
+         {users}[Files]\n{key}={folder}:{at}:rbind\n",
         view = s.view
     ))
 }

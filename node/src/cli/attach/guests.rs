@@ -8,8 +8,17 @@ use crate::catalog::Backend;
 /// Options of the mount: `nofail`, because a guest must start without its view as well.
 const OPTIONS: &str = "ro,nosuid,nodev,nofail";
 
+/// What is mounted, where, and as what.
+fn mount(s: &Scene) -> (String, String, &'static str) {
+    match s.image() {
+        Some(_) => (format!("/dev/disk/by-id/virtio-{TAG}"), s.place(), "erofs"),
+        None => (TAG.to_owned(), s.at.clone(), "virtiofs"),
+    }
+}
+
 pub(super) fn fstab(s: &Scene) -> String {
-    format!("{TAG} {} virtiofs {OPTIONS} 0 0\n", s.at)
+    let (what, place, kind) = mount(s);
+    format!("{what} {place} {kind} {OPTIONS} 0 0\n")
 }
 
 /// The entry for `packages` views, with the key.
@@ -25,9 +34,10 @@ fn source(s: &Scene) -> Result<Option<String>, Refused> {
 }
 
 pub(super) fn cloud_init(s: &Scene) -> Result<String, Refused> {
+    let (what, place, kind) = mount(s);
     let mut out = format!(
         "#cloud-config\n# The view of the VM {vm}, at {at}/{view}\n\
-         mounts:\n  - [{TAG}, {at}, virtiofs, \"{OPTIONS}\", \"0\", \"0\"]\n",
+         mounts:\n  - [{what}, {place}, {kind}, \"{OPTIONS}\", \"0\", \"0\"]\n",
         vm = s.vm,
         at = s.at,
         view = s.view

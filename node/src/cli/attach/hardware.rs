@@ -27,7 +27,41 @@ fn start(s: &Scene, before: &str) -> String {
     lines.iter().map(|l| format!("{before}{l}\n")).collect()
 }
 
+/// The disk of an image, by its serial number in the guest; all VMs share the host's cache of it.
+fn drive(image: &str) -> String {
+    format!(
+        "-drive file={image},format=raw,if=none,id={TAG},readonly=on \
+         -device virtio-blk-pci,drive={TAG},serial={TAG}"
+    )
+}
+
+fn libvirt_disk(image: &str) -> String {
+    format!(
+        "<!-- Into <devices>. A switch is seen at the guest's next start. -->\n\
+         <disk type='file' device='disk'>\n  <driver name='qemu' type='raw'/>\n\
+         \x20 <source file='{image}'/>\n  <target dev='vdz' bus='virtio'/>\n  <serial>{TAG}</serial>\n\
+         \x20 <readonly/>\n</disk>\n"
+    )
+}
+
+fn qemu_disk(s: &Scene, image: &str) -> String {
+    let size = s.bytes.map_or_else(|| "BYTES".to_owned(), |n| n.to_string());
+    format!(
+        "# The view of the VM {vm}, as a disk. A switch is seen at the guest's next start.\n{drive}\n\
+         # Or as persistent memory, without a cache in the guest (-machine q35 -m SIZE,slots=1,maxmem=MORE):\n\
+         # in the guest: mount -t erofs -o ro,dax=always /dev/pmem0 {place}\n\
+         # -object memory-backend-file,id={TAG},share=on,readonly=on,mem-path={image},size={size} \
+         -device virtio-pmem-pci,memdev={TAG}\n",
+        vm = s.vm,
+        drive = drive(image),
+        place = s.place()
+    )
+}
+
 pub(super) fn libvirt(s: &Scene) -> String {
+    if let Some(image) = s.image() {
+        return libvirt_disk(&image);
+    }
     let socket = socket(s);
     // Two hyphens end a comment, or are a mistake in it.
     let notes = start(s, "     ").replace("--", "- -");
@@ -40,6 +74,9 @@ pub(super) fn libvirt(s: &Scene) -> String {
 }
 
 pub(super) fn qemu(s: &Scene) -> String {
+    if let Some(image) = s.image() {
+        return qemu_disk(s, &image);
+    }
     let (socket, notes) = (socket(s), start(s, "# "));
     format!(
         "# The view of the VM {vm}. SIZE is the memory of the machine, as in -m SIZE.\n{notes}\
@@ -51,6 +88,12 @@ pub(super) fn qemu(s: &Scene) -> String {
 }
 
 pub(super) fn proxmox(s: &Scene) -> String {
+    if let Some(image) = s.image() {
+        let (vm, machine, drive) = (&s.vm, &s.machine, drive(&image));
+        return format!(
+            "# The view of the VM {vm}, as a disk.\nqm set {machine} --args '{drive}'\n"
+        );
+    }
     let (socket, notes) = (socket(s), start(s, "# "));
     let (folder, at, machine) = (&s.folder, &s.at, &s.machine);
     format!(

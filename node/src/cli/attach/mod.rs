@@ -79,6 +79,9 @@ struct Refused {
     help: &'static str,
 }
 
+/// The file in the target of an `image` view.
+const IMAGE: &str = "image.erofs";
+
 /// How a view gets into a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
@@ -89,14 +92,19 @@ enum Way {
     },
     /// A folder that only hardware VMs get.
     Export,
+    /// An image that only hardware VMs get.
+    Image,
 }
 
 const fn way(backend: Backend) -> Way {
     match backend {
-        Backend::Tree | Backend::Packages | Backend::Sysext | Backend::Hardlink => {
-            Way::Folder { writable: false }
-        }
+        Backend::Tree
+        | Backend::Composefs
+        | Backend::Packages
+        | Backend::Sysext
+        | Backend::Hardlink => Way::Folder { writable: false },
         Backend::Virtiofs => Way::Export,
+        Backend::Image => Way::Image,
     }
 }
 
@@ -115,6 +123,8 @@ struct Scene {
     at: String,
     /// The public key of the host's repositories, for `packages`.
     key: Option<String>,
+    /// Bytes of the image, for `image`; none where it is not there yet.
+    bytes: Option<u64>,
 }
 
 /// A path that may stand unquoted in all formats.
@@ -153,7 +163,19 @@ impl Scene {
             view: view.to_owned(),
             at: plain(&args.at)?.trim_end_matches('/').to_owned(),
             key,
+            bytes: vm.target.join(IMAGE).metadata().ok().map(|m| m.len()),
         })
+    }
+
+    /// Where the guest has the view itself.
+    fn place(&self) -> String {
+        format!("{}/{}", self.at, self.view)
+    }
+
+    /// The file of an `image` view.
+    fn image(&self) -> Option<String> {
+        let is = way(self.backend) == Way::Image;
+        is.then(|| format!("{}/{}/{IMAGE}", self.folder, self.view))
     }
 
     fn text(&self, format: Format) -> Result<String, Refused> {

@@ -47,6 +47,15 @@ fn the_texts() {
     let cloud = text("packages", Format::CloudInit).unwrap();
     assert!(cloud.contains("URIs: file:/opt/stork/packages\n"), "{cloud}");
     assert!(cloud.contains("-----BEGIN PGP PUBLIC KEY BLOCK-----"), "{cloud}");
+    let disk = text("image", Format::Libvirt).unwrap();
+    assert!(disk.contains("<source file='/srv/views/web-1/packages/image.erofs'/>"), "{disk}");
+    assert!(disk.contains("<readonly/>"), "{disk}");
+    let qemu = text("image", Format::Qemu).unwrap();
+    assert!(qemu.contains("readonly=on -device virtio-blk-pci,drive=stork,serial=stork"), "{qemu}");
+    assert_eq!(
+        text("image", Format::Fstab).unwrap(),
+        "/dev/disk/by-id/virtio-stork /opt/stork/packages erofs ro,nosuid,nodev,nofail 0 0\n"
+    );
     assert!(!text("tree", Format::CloudInit).unwrap().contains("write_files"));
     let proxmox = scene("virtiofs", "/data/w/packages", Some("101")).unwrap();
     let proxmox = proxmox.text(Format::Proxmox).unwrap();
@@ -58,8 +67,10 @@ fn the_texts() {
 #[test]
 fn what_is_refused() {
     for format in [Format::Nspawn, Format::Incus] {
-        let refused = text("virtiofs", format).unwrap_err();
-        assert!(refused.help.contains("--format libvirt"), "{refused:?}");
+        for backend in ["virtiofs", "image"] {
+            let refused = text(backend, format).unwrap_err();
+            assert!(refused.help.contains("--format libvirt"), "{refused:?}");
+        }
     }
     for target in ["/srv/a b/c", "/srv/a'/c", "/srv/$(x)/c", "/view", "/srv/a:b/c"] {
         assert!(scene("tree", target, None).is_err(), "{target}");
@@ -75,7 +86,7 @@ fn what_is_refused() {
 /// Every backend has a text in some format, and none panics.
 #[test]
 fn every_pair_answers() {
-    for backend in ["tree", "hardlink", "virtiofs", "packages"] {
+    for backend in ["tree", "hardlink", "virtiofs", "packages", "composefs", "image"] {
         let texts = Format::value_variants().iter().map(|f| text(backend, *f));
         assert!(texts.filter(Result::is_ok).count() >= 5, "{backend}");
     }
