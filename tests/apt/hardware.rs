@@ -1,5 +1,5 @@
-//! The backend `virtiofs` with a real guest: QEMU without acceleration, Debian's cloud kernel, and a
-//! virtiofsd with the arguments of its unit.
+//! The backend `virtiofs` with a real guest: QEMU without acceleration, Debian's cloud kernel, and
+//! a virtiofsd with the arguments of its unit.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -140,8 +140,8 @@ fn t100_a_hardware_guest_reads_only() {
     fleet.hosts[1].verify_store();
 }
 
-/// T110: systemd finds nothing wrong with the unit of virtiofsd and its drop-in, and rates it 2.0 at
-/// the most.
+/// T110: systemd finds nothing wrong with the unit of virtiofsd and its drop-in, and rates it 2.0
+/// at the most.
 #[test]
 fn t110_the_unit_of_virtiofsd_is_rated() {
     let dir = tempfile::tempdir().unwrap();

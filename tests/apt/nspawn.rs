@@ -12,8 +12,8 @@ use stork_tests::fleet::{Fleet, Namespace, VmFile, binary};
 
 use super::CHANGES;
 
-/// A container whose root is an overlay over this machine's: `$1` an empty folder, `$2` its settings,
-/// `$3` what runs in it.
+/// A container whose root is an overlay over this machine's: `$1` an empty folder, `$2` its
+/// settings, `$3` what runs in it.
 const SCRIPT: &str = r#"
 set -eu
 mount --make-rshared /

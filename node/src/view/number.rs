@@ -83,6 +83,7 @@ mod tests {
             target: folder.join("packages"),
             isolation: Isolation::Default,
             keep_generations: 1,
+            options: crate::catalog::ViewOptions::default(),
         };
         let file = folder.join("packages.generation");
         symlink(&precious, &file).unwrap();

@@ -18,9 +18,12 @@ pub(super) fn nspawn(s: &Scene) -> Result<String, Refused> {
     let (vm, machine, folder, at) = (&s.vm, &s.machine, &s.folder, &s.at);
     let key = if read_only(s)? { "BindReadOnly" } else { "Bind" };
     // Root of a container without a user namespace makes its own mounts writable again.
-    let users = "# Without users of its own, the container's root could remount the view and write \
-                 into\n# files that others share. If it must be so, use `backend = \"composefs\"`.\n\
-                 [Exec]\nPrivateUsers=pick\n";
+    let own = s.users.map_or_else(|| "pick".to_owned(), |(first, n)| format!("{first}:{n}"));
+    let users = format!(
+        "# Without users of its own, the container's root could remount the view and write into\n\
+         # files that others share. If it must be so, use `backend = \"composefs\"`.\n\
+         [Exec]\nPrivateUsers={own}\n"
+    );
     Ok(format!(
         "# /etc/systemd/nspawn/{machine}.nspawn: the view of the VM {vm}, at {at}/{view}\n\
          {users}[Files]\n{key}={folder}:{at}:rbind\n",
@@ -30,7 +33,7 @@ pub(super) fn nspawn(s: &Scene) -> Result<String, Refused> {
 
 pub(super) fn incus(s: &Scene) -> Result<String, Refused> {
     let (vm, machine, folder, at) = (&s.vm, &s.machine, &s.folder, &s.at);
-    // A mount below the folder is only taken along by `recursive`; each view is read-only by itself.
+    // A mount below the folder comes along by `recursive` alone; each view is read-only by itself.
     let lock = if read_only(s)? { " readonly=true" } else { "" };
     Ok(format!(
         "# The view of the VM {vm}, at {at}/{view}. LXD and older Incus refuse `readonly` beside\n\

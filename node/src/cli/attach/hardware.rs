@@ -39,7 +39,8 @@ fn libvirt_disk(image: &str) -> String {
     format!(
         "<!-- Into <devices>. A switch is seen at the guest's next start. -->\n\
          <disk type='file' device='disk'>\n  <driver name='qemu' type='raw'/>\n\
-         \x20 <source file='{image}'/>\n  <target dev='vdz' bus='virtio'/>\n  <serial>{TAG}</serial>\n\
+         \x20 <source file='{image}'/>\n  <target dev='vdz' bus='virtio'/>\n\
+         \x20 <serial>{TAG}</serial>\n\
          \x20 <readonly/>\n</disk>\n"
     )
 }
@@ -47,8 +48,10 @@ fn libvirt_disk(image: &str) -> String {
 fn qemu_disk(s: &Scene, image: &str) -> String {
     let size = s.bytes.map_or_else(|| "BYTES".to_owned(), |n| n.to_string());
     format!(
-        "# The view of the VM {vm}, as a disk. A switch is seen at the guest's next start.\n{drive}\n\
-         # Or as persistent memory, without a cache in the guest (-machine q35 -m SIZE,slots=1,maxmem=MORE):\n\
+        "# The view of the VM {vm}, as a disk. A switch is seen at the guest's next start.\n\
+         {drive}\n\
+         # Or as persistent memory, without a cache in the guest\n\
+         # (-machine q35 -m SIZE,slots=1,maxmem=MORE):\n\
          # in the guest: mount -t erofs -o ro,dax=always /dev/pmem0 {place}\n\
          # -object memory-backend-file,id={TAG},share=on,readonly=on,mem-path={image},size={size} \
          -device virtio-pmem-pci,memdev={TAG}\n",

@@ -103,6 +103,7 @@ const fn way(backend: Backend) -> Way {
         | Backend::Packages
         | Backend::Sysext
         | Backend::Hardlink => Way::Folder { writable: false },
+        Backend::Overlay => Way::Folder { writable: true },
         Backend::Virtiofs => Way::Export,
         Backend::Image => Way::Image,
     }
@@ -123,6 +124,8 @@ struct Scene {
     at: String,
     /// The public key of the host's repositories, for `packages`.
     key: Option<String>,
+    /// First user and number of users of the guest, where its file says so (`idmap`).
+    users: Option<(u32, u32)>,
     /// Bytes of the image, for `image`; none where it is not there yet.
     bytes: Option<u64>,
 }
@@ -163,6 +166,7 @@ impl Scene {
             view: view.to_owned(),
             at: plain(&args.at)?.trim_end_matches('/').to_owned(),
             key,
+            users: vm.view.idmap.map(|m| (m.uid, m.count)),
             bytes: vm.target.join(IMAGE).metadata().ok().map(|m| m.len()),
         })
     }
