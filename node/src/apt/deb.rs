@@ -17,7 +17,7 @@ use super::tar::{Archive, Head, Kind};
 
 /// Part of the name of what is built: another way of writing makes other files.
 pub const FORMAT: u32 = 1;
-/// zstd's own default: 3 times the speed of 9 for some per cent of size.
+/// zstd's own default. python3.11-minimal, 6.9 MB: 2.85 MB in 0.04 s; level 9 2.64 MB in 0.19 s.
 const LEVEL: i32 = 3;
 const CHUNK: usize = 64 * 1024;
 /// Ten decimal digits of an `ar` header.
