@@ -246,8 +246,7 @@ impl VmFile {
             ));
         }
         let overlay = self.backend == Backend::Overlay;
-        let folder =
-            !matches!(self.backend, Backend::Hardlink | Backend::Composefs | Backend::Image);
+        let folder = !matches!(self.backend, Backend::Hardlink | Backend::Image);
         let odd = [
             (
                 "idmap",

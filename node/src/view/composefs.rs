@@ -3,10 +3,10 @@
 //!
 //! The image is mounted where nobody sees it, and an overlay is made of it and the objects, which
 //! are a *data-only* layer (Linux 6.5): no name leads there, only what the image says. The overlay
-//! has no upper layer, so that nobody makes it writable. It is made once per set and host: a
-//! further VM gets a clone of that mount, and shares names and pages with all others. Its source
-//! names the set and the inode of the image, so that the kernel tells what is shown; a set that was
-//! built anew after damage has another inode and is mounted anew.
+//! has no upper layer, so that nobody makes it writable. It is made once per set and host, or
+//! once for each map of ids: a further VM gets a clone of that mount, and shares names and pages
+//! with all others. Its source names the set and a stamp of the image's inode and the map, so that
+//! the kernel tells what is shown; a set that was built anew after damage is mounted anew.
 //!
 //! fs-verity is not asked for: many kernels lack it, and the objects are hashed by `stork verify`.
 
@@ -25,7 +25,7 @@ use rustix::mount::{
 use super::backend::{Seen, Show, Step};
 use super::mounts;
 use super::tree::{clone_of, layers, restrict, swap, uncover};
-use super::{Generation, ViewError, ViewSpec};
+use super::{Generation, IdMap, ViewError, ViewSpec, idmap};
 use crate::store::{SetForm, SetInfo, Store};
 
 /// See the top of this file.
@@ -46,7 +46,7 @@ impl Show for Composefs {
     }
     fn switch(&self, store: &Store, spec: &ViewSpec, step: Step<'_>) -> Result<(), ViewError> {
         swap(store, spec, step.set.id, || {
-            let mount = match shared(store, step.set)? {
+            let mount = match shared(store, spec, step.set)? {
                 Some(mount) => mount,
                 None => overlay(store, spec, step.set)?,
             };
@@ -58,7 +58,8 @@ impl Show for Composefs {
         let Some(top) = layers(store, &spec.target)?.into_iter().next() else { return Ok(None) };
         let Some(set) = top.set else { return Ok(None) };
         // A mount of an image that was moved away since shows nothing that counts.
-        let here = store.set_info(set)?.and_then(|info| inode(&info));
+        let map = spec.options.idmap;
+        let here = store.set_info(set)?.and_then(|info| stamp(&info, map));
         let is_current = here.is_some() && top.generation == here;
         Ok(is_current.then(|| Seen::of_set(set)))
     }
@@ -70,13 +71,16 @@ impl Show for Composefs {
     }
 }
 
-/// The inode of a set's image: it tells one building of a set from another.
-fn inode(set: &SetInfo) -> Option<u64> {
-    set.path.symlink_metadata().ok().map(|m| m.ino())
+/// Tells one building of a set from another by the inode of its image, and the same with other ids.
+fn stamp(set: &SetInfo, map: Option<IdMap>) -> Option<u64> {
+    let inode = set.path.symlink_metadata().ok()?.ino();
+    let Some(map) = map else { return Some(inode) };
+    let text = format!("{inode} {} {} {}", map.uid, map.gid, map.count);
+    blake3::hash(text.as_bytes()).as_bytes().first_chunk().map(|b| u64::from_le_bytes(*b))
 }
 
-fn name(store: &Store, set: &SetInfo) -> Result<String, ViewError> {
-    Ok(mounts::source(&mounts::tag_of_set(store, set.id)?, set.id, inode(set)))
+fn name(store: &Store, set: &SetInfo, map: Option<IdMap>) -> Result<String, ViewError> {
+    Ok(mounts::source(&mounts::tag_of_set(store, set.id)?, set.id, stamp(set, map)))
 }
 
 /// What this host lacks. Modules that can be loaded are loaded by the question.
@@ -99,8 +103,8 @@ fn lacking() -> Option<&'static str> {
 }
 
 /// A clone of a mount of the set that some VM has already.
-fn shared(store: &Store, set: &SetInfo) -> Result<Option<OwnedFd>, ViewError> {
-    let name = name(store, set)?;
+fn shared(store: &Store, spec: &ViewSpec, set: &SetInfo) -> Result<Option<OwnedFd>, ViewError> {
+    let name = name(store, set, spec.options.idmap)?;
     let all = mounts::here().map_err(|e| ViewError::io("read the mounts of", &set.path, e))?;
     for mount in all.iter().filter(|m| m.is_overlay_of(&name)) {
         // Another mount may hide that place, or it may be gone by now.
@@ -158,9 +162,15 @@ pub(super) struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    pub(super) fn new(store: &Store, set: &'a SetInfo) -> Result<Self, ViewError> {
+    pub(super) fn new(store: &Store, spec: &ViewSpec, set: &'a SetInfo) -> Result<Self, ViewError> {
         let objects = open(&store.dir().join("objects"), OFlags::PATH | OFlags::DIRECTORY)?;
-        Ok(Self { set, name: name(store, set)?, image: erofs(&set.path)?, objects })
+        let (image, map) = (erofs(&set.path)?, spec.options.idmap);
+        // An overlay can't be mapped, so what lies beneath it is. Owners come from the image alone.
+        if let Some(map) = map {
+            let failed = |source| ViewError::IdMap { vm: spec.vm.clone(), first: map.uid, source };
+            idmap::apply(image.as_fd(), map).map_err(failed)?;
+        }
+        Ok(Self { set, name: name(store, set, map)?, image, objects })
     }
 
     /// The overlay over the image, which is seen at `below`.
@@ -178,7 +188,7 @@ impl<'a> Parts<'a> {
 
 /// The overlay of a set, attached nowhere.
 fn overlay(store: &Store, spec: &ViewSpec, set: &SetInfo) -> Result<OwnedFd, ViewError> {
-    let parts = Parts::new(store, set)?;
+    let parts = Parts::new(store, spec, set)?;
     match parts.over(&parts.image) {
         // Before 6.15 a layer must be attached somewhere when the overlay is made.
         Err(ViewError::Io { source, .. })

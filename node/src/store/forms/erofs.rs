@@ -15,14 +15,16 @@ use std::path::Path;
 use rustix::fs::{CWD, Mode, OFlags, fchmod, mkdirat, openat};
 use rustix::io::Errno;
 use stork_wire::ids::ContentId;
-use stork_wire::manifest::{Tree, TreeNode};
+use stork_wire::manifest::{Tree, TreeEntry, TreeNode};
 
+use super::super::db::OBJECTS;
+use super::super::fresh::Kind;
 use super::super::merge::SetError;
 use super::super::objects::{ObjectKey, ObjectRow};
 use super::super::sets::SetInfo;
 use super::super::write::{self, Fault, NewFile};
 use super::super::{SetForm, Store, StoreError, shard};
-use crate::erofs::{self, BLOCK, Files, Plan, Run};
+use crate::erofs::{self, BLOCK, ErofsError, Files, Plan, Run};
 use crate::failpoint;
 
 /// The name of the image in its folder.
@@ -34,14 +36,37 @@ pub const IMAGE_ALIGN: u64 = 2 * 1024 * 1024;
 /// Bytes that are read at once.
 const CHUNK: usize = 256 * 1024;
 
-/// Objects by their content: any of them has the bytes.
-type Objects = BTreeMap<ContentId, ObjectKey>;
+/// The objects of a tree.
+struct Objects<'a> {
+    by_path: BTreeMap<&'a str, ObjectKey>,
+    /// Any object of a content has its bytes.
+    by_content: BTreeMap<ContentId, ObjectKey>,
+}
+
 type Holes = BTreeMap<ContentId, Vec<Range<u64>>>;
 
-/// Where overlayfs finds an object, from the top of the objects.
-fn beside(entry: &stork_wire::manifest::TreeEntry) -> String {
-    let (folder, rest) = ObjectRow::of(entry).map(|row| shard(&row.key().0)).unwrap_or_default();
-    format!("/{folder}/{rest}")
+impl<'a> Objects<'a> {
+    /// What a tree wants; nobody has looked yet whether it is here.
+    fn of(tree: &'a Tree) -> Self {
+        let (mut by_path, mut by_content) = (BTreeMap::new(), BTreeMap::new());
+        for entry in &tree.entries {
+            let Some(row) = ObjectRow::of(entry) else { continue };
+            let key = row.key();
+            by_path.insert(entry.path.as_str(), key);
+            by_content.entry(row.content).or_insert(key);
+        }
+        Self { by_path, by_content }
+    }
+
+    /// An image of names, whose files overlayfs finds from the top of the objects.
+    fn metadata(&self, tree: &Tree) -> Result<Plan, ErofsError> {
+        let beside = |entry: &TreeEntry| {
+            let key = self.by_path.get(entry.path.as_str());
+            let (folder, rest) = key.map(|key| shard(&key.0)).unwrap_or_default();
+            format!("/{folder}/{rest}")
+        };
+        erofs::plan(tree, Files::Beside(&beside), BLOCK)
+    }
 }
 
 /// The parts of a file that are no holes; none where it has no hole.
@@ -76,23 +101,30 @@ fn copy(run: &Run, from: &Path, to: &File) -> io::Result<()> {
 }
 
 impl Store {
-    /// The objects of a tree, all of which must be here.
-    fn objects_of(&self, tree: &Tree) -> Result<Objects, SetError> {
-        let mut objects = Objects::new();
-        for entry in &tree.entries {
-            let Some(row) = ObjectRow::of(entry) else { continue };
-            let key = row.key();
-            if !self.has_object(key)? {
-                return Err(SetError::Incomplete { package: entry.path.to_string() });
-            }
-            objects.entry(row.content).or_insert(key);
+    /// The objects of a tree, all of which must be here, asked of the database at once.
+    fn objects_of<'a>(&self, tree: &'a Tree) -> Result<Objects<'a>, SetError> {
+        let objects = Objects::of(tree);
+        for key in objects.by_path.values() {
+            self.touch(Kind::Object, &key.0);
         }
-        Ok(objects)
+        let missing = self.read(|tx| {
+            let table = tx.open_table(OBJECTS)?;
+            for (path, key) in &objects.by_path {
+                if table.get(key.0.as_slice())?.is_none() {
+                    return Ok(Some(*path));
+                }
+            }
+            Ok(None)
+        })?;
+        match missing {
+            Some(path) => Err(SetError::Incomplete { package: path.to_owned() }),
+            None => Ok(objects),
+        }
     }
 
-    fn holes_of(&self, objects: &Objects) -> Result<Holes, StoreError> {
+    fn holes_of(&self, objects: &Objects<'_>) -> Result<Holes, StoreError> {
         let mut holes = Holes::new();
-        for (content, object) in objects {
+        for (content, object) in &objects.by_content {
             let path = self.object_path(*object);
             let data = data_of(&path).map_err(|e| self.fault(Fault::new("read", &path, e)))?;
             holes.extend(data.map(|data| (*content, data)));
@@ -119,8 +151,7 @@ impl Store {
     }
 
     pub(super) fn build_metadata(&self, tree: &Tree, dest: &Path) -> Result<(), SetError> {
-        self.objects_of(tree)?;
-        let plan = erofs::plan(tree, Files::Beside(&beside), BLOCK)?;
+        let plan = self.objects_of(tree)?.metadata(tree)?;
         let file = self.begin(&plan, dest)?;
         failpoint::hit("store.set.half_linked");
         Ok(self.finish(file, dest)?)
@@ -144,14 +175,15 @@ impl Store {
     fn fill_image(
         &self,
         plan: &Plan,
-        objects: &Objects,
+        objects: &Objects<'_>,
         path: &Path,
         folder: &Path,
     ) -> Result<(), StoreError> {
         let file = self.begin(plan, path)?;
         let half = plan.runs.len() / 2;
         for (i, run) in plan.runs.iter().enumerate() {
-            let object = objects.get(&run.content).ok_or(StoreError::NoContent(run.content))?;
+            let object =
+                objects.by_content.get(&run.content).ok_or(StoreError::NoContent(run.content))?;
             let from = self.object_path(*object);
             copy(run, &from, file.file())
                 .map_err(|e| self.fault(Fault::new("copy into an image", &from, e)))?;
@@ -175,7 +207,7 @@ impl Store {
     pub(super) fn image_whole(&self, set: &SetInfo) -> Result<bool, StoreError> {
         let Some(tree) = self.set_tree(set.id)? else { return Ok(false) };
         let (plan, path) = if set.form == SetForm::Metadata {
-            (erofs::plan(&tree, Files::Beside(&beside), BLOCK), set.path.clone())
+            (Objects::of(&tree).metadata(&tree), set.path.clone())
         } else {
             // The holes that the image was built with are those of the objects. Where one of them
             // is damaged or gone, the set is moved away for that, and what is said here is moot.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use stork_wire::codec::{Blob, List};
 use stork_wire::ids::ContentId;
-use stork_wire::manifest::{TreeEntry, TreeNode, Xattr};
+use stork_wire::manifest::{Tree, TreeEntry, TreeNode, Xattr};
 
 use super::super::*;
 use crate::store::tests::support::{self, install, member, noise};
@@ -103,8 +103,10 @@ impl World {
     }
     /// The view shows the set, with bytes, attributes and devices.
     pub(super) fn compare(&self, top: &Path, which: usize) {
-        let tree = self.store.set_tree(self.sets[which].id).unwrap().unwrap();
-        assert_shows(top, &tree);
+        self.compare_with(top, &self.store.set_tree(self.sets[which].id).unwrap().unwrap());
+    }
+    pub(super) fn compare_with(&self, top: &Path, tree: &Tree) {
+        assert_shows(top, tree);
         for e in &tree.entries {
             let path = top.join(e.path.as_str());
             match &e.node {
