@@ -48,6 +48,9 @@ fn t100_a_guest_reads_the_image_and_cannot_write() {
     host.await_vm("vm", &[("pkg", "1")]);
     let shown = host.tell(&["vm", "vm"]);
     assert_eq!(shown["backend"], "image", "{shown}");
+    let told = crate::trees::plain(host, &["vm", "vm"]).output().unwrap();
+    let told = String::from_utf8_lossy(&told.stdout);
+    assert!(told.contains("sees a new image at its next start"), "{told}");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("guests/image.sh");
     let mut boot = fleet.namespace().unwrap().command("sh");
     let out = boot.arg(script).arg(host.target("vm").join("image.erofs")).output().unwrap();

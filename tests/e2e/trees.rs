@@ -19,7 +19,7 @@ fn big(fleet: &Fleet) -> Package {
 }
 
 /// `stork` for people.
-fn plain(host: &Host, args: &[&str]) -> Command {
+pub(crate) fn plain(host: &Host, args: &[&str]) -> Command {
     let mut command = Command::new(binary("stork"));
     command.arg("--socket").arg(host.dir.join("sock")).args(args);
     command

@@ -278,9 +278,10 @@ struct Sheet(Vec<u8>);
 impl Sheet {
     fn put(&mut self, at: u64, bytes: &[u8]) {
         let at = usize::try_from(at).unwrap_or(usize::MAX);
-        debug_assert!(bytes.is_empty() || at.saturating_add(bytes.len()) <= self.0.len());
-        for (to, from) in self.0.iter_mut().skip(at).zip(bytes) {
-            *to = *from;
+        match self.0.get_mut(at..at.saturating_add(bytes.len())) {
+            Some(room) => room.copy_from_slice(bytes),
+            // Places were found for all of it before.
+            None => debug_assert!(bytes.is_empty(), "{at} is outside of the metadata"),
         }
     }
 }

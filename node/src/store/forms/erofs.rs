@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags, fchmod, mkdirat, openat};
@@ -24,7 +24,7 @@ use super::super::objects::{ObjectKey, ObjectRow};
 use super::super::sets::SetInfo;
 use super::super::write::{self, Fault, NewFile};
 use super::super::{SetForm, Store, StoreError, shard};
-use crate::erofs::{self, BLOCK, ErofsError, Files, Plan, Run};
+use crate::erofs::{self, BLOCK, ErofsError, Files, HOLE, Plan, Run};
 use crate::failpoint;
 
 /// The name of the image in its folder.
@@ -32,6 +32,9 @@ pub const IMAGE: &str = "image.erofs";
 
 /// Images are as long as a multiple of this: the unit in which guests map persistent memory.
 pub const IMAGE_ALIGN: u64 = 2 * 1024 * 1024;
+
+const HOLE_LEN: usize = 32 * 1024;
+const _: () = assert!(HOLE_LEN as u64 == HOLE);
 
 /// Bytes that are read at once.
 const CHUNK: usize = 256 * 1024;
@@ -69,26 +72,35 @@ impl<'a> Objects<'a> {
     }
 }
 
-/// The parts of a file that are no holes; none where it has no hole.
+/// The parts of a file that are no holes of an image; none where all of it is. What counts is the
+/// bytes, so that every host and every disk gives the same image; the disk's own holes only save
+/// reading.
 fn data_of(path: &Path) -> io::Result<Option<Vec<Range<u64>>>> {
     let file = File::open(path)?;
-    let meta = file.metadata()?;
-    // Blocks are counted in 512 bytes (stat(2)).
-    if meta.blocks().saturating_mul(512) >= meta.len() {
-        return Ok(None);
-    }
-    let (mut at, mut out) = (0, Vec::new());
-    while at < meta.len() {
-        let data = match rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(at)) {
-            Ok(data) => data,
-            Err(Errno::NXIO) => break,
-            Err(_) => return Ok(None),
+    let len = file.metadata()?.len();
+    let mut out: Vec<Range<u64>> = Vec::new();
+    let (mut at, mut buffer) = (0, vec![0; HOLE_LEN]);
+    while at < len {
+        let end = (at + HOLE).min(len);
+        let part = usize::try_from(end - at).unwrap_or(HOLE_LEN);
+        let part = buffer.get_mut(..part).unwrap_or_default();
+        file.read_exact_at(part, at)?;
+        if part.iter().any(|byte| *byte != 0) {
+            match out.last_mut() {
+                Some(last) if last.end == at => last.end = end,
+                _ => out.push(at..end),
+            }
+            at = end;
+            continue;
+        }
+        at = match rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(end)) {
+            Ok(data) => data.max(end) / HOLE * HOLE,
+            Err(Errno::NXIO) => len,
+            Err(_) => end,
         };
-        at = rustix::fs::seek(&file, rustix::fs::SeekFrom::Hole(data)).unwrap_or(meta.len());
-        out.push(data..at);
     }
-    let whole = out.first().is_some_and(|first| *first == (0..meta.len()));
-    Ok(Some(out).filter(|_| !whole))
+    let whole = out.first().is_some_and(|first| *first == (0..len));
+    Ok(Some(out).filter(|_| !whole && len > 0))
 }
 
 /// Copies bytes inside the kernel, sharing blocks where the disk can.
@@ -209,8 +221,8 @@ impl Store {
         let (plan, path) = if set.form == SetForm::Metadata {
             (Objects::of(&tree).metadata(&tree), set.path.clone())
         } else {
-            // The holes that the image was built with are those of the objects. Where one of them
-            // is damaged or gone, the set is moved away for that, and what is said here is moot.
+            // Holes are found in the objects again. Where one of them is damaged or gone, the set
+            // is moved away for that, and what is said here is moot.
             let Ok(objects) = self.objects_of(&tree) else { return Ok(true) };
             let Ok(holes) = self.holes_of(&objects) else { return Ok(true) };
             (erofs::plan(&tree, Files::Inside(&holes), IMAGE_ALIGN), set.path.join(IMAGE))

@@ -39,6 +39,8 @@ fn content(bytes: &[u8], xattrs: &[(&str, &[u8])]) -> TreeNode {
 /// Every kind of node that a tree may have, and attributes that would be orders to overlayfs.
 pub(super) fn world(form: SetForm) -> World {
     let (folder, store) = support::store();
+    // Sets of one id would keep each other's generations, wherever on this machine they are shown.
+    let own = folder.path().as_os_str().as_encoded_bytes().to_vec();
     let sets = ["a", "b"].map(|name| {
         let (text, large) = (name.as_bytes(), noise("large", LARGE));
         // 300 KiB of data, 1 MiB of nothing, and data.
@@ -48,6 +50,7 @@ pub(super) fn world(form: SetForm) -> World {
             support::dir("usr/many"),
             support::file("usr/data", text),
             support::file("usr/empty", b""),
+            support::file("usr/own", &own),
             support::file("usr/large", &large),
             support::file("usr/sparse", &sparse),
             support::hard("usr/zhard", "usr/data"),
@@ -65,7 +68,7 @@ pub(super) fn world(form: SetForm) -> World {
         entries.push(other);
         entries.extend((0..300).map(|i| support::file(&format!("usr/many/file-{i:04}"), b"x")));
         let tree = support::tree(entries);
-        let mut packed = support::pack(tree, &[text, &large, &sparse, b"x"], 4 << 20, None);
+        let mut packed = support::pack(tree, &[text, &large, &sparse, b"x", &own], 4 << 20, None);
         packed.manifest.source.file_name = name.parse().unwrap();
         install(&store, &packed);
         let member = SetMember { privileged_allowed: true, ..member(name, &packed) };
