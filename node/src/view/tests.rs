@@ -13,9 +13,33 @@ use super::*;
 use crate::store::tests::support::{install, member, root_or_skip, small, spec};
 use crate::store::tests::support::{open as open_store, store};
 
+/// A temporary folder that can be removed although something is mounted in it, in this thread's
+/// namespace.
+pub(super) struct Folder(tempfile::TempDir);
+
+impl Folder {
+    pub(super) const fn of(folder: tempfile::TempDir) -> Self {
+        Self(folder)
+    }
+    pub(super) fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let mine = self.0.path().canonicalize().unwrap_or_default();
+        let mounts = mounts::here().unwrap_or_default();
+        for mount in mounts.iter().rev().filter(|m| m.point.starts_with(&mine)) {
+            // What lay on it is gone with it.
+            unmount(&mount.point, UnmountFlags::DETACH).unwrap_or_default();
+        }
+    }
+}
+
 /// A store with two sets, `a` and `b`, each with `usr/which` that says its name.
 pub(super) struct World {
-    pub(super) folder: tempfile::TempDir,
+    pub(super) folder: Folder,
     pub(super) store: Arc<Store>,
     pub(super) views: Views,
     pub(super) sets: [SetInfo; 2],
@@ -33,6 +57,7 @@ pub(super) fn world() -> World {
             .unwrap();
         set
     });
+    let folder = Folder::of(folder);
     World { folder, views: Views::new(Arc::clone(&store)), store, sets }
 }
 

@@ -8,6 +8,7 @@ use stork_wire::codec::{Blob, List};
 use stork_wire::ids::ContentId;
 use stork_wire::manifest::{Tree, TreeEntry, TreeNode, Xattr};
 
+use super::super::tests::Folder;
 use super::super::*;
 use crate::store::tests::support::{self, install, member, noise};
 use crate::store::tests::trees::assert_shows;
@@ -18,7 +19,7 @@ use std::os::unix::fs::MetadataExt;
 pub(super) const LARGE: usize = 1 << 20;
 
 pub(super) struct World {
-    pub(super) folder: tempfile::TempDir,
+    pub(super) folder: Folder,
     pub(super) store: Arc<Store>,
     pub(super) views: Views,
     pub(super) sets: [SetInfo; 2],
@@ -76,6 +77,7 @@ pub(super) fn world(form: SetForm) -> World {
         store.lease(name, &LeaseSet { sets: [set.id].into(), ..Default::default() }).unwrap();
         set
     });
+    let folder = Folder::of(folder);
     World { folder, views: Views::new(Arc::clone(&store)), store, sets }
 }
 
