@@ -21,6 +21,7 @@ mod disks;
 mod everything;
 mod freshness;
 mod garbage;
+mod generations;
 mod gone;
 mod guests;
 mod incident;

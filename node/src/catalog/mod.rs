@@ -27,6 +27,8 @@ mod rights;
 mod tests;
 mod vm;
 mod vm_text;
+mod vm_when;
+mod window;
 #[cfg(test)]
 mod world;
 
@@ -38,9 +40,10 @@ pub use outcome::{Outcome, Privilege};
 pub use plan::{Choice, Plan, Wish};
 pub use resolve::{Considered, Privileges, Scene, Shown};
 pub use vm::{
-    Backend, FileError, HookRule, IdMap, OnDepends, OnFailure, Subscription, ViewOptions, VmFile,
-    VmHold, VmPin,
+    Backend, CheckRule, FileError, HookRule, IdMap, OnDepends, OnFailure, Subscription,
+    ViewOptions, VmFile, VmHold, VmPin,
 };
+pub use window::{SwitchRule, Window, WindowError, Withdrawals};
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use stork_wire::text::{Arch, GroupName, Label, PackageName, Pattern};
 
-use super::{Constraint, OnDeny, OnRecall};
+use super::{Constraint, OnDeny, OnRecall, SwitchRule};
 use crate::trust::{OnStale, Rule};
 
 /// A VM file that cannot be used: what is wrong, and what to do.
@@ -141,6 +141,17 @@ pub struct HookRule {
     pub on_failure: OnFailure,
 }
 
+/// What must hold of a package set before a VM is shown it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckRule {
+    /// Paths of the view, without a leading slash, that must be there.
+    pub files: Vec<String>,
+    /// A program that is given the path of the set, as it was built.
+    pub command: Option<PathBuf>,
+    /// Seconds after which it is killed.
+    pub timeout_s: u64,
+}
+
 /// Packages that a VM wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subscription {
@@ -230,6 +241,10 @@ pub struct VmFile {
     pub privileged: Vec<Pattern>,
     /// Generations to keep.
     pub keep_generations: usize,
+    /// What must hold before a switch.
+    pub check: Option<CheckRule>,
+    /// When it is switched.
+    pub switch: SwitchRule,
     /// What runs after a switch.
     pub hook: Option<HookRule>,
 }

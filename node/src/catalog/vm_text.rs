@@ -10,10 +10,11 @@ use super::vm::{
     Backend, FileError, HookRule, IdMap, OnDepends, OnFailure, Subscription, UPPER_BYTES_MAX,
     ViewOptions, VmFile, VmHold, VmPin,
 };
+use super::vm_when::{RawCheck, RawSwitch, view_path};
 use super::{Constraint, OnDeny, OnRecall};
 use crate::trust::{Attested, Effect, OnStale, Rule, Subject};
 
-fn wrong(message: impl Into<String>, help: impl Into<String>) -> FileError {
+pub(super) fn wrong(message: impl Into<String>, help: impl Into<String>) -> FileError {
     FileError { message: message.into(), help: help.into() }
 }
 
@@ -30,6 +31,9 @@ struct RawFile {
     #[serde(default)]
     trust: Vec<Spanned<RawTrust>>,
     view: Spanned<RawView>,
+    check: Option<RawCheck>,
+    #[serde(default)]
+    switch: RawSwitch,
     hook: Option<RawHook>,
 }
 
@@ -117,15 +121,9 @@ struct RawView {
 
 impl RawView {
     fn options(&self) -> Result<ViewOptions, FileError> {
-        let mut keep = Vec::with_capacity(self.keep.len());
-        for path in &self.keep {
-            let inner = path.trim_matches('/');
-            if !path.starts_with('/') || inner.is_empty() || inner.split('/').any(|p| p == "..") {
-                let message = format!("view.keep `{path}` is not a path of the view");
-                return Err(wrong(message, "write for example `keep = [\"/etc/app.conf\"]`"));
-            }
-            keep.push(inner.to_owned());
-        }
+        let keep: Result<Vec<_>, _> =
+            self.keep.iter().map(|path| view_path("view.keep", path)).collect();
+        let keep = keep?;
         if let Some(upper) = self.upper.as_ref().filter(|p| !p.is_absolute()) {
             let message = format!("view.upper `{}` is not an absolute path", upper.display());
             return Err(wrong(message, "write the whole path, beginning with `/`"));
@@ -222,6 +220,8 @@ impl VmFile {
             view: options,
             privileged: view.privileged,
             keep_generations: view.keep_generations.clamp(2, 100),
+            check: raw.check.map(RawCheck::rule).transpose()?,
+            switch: raw.switch.rule()?,
             hook: raw.hook.map(|h| HookRule {
                 command: h.command,
                 timeout_s: h.timeout_s.clamp(1, 3_600),

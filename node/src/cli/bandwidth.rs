@@ -32,7 +32,7 @@ fn limit(v: &Value) -> String {
 }
 
 /// `fri 22:00 UTC` of seconds since 1970.
-fn moment(unix_s: u64) -> String {
+pub(super) fn moment(unix_s: u64) -> String {
     let day = usize::try_from(unix_s / 86_400 % 7).unwrap_or(0);
     let minute = unix_s / 60 % 1_440;
     let day = DAYS.get(day).copied().unwrap_or_default();

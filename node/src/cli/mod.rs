@@ -16,6 +16,7 @@ mod stork;
 mod tree;
 mod trust;
 mod verify;
+mod vm;
 mod watch;
 mod why;
 

@@ -167,6 +167,8 @@ fn state(vm: &Value) -> String {
         "switching".to_owned()
     } else if vm["current"] == Value::Bool(true) {
         "current".to_owned()
+    } else if !vm["waits"].is_null() {
+        "waiting".to_owned()
     } else {
         "behind".to_owned()
     }
@@ -197,6 +199,7 @@ pub(super) fn vm(v: &Value) -> String {
     if !v["hook"].is_null() {
         out += &format!("  hook        {}\n", text(&v["hook"]));
     }
+    out += &super::vm::lines(v);
     let mut rows = vec![head(&["  GENERATION", "SET", "RELEASES"])];
     for g in list(&v["generations"]) {
         let mark = if g["number"] == v["generation"] { "*" } else { " " };

@@ -258,6 +258,9 @@ type Answered = Result<(Value, String, u8), ClientError>;
 async fn answer(client: &Client, command: Command, json: bool) -> Answered {
     let (value, text) = match command {
         Command::Status => show_with(client.get("/v1/status").await?, show::status),
+        Command::Vm { command: Some(VmCommand::Ask(order)), .. } => {
+            super::vm::answer(client, &order).await?
+        }
         Command::Vm { name, .. } => {
             let all = client.get("/v1/vms").await?;
             match name {

@@ -15,6 +15,15 @@ pub struct RollbackBody {
     pub undo: bool,
 }
 
+/// `POST /v1/vms/{vm}/switch`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SwitchBody {
+    /// Do not wait for the time that the VM's file names.
+    #[serde(default)]
+    pub now: bool,
+}
+
 /// `POST /v1/tokens`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
-use super::bodies::{GcBody, PermitBody, RollbackBody, TokenBody};
+use super::bodies::{GcBody, PermitBody, RollbackBody, SwitchBody, TokenBody};
 use super::verify::store_verify;
 use crate::driver::{Answer, CallError, ControlCall};
 use crate::store::Store;
@@ -43,6 +43,8 @@ pub fn router(driver: mpsc::Sender<ControlCall>, store: Arc<Store>) -> Router {
         .route("/v1/permits", get(permits).post(permit))
         .route("/v1/events", get(events))
         .route("/v1/vms/{vm}/rollback", post(rollback))
+        .route("/v1/vms/{vm}/switch", post(switch))
+        .route("/v1/vms/{vm}/holders", get(holders))
         .route("/v1/tokens", post(token))
         .route("/v1/reload", post(reload))
         .route("/v1/store", get(store_stat))
@@ -153,6 +155,18 @@ async fn rollback(
 ) -> Reply {
     let RollbackBody { to, undo } = body;
     ask(&s, |answer| ControlCall::Rollback { vm, to, undo, answer }).await
+}
+
+async fn switch(
+    State(s): State<Shared>,
+    Path(vm): Path<String>,
+    Json(body): Json<SwitchBody>,
+) -> Reply {
+    ask(&s, |answer| ControlCall::Switch { vm, at_once: body.now, answer }).await
+}
+
+async fn holders(State(s): State<Shared>, Path(vm): Path<String>) -> Reply {
+    ask(&s, |answer| ControlCall::Holders { vm, answer }).await
 }
 
 async fn token(State(s): State<Shared>, Json(body): Json<TokenBody>) -> Reply {

@@ -35,6 +35,10 @@ impl Driver {
             ControlCall::Rollback { vm, to, undo, answer } => {
                 (answer, self.order_rollback(&vm, to, undo))
             }
+            ControlCall::Switch { vm, at_once, answer } => {
+                (answer, self.order_switch(&vm, at_once))
+            }
+            ControlCall::Holders { vm, answer } => return self.holders(&vm, answer),
             ControlCall::Token { name, site, ttl_s, answer } => {
                 (answer, self.make_token(name, site, ttl_s))
             }
@@ -187,7 +191,12 @@ impl Driver {
             "switching": vm.switching,
             "shows": shown, "wants": wanted, "generations": generations,
             "error": vm.failed.as_ref().map(|(why, _, _)| why),
-            "hook": vm.hook, "switch_ms": vm.switched_ms,
+            "hook": vm.receipt.as_ref().and_then(|r| r.hook.as_ref()),
+            "switch_ms": vm.receipt.as_ref().map(|r| r.switch_ms),
+            "receipt": vm.receipt, "waits": self.waits_json(name),
+            "windows": vm.file.switch.windows.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "not_before": vm.file.switch.not_before,
+            "private": vm.carried,
             "skipped": vm.skipped.len(),
             "stale": self.stale_of(vm.wish.values().map(|c| c.known.publisher)),
         })

@@ -70,6 +70,22 @@ pub enum ControlCall {
         /// The answer.
         answer: Answer,
     },
+    /// `stork vm switch VM`.
+    Switch {
+        /// The VM.
+        vm: String,
+        /// Do not wait for the time that its file names.
+        at_once: bool,
+        /// The answer.
+        answer: Answer,
+    },
+    /// `stork vm holders VM`.
+    Holders {
+        /// The VM.
+        vm: String,
+        /// The answer.
+        answer: Answer,
+    },
     /// `stork token create`.
     Token {
         /// The host's name, if it is fixed.

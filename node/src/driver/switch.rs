@@ -1,24 +1,19 @@
 //! Switching a VM's view: build the set, show it, run the hook, go back where that failed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use stork_wire::ids::ReleaseHash;
-use stork_wire::manifest::Manifest;
 use stork_wire::text::{Label, PackageName};
+use stork_wire::tick::Tick;
 
 use super::Driver;
+use super::perform::{Job, NotShown, Shown, explain, show, show_again};
+use super::receipts::{self, By, Receipt};
 use super::vms::releases_of;
 use super::workers::Done;
-use crate::catalog::{Backend, HookRule, KnownRelease, OnFailure, VmFile};
-use crate::sandbox::hooks;
-use crate::store::{SetMember, SetSpec, Store};
-use crate::view::hook::HookEnv;
-use crate::view::{
-    Generation, GenerationLabel, Reconciled, ReleaseLabel, ViewSpec, Views, form_of,
-};
+use crate::catalog::{KnownRelease, VmFile};
+use crate::view::{Carried, Generation, Reconciled, ViewSpec};
 
 /// Milliseconds after which a failed switch is tried again.
 const RETRY_MS: u64 = 30_000;
@@ -26,42 +21,34 @@ const RETRY_MS: u64 = 30_000;
 /// Milliseconds between two looks at what switches left behind.
 const TIDY_EVERY_MS: u64 = 5_000;
 
+/// What a VM was found to show.
+#[derive(Debug)]
+pub(super) struct Found {
+    done: Reconciled,
+    current: Option<Generation>,
+    carried: Option<Carried>,
+    receipt: Option<Receipt>,
+}
+
 /// What came of work on a view.
 #[derive(Debug)]
 pub(super) enum Switched {
     /// Records and reality were compared.
-    Reconciled(Result<(Reconciled, Option<Generation>), String>),
+    Reconciled(Result<Found, String>),
+    /// A set was made ready for later, or not.
+    Staged {
+        /// What is to be shown.
+        tried: Vec<ReleaseHash>,
+        /// Whether it was.
+        result: Result<(), NotShown>,
+    },
     /// A set was shown, or not.
     Shown {
         /// What was to be shown.
         tried: Vec<ReleaseHash>,
         /// The generation that is shown now, or why the old one stays.
-        result: Result<Shown, String>,
+        result: Result<Shown, NotShown>,
     },
-}
-
-/// A switch that happened.
-#[derive(Debug)]
-pub(super) struct Shown {
-    /// The generation that is shown now.
-    generation: Generation,
-    /// What the hook said.
-    hook: Option<String>,
-    /// The new generation was taken back, because the hook failed.
-    rolled_back: bool,
-    /// Milliseconds of the switch alone.
-    switch_ms: u64,
-    /// The set was shown by an order to roll back: what it replaced must not come again.
-    by_rollback: bool,
-}
-
-/// All that a switch needs, away from the driver.
-struct Job {
-    store: Arc<Store>,
-    views: Arc<Views>,
-    spec: ViewSpec,
-    hook: Option<HookRule>,
-    now: u64,
 }
 
 impl Driver {
@@ -71,10 +58,16 @@ impl Driver {
         for (name, vm) in todo {
             vm.switching = true;
             let (views, spec, name) = (Arc::clone(&self.views), vm.spec.clone(), name.clone());
+            let store = Arc::clone(&self.store);
             self.workers.slow(move || {
                 let result = views
                     .reconcile(&spec)
-                    .and_then(|done| Ok((done, views.current(&spec.vm)?)))
+                    .and_then(|done| {
+                        let current = views.current(&spec.vm)?;
+                        let carried = current.as_ref().and_then(|g| views.carried(&spec, g.number));
+                        let receipt = receipts::all(&store, &spec.vm).pop();
+                        Ok(Found { done, current, carried, receipt })
+                    })
                     .map_err(|e| explain(&e));
                 let result = Box::new(Switched::Reconciled(result));
                 Some(Done::Switched { vm: name, result })
@@ -82,19 +75,25 @@ impl Driver {
         }
     }
 
-    /// Marks a VM as switching, and takes what the work needs; `None` where there is no such VM.
-    fn begin_switch(&mut self, name: &Label) -> Option<(Job, VmFile)> {
-        let now = self.clock.unix();
-        let vm = self.vms.get_mut(name)?;
-        vm.switching = true;
+    /// What work on a VM's view needs; `None` where there is no such VM.
+    pub(super) fn job(&self, name: &Label, by: By) -> Option<(Job, VmFile)> {
+        let vm = self.vms.get(name)?;
         let job = Job {
             store: Arc::clone(&self.store),
             views: Arc::clone(&self.views),
             spec: vm.spec.clone(),
             hook: vm.file.hook.clone(),
-            now,
+            check: vm.file.check.clone(),
+            now: self.clock.unix(),
+            by,
         };
         Some((job, vm.file.clone()))
+    }
+
+    /// The same, and marks the VM as switching.
+    fn begin_switch(&mut self, name: &Label, by: By) -> Option<(Job, VmFile)> {
+        self.vms.get_mut(name)?.switching = true;
+        self.job(name, by)
     }
 
     /// Begins a switch of a VM to these releases.
@@ -104,7 +103,8 @@ impl Driver {
             // What is new by an old state may be old: wait for the neighbours.
             return;
         }
-        let Some((job, file)) = self.begin_switch(name) else { return };
+        let Some(by) = self.may_switch(name, &target) else { return };
+        let Some((job, file)) = self.begin_switch(name, by) else { return };
         let name = name.clone();
         self.workers.slow_first(first, move || {
             let tried = target.iter().map(|k| k.hash).collect();
@@ -116,13 +116,14 @@ impl Driver {
 
     /// Shows an earlier generation again.
     pub(super) fn roll_back(&mut self, name: &Label, to: Generation) {
-        let Some((job, _)) = self.begin_switch(name) else { return };
+        let Some((job, _)) = self.begin_switch(name, By::Rollback) else { return };
         let name = name.clone();
         self.workers.slow(move || {
-            let result = show_again(&job, &to).map(|mut shown| {
+            let result = show_again(&job, &to, By::Rollback).map(|mut shown| {
                 shown.by_rollback = true;
                 shown
             });
+            let result = result.map_err(NotShown::from);
             let result = Box::new(Switched::Shown { tried: Vec::new(), result });
             Some(Done::Switched { vm: name, result })
         });
@@ -150,12 +151,17 @@ impl Driver {
 
     pub(super) fn on_switched(&mut self, name: &Label, what: Switched) {
         let again = self.clock.tick().after_ms(RETRY_MS);
+        if let Switched::Staged { tried, result } = what {
+            return self.on_staged(name, &tried, result);
+        }
         let Some(vm) = self.vms.get_mut(name) else { return };
         vm.switching = false;
         match what {
-            Switched::Reconciled(Ok((done, current))) => {
+            Switched::Staged { .. } => {}
+            Switched::Reconciled(Ok(Found { done, current, carried, receipt })) => {
                 vm.reconciled = true;
                 vm.current = current;
+                (vm.carried, vm.receipt) = (carried, receipt);
                 if !matches!(done, Reconciled::Nothing | Reconciled::AsItWas) {
                     self.event("view_reconciled", format!("{name}: {done:?}"));
                 }
@@ -167,8 +173,10 @@ impl Driver {
                 return;
             }
             Switched::Shown { tried, result: Ok(shown) } => self.on_shown(name, &tried, shown),
-            Switched::Shown { tried, result: Err(why) } => {
+            Switched::Shown { tried, result: Err(NotShown { why, for_good }) } => {
                 let text = format!("{name}: {why}");
+                // What failed its check is not shown, however long one waits.
+                let again = if for_good { Tick(u64::MAX) } else { again };
                 let before = vm.failed.replace((why, tried, again));
                 self.counters.add("switches", "failed");
                 if before.is_none_or(|(old, _, _)| !text.ends_with(&old)) {
@@ -178,6 +186,30 @@ impl Driver {
             }
         }
         self.replan_soon();
+    }
+
+    /// Says what of the VM's own does not show any more.
+    fn tell_private(&mut self, name: &Label, number: u64, carried: Option<&Carried>) {
+        let Some(carried) = carried else { return };
+        let list = |paths: Vec<&str>| paths.iter().take(5).copied().collect::<Vec<_>>().join(", ");
+        if carried.shadowed_count > 0 {
+            self.counters.add("switches", "shadowed");
+            let paths = list(carried.shadowed.iter().map(|s| s.path.as_str()).collect());
+            let count = carried.shadowed_count;
+            let text = format!(
+                "{name}: generation {number}: {count} of the VM's own changes are set aside, \
+                 because they would hide new files: {paths}"
+            );
+            self.event("view_shadowed", text);
+        }
+        if !carried.late.is_empty() {
+            let paths = list(carried.late.iter().map(String::as_str).collect());
+            let text = format!(
+                "{name}: generation {number}: changed in the moment of the switch, and left in \
+                 the earlier generation: {paths}"
+            );
+            self.event("view_late_changes", text);
+        }
     }
 
     /// Releases that this VM would rather show than those: what a rollback must not go forward to.
@@ -212,14 +244,16 @@ impl Driver {
         let Some(vm) = self.vms.get_mut(name) else { return };
         vm.current = Some(shown.generation.clone());
         vm.failed = None;
-        vm.hook = shown.hook;
-        vm.switched_ms = Some(shown.switch_ms);
+        vm.receipt = Some(shown.receipt);
+        vm.carried.clone_from(&shown.carried);
         let kept: Vec<ReleaseHash> = now_shown.values().map(|k| k.hash).collect();
         vm.skipped.extend(replaced.iter().filter(|h| !kept.contains(h)));
         for k in now_shown.values() {
             self.release_hold(k.release.manifest.id);
         }
+        self.no_longer_waits(name);
         let number = shown.generation.number;
+        self.tell_private(name, number, shown.carried.as_ref());
         let versions: Vec<String> = shown
             .generation
             .label
@@ -237,97 +271,4 @@ impl Driver {
             self.event("view_rolled_back", format!("{name}: generation {number}: {versions}"));
         }
     }
-}
-
-fn explain(e: &dyn std::error::Error) -> String {
-    let mut text = e.to_string();
-    for cause in crate::cli::out::causes(e) {
-        text.push_str(": ");
-        text.push_str(&cause);
-    }
-    text
-}
-
-fn show(job: &Job, file: &VmFile, target: &[KnownRelease]) -> Result<Shown, String> {
-    let _hold = job.store.hold();
-    let mut members = Vec::with_capacity(target.len());
-    let mut label = GenerationLabel::default();
-    for k in target {
-        let r = &k.release;
-        let found: Option<Manifest> =
-            job.store.manifest_decoded(r.manifest.id).map_err(|e| explain(&e))?;
-        let manifest = found.ok_or_else(|| format!("the manifest of {} is gone", r.package))?;
-        if job.spec.backend == Backend::Packages {
-            super::repository::check_control(r, &manifest)?;
-        }
-        members.push(SetMember {
-            label: format!("{} {}", r.package, r.version),
-            manifest: r.manifest.id,
-            tree: manifest.tree,
-            privileged_allowed: file.privileged.iter().any(|p| p.matches(r.package.as_str())),
-        });
-        label.releases.push(ReleaseLabel {
-            package: r.package.clone(),
-            version: r.version.clone(),
-            manifest: r.manifest.id,
-            publisher: Some(k.publisher),
-            release: Some(r.release),
-        });
-    }
-    let spec = SetSpec { members, form: form_of(job.spec.backend) };
-    let set = job.store.build_set(&spec).map_err(|e| explain(&e))?;
-    let before = job.views.current(&job.spec.vm).map_err(|e| explain(&e))?;
-    let begun = Instant::now();
-    let generation = job.views.show(&job.spec, &set, label, job.now).map_err(|e| explain(&e))?;
-    let switch_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let (ok, said) = hook(job, &generation).unzip();
-    let goes_back = job.hook.as_ref().is_some_and(|h| h.on_failure == OnFailure::Rollback);
-    match before {
-        Some(before) if ok == Some(false) && goes_back => {
-            let mut shown = show_again(job, &before)?;
-            shown.rolled_back = true;
-            shown.hook = said;
-            Ok(shown)
-        }
-        _ => {
-            Ok(Shown { generation, hook: said, rolled_back: false, switch_ms, by_rollback: false })
-        }
-    }
-}
-
-/// Shows the set of an earlier generation as a new generation, and runs the hook for it.
-fn show_again(job: &Job, earlier: &Generation) -> Result<Shown, String> {
-    let _hold = job.store.hold();
-    let set = job.store.set_info(earlier.set).map_err(|e| explain(&e))?;
-    let set = set.ok_or_else(|| "the set of that generation is gone".to_owned())?;
-    // It may be of a time when the VM was shown its packages in another way.
-    let set = job.store.set_in_form(&set, form_of(job.spec.backend)).map_err(|e| explain(&e))?;
-    let begun = Instant::now();
-    let generation =
-        job.views.show_again(&job.spec, earlier, &set, job.now).map_err(|e| explain(&e))?;
-    let switch_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let hook = hook(job, &generation).map(|(_, said)| said);
-    Ok(Shown { generation, hook, rolled_back: false, switch_ms, by_rollback: false })
-}
-
-/// Runs the VM's hook: whether it is content, and what it said.
-fn hook(job: &Job, generation: &Generation) -> Option<(bool, String)> {
-    let rule = job.hook.as_ref()?;
-    let env = HookEnv {
-        vm: job.spec.vm.to_string(),
-        target: PathBuf::from(&job.spec.target),
-        generation: generation.number,
-        set: generation.set.to_string(),
-    };
-    let timeout = Duration::from_secs(rule.timeout_s);
-    Some(match hooks::run(&job.spec.vm, &rule.command, &env, timeout) {
-        Ok(outcome) if outcome.succeeded() => (true, "ok".to_owned()),
-        Ok(outcome) if outcome.timed_out => (false, format!("killed after {} s", rule.timeout_s)),
-        Ok(outcome) => {
-            let code = outcome.code.map_or_else(|| "a signal".to_owned(), |c| format!("exit {c}"));
-            let said = outcome.output.trim().lines().last().unwrap_or("").to_owned();
-            (false, format!("{code}: {said}"))
-        }
-        Err(e) => (false, explain(&e)),
-    })
 }

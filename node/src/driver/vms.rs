@@ -8,11 +8,13 @@ use stork_wire::text::{Label, PackageName};
 use stork_wire::tick::Tick;
 
 use super::Driver;
+use super::receipts::Receipt;
+use super::staging::Waits;
 use crate::catalog::{
     Catalog, KnownRelease, MixAndMatch, Narrow, OnRecall, Outcome, Scene, Shown, VmFile, Wish,
     bundle, check_one_head,
 };
-use crate::view::{Generation, Isolation, ViewSpec};
+use crate::view::{Carried, Generation, Isolation, ViewSpec};
 
 /// Announcements that come together are shown together.
 const REPLAN_MS: u64 = 50;
@@ -36,8 +38,14 @@ pub(super) struct Vm {
     pub(super) withheld: BTreeMap<ReleaseHash, Outcome>,
     /// The last switch that failed: why, for which releases, and when it is tried again.
     pub(super) failed: Option<(String, Vec<ReleaseHash>, Tick)>,
-    pub(super) hook: Option<String>,
-    pub(super) switched_ms: Option<u64>,
+    /// The last switch.
+    pub(super) receipt: Option<Receipt>,
+    /// What became of its private changes then.
+    pub(super) carried: Option<Carried>,
+    /// What is ready, and shown later.
+    pub(super) waits: Option<Waits>,
+    /// An operator ordered not to wait.
+    pub(super) at_once: bool,
 }
 
 fn spec_of(file: &VmFile) -> ViewSpec {
@@ -145,8 +153,10 @@ impl Driver {
             wish: Wish::new(),
             withheld: BTreeMap::new(),
             failed: None,
-            hook: None,
-            switched_ms: None,
+            receipt: None,
+            carried: None,
+            waits: None,
+            at_once: false,
         };
         self.vms.insert(name, vm);
     }
@@ -189,6 +199,9 @@ impl Driver {
         for name in names {
             match self.target(&name) {
                 Ok(Some(target)) => self.switch(&name, target),
+                Ok(None) if self.vms.get(&name).is_some_and(|vm| !vm.switching) => {
+                    self.no_longer_waits(&name);
+                }
                 Ok(None) => {}
                 Err(mixed) => self.refuse_view(&name, &mixed),
             }
@@ -267,7 +280,7 @@ impl Driver {
     pub(super) fn retry_switches(&mut self) {
         let now = self.clock.tick();
         let due = |vm: &Vm| vm.failed.as_ref().is_some_and(|(_, _, at)| *at <= now);
-        if self.vms.values().any(due) {
+        if self.vms.values().any(due) || self.is_time() {
             self.replan_soon();
         }
     }

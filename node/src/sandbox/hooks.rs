@@ -35,6 +35,9 @@ struct Order {
     vm: Label,
     generation: u64,
     set: String,
+    /// Run its check instead, and say that the set is there.
+    #[serde(default)]
+    check: Option<PathBuf>,
 }
 
 /// What came of it.
@@ -114,7 +117,8 @@ pub fn run(
     timeout: Duration,
 ) -> Result<HookOutcome, HookError> {
     let Some(runner) = RUNNER.get() else { return run_hook(command, env, timeout) };
-    let order = Order { vm: vm.clone(), generation: env.generation, set: env.set.clone() };
+    let (generation, set, check) = (env.generation, env.set.clone(), env.set_path.clone());
+    let order = Order { vm: vm.clone(), generation, set, check };
     let answer = runner.lock().unwrap_or_else(PoisonError::into_inner).ask(&order);
     let failed = |source| HookError::Io { path: command.to_owned(), source };
     match answer.map_err(failed)? {
@@ -144,17 +148,26 @@ fn obey(folder: &VmFolder, order: &Order) -> Answer {
     let refuse = |why: &str| Answer::Refused(why.to_owned());
     let vms = folder.vms();
     let Some(vm) = vms.get(&order.vm) else { return refuse("there is no such VM") };
-    let Some(rule) = &vm.hook else { return refuse("the VM's file names no hook") };
+    let rule = match &order.check {
+        None => vm.hook.as_ref().map(|h| (&h.command, h.timeout_s)),
+        Some(_) => vm.check.as_ref().and_then(|c| Some((c.command.as_ref()?, c.timeout_s))),
+    };
+    let Some((command, timeout_s)) = rule else { return refuse("the VM's file names no hook") };
     // Not what the daemon says about a set, but that it is the name of one: no text of others
     // reaches the environment of a program.
     let Ok(set) = order.set.parse::<SetId>() else { return refuse("that is no set") };
+    let end = Path::new("sets").join(set.to_string());
+    if order.check.as_ref().is_some_and(|path| !path.is_absolute() || !path.ends_with(&end)) {
+        return refuse("that is not the place of the set");
+    }
     let env = HookEnv {
         vm: order.vm.to_string(),
         target: vm.target.clone(),
         generation: order.generation,
         set: set.to_string(),
+        set_path: order.check.clone(),
     };
-    match run_hook(&rule.command, &env, Duration::from_secs(rule.timeout_s)) {
+    match run_hook(command, &env, Duration::from_secs(timeout_s)) {
         Ok(HookOutcome { code, timed_out, output }) => Answer::Ended { code, timed_out, output },
         Err(e) => {
             let cause =
@@ -204,6 +217,15 @@ mod tests {
         assert!(said[0].contains("names no hook"), "{}", said[0]);
         let (_, said) = ask(dir.path(), &order("web-1", "x; reboot"));
         assert!(said[0].contains("no set"), "{}", said[0]);
+        let check =
+            |path: &str| order("web-1", &set).replace('}', &format!(",\"check\":\"{path}\"}}"));
+        let both = folder("[hook]\ncommand = \"/bin/false\"\n[check]\ncommand = \"/usr/bin/env\"");
+        let place = format!("/var/lib/stork/sets/{set}");
+        let (_, said) = ask(both.path(), &(check(&place) + &check("/etc") + &check("sets/x")));
+        assert!(said[0].contains(&format!("STORK_SET_PATH={place}")), "{}", said[0]);
+        assert!(said[1].contains("not the place") && said[2].contains("not the place"));
+        let (_, said) = ask(dir.path(), &check(&place));
+        assert!(said[0].contains("names no hook"), "{}", said[0]);
         let gone = folder("[hook]\ncommand = \"/nowhere/at/all\"");
         let (_, said) = ask(gone.path(), &order("web-1", &set));
         assert!(said[0].contains("Refused"), "{}", said[0]);

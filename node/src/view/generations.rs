@@ -116,6 +116,18 @@ impl Views {
         Ok(self.generations(vm)?.into_iter().find(|g| g.number == number))
     }
 
+    /// The sets that VMs of this host show now, as the records say.
+    pub(super) fn current_sets(&self) -> Result<BTreeSet<SetId>, ViewError> {
+        let mut sets = BTreeSet::new();
+        for (key, _) in self.store.list_state("view:")? {
+            let vm = key.strip_prefix("view:").and_then(|k| k.strip_suffix(":current"));
+            if let Some(vm) = vm.and_then(|name| name.parse().ok()) {
+                sets.extend(self.current(&vm)?.map(|g| g.set));
+            }
+        }
+        Ok(sets)
+    }
+
     pub(super) fn numbers(&self, vm: &Label) -> Result<BTreeSet<u64>, ViewError> {
         Ok(self.generations(vm)?.iter().map(|g| g.number).collect())
     }

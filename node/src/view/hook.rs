@@ -31,6 +31,8 @@ pub struct HookEnv {
     pub generation: u64,
     /// `STORK_SET`
     pub set: String,
+    /// `STORK_SET_PATH`, for a check: what the set is on disk, before it is shown.
+    pub set_path: Option<PathBuf>,
 }
 
 /// How a hook ended.
@@ -113,6 +115,7 @@ pub fn run_hook(
         .env("STORK_TARGET", &env.target)
         .env("STORK_GENERATION", env.generation.to_string())
         .env("STORK_SET", &env.set)
+        .envs(env.set_path.iter().map(|path| ("STORK_SET_PATH", path)))
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(writer)

@@ -10,6 +10,7 @@ mod composefs;
 mod error;
 mod generations;
 mod hardlink;
+mod holders;
 pub mod hook;
 mod idmap;
 mod image;
@@ -28,6 +29,8 @@ mod image_tests;
 #[cfg(test)]
 mod overlay_tests;
 #[cfg(test)]
+mod tamper_tests;
+#[cfg(test)]
 mod tests;
 
 use std::os::fd::OwnedFd;
@@ -40,6 +43,7 @@ use stork_wire::text::Label;
 pub use backend::{form_of, mounts_for};
 pub use error::ViewError;
 pub use generations::{Generation, GenerationLabel, GenerationState, ReleaseLabel};
+pub use holders::{Holder, Holders};
 pub use idmap::prepare as prepare_idmap;
 pub use private::{Carried, Hides, Shadowed};
 

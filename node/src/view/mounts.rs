@@ -135,7 +135,7 @@ fn parse(line: &str) -> Option<Mount> {
     })
 }
 
-fn read(path: &Path) -> io::Result<Vec<Mount>> {
+pub(super) fn read(path: &Path) -> io::Result<Vec<Mount>> {
     Ok(fs::read_to_string(path)?.lines().filter_map(parse).collect())
 }
 
@@ -174,7 +174,7 @@ impl Home {
         Some(Self { device: mount.device.clone(), store: mount.root.join(rest) })
     }
 
-    fn layer(&self, mount: &Mount) -> Layer {
+    pub(super) fn layer(&self, mount: &Mount) -> Layer {
         if let Some(layer) = named(mount) {
             return layer;
         }

@@ -134,3 +134,14 @@ pub(super) fn as_guest_root(
     };
     String::from_utf8(output.unwrap().stdout).unwrap()
 }
+
+/// The same as root with the host's ids and without the capabilities that a container's root does
+/// not have, in a mount and process namespace of its own.
+#[cfg(test)]
+pub(super) fn as_container_root(folder: &std::path::Path, script: &str) -> String {
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--mount", "--pid", "--fork", "--propagation", "slave", "setpriv"]);
+    command.args(["--bounding-set", "-sys_admin,-sys_ptrace,-sys_module,-sys_rawio"]);
+    command.args(["/bin/sh", "-c", script]).current_dir(folder);
+    String::from_utf8(command.output().unwrap().stdout).unwrap()
+}

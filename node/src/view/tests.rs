@@ -375,7 +375,8 @@ fn hook(folder: &Path, text: &str, mode: u32) -> PathBuf {
 #[test]
 fn hooks() {
     let folder = tempfile::tempdir().unwrap();
-    let env = HookEnv { vm: "web".into(), target: "/t".into(), generation: 7, set: "abc".into() };
+    let (vm, target, set) = ("web".into(), "/t".into(), "abc".into());
+    let env = HookEnv { vm, target, generation: 7, set, set_path: None };
     let second = Duration::from_secs(20);
     let run = |text: &str, time| run_hook(&hook(folder.path(), text, 0o755), &env, time).unwrap();
     let out =
@@ -403,7 +404,8 @@ fn hooks() {
 #[test]
 fn hooks_that_are_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let env = HookEnv { vm: "web".into(), target: "/t".into(), generation: 7, set: "abc".into() };
+    let (vm, target, set) = ("web".into(), "/t".into(), "abc".into());
+    let env = HookEnv { vm, target, generation: 7, set, set_path: None };
     let run = |path: &Path| run_hook(path, &env, Duration::from_secs(5));
     let paths = [
         PathBuf::from("relative"),

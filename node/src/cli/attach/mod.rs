@@ -33,6 +33,9 @@ pub(super) enum VmCommand {
 
 The guest gets the folder above the view, read-only. docs/HYPERVISORS.md says what was tried.")]
     Attach(AttachArgs),
+    /// What is asked of the daemon.
+    #[command(flatten)]
+    Ask(super::vm::VmOrder),
 }
 
 /// Which text, and for which place.

@@ -1,0 +1,111 @@
+//! When a VM is switched, and whether: windows, checks before, receipts, and private changes.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use stork_tests::fleet::{Fleet, Namespace, Package, VmFile};
+use stork_tests::wait::wait_until;
+
+fn package(fleet: &Fleet, version: &str) -> Package {
+    let path = format!("share/only-in-{version}");
+    let bytes = format!("{version}\n");
+    fleet.package("a", version, &[("share/version", bytes.as_bytes()), (&path, b"x")])
+}
+
+/// A VM with a window that never comes in this test keeps what it shows; what is new is ready
+/// meanwhile, and shown at once when the operator says so, or when what it shows is withdrawn.
+#[test]
+fn a_switch_waits_for_its_time() {
+    let fleet = Fleet::new(&["web"], 2);
+    let host = &fleet.hosts[1];
+    let usual = VmFile::usual(&["web"], &host.target("vm")).text();
+    host.write_vm_text("vm", &usual);
+    fleet.push(&package(&fleet, "1"), &["web"]);
+    host.await_vm("vm", &[("a", "1")]);
+    let text = format!("{usual}\n[switch]\nnot_before = 2100-01-01T00:00:00Z\n");
+    host.write_vm_text("vm", &text);
+    host.tell(&["reload"]);
+    fleet.push(&package(&fleet, "2"), &["web"]);
+    wait_until("the set to be ready", || {
+        host.tell(&["vm", "vm"])["waits"]["staged"] == serde_json::Value::Bool(true)
+    });
+    let vm = host.tell(&["vm", "vm"]);
+    assert_eq!(vm["waits"]["until"], 4_102_444_800_u64, "{vm}");
+    host.await_vm("vm", &[("a", "1")]);
+    let said = String::from_utf8(host.stork(&["vm", "switch", "vm"]).stdout).unwrap();
+    assert!(said.contains("until 2100-01-01") && said.contains("--now"), "{said}");
+    let ordered = host.tell(&["vm", "switch", "vm", "--now"]);
+    assert_eq!(ordered["ordered"], true, "{ordered}");
+    host.await_vm("vm", &[("a", "2")]);
+    let vm = host.tell(&["vm", "vm"]);
+    assert_eq!((&vm["receipt"]["by"], &vm["waits"]), (&"now".into(), &serde_json::Value::Null));
+    let again = host.tell(&["vm", "switch", "vm", "--now"]);
+    assert_eq!(again["ordered"], false, "nothing waits any more: {again}");
+    let said = String::from_utf8(host.stork(&["vm", "holders", "vm"]).stdout).unwrap();
+    assert!(said.contains("nobody uses"), "{said}");
+}
+
+/// A set that fails the check is not shown, and not tried again; the reason stands with the VM. The
+/// check sees the set as it was built, while the VM still shows the old one.
+#[test]
+fn a_check_comes_before_the_switch() {
+    let fleet = Fleet::new(&["web"], 2);
+    let host = &fleet.hosts[1];
+    let folder = fleet.folder("check");
+    let (check, log) = (folder.join("check"), folder.join("log"));
+    let script = format!(
+        "#!/bin/sh\nread -r v < \"$STORK_SET_PATH/share/version\"\nread -r now < \
+         \"$STORK_TARGET/share/version\"\necho \"$v over ${{now:-nothing}}\" >> {}\n\
+         [ \"$v\" != 2 ] || {{ echo no good; exit 4; }}\n",
+        log.display()
+    );
+    fs::write(&check, script).unwrap();
+    fs::set_permissions(&check, fs::Permissions::from_mode(0o755)).unwrap();
+    let usual = VmFile::usual(&["web"], &host.target("vm")).text();
+    let more = format!("\n[check]\nfiles = [\"/share/version\"]\ncommand = {check:?}\n");
+    host.write_vm_text("vm", &(usual + &more));
+    fleet.push(&package(&fleet, "1"), &["web"]);
+    host.await_vm("vm", &[("a", "1")]);
+    fleet.push(&package(&fleet, "2"), &["web"]);
+    wait_until("the check to fail", || host.counter("switches", "failed") == 1);
+    let vm = host.tell(&["vm", "vm"]);
+    assert_eq!(vm["error"], "the check failed: exit 4: no good", "{vm}");
+    assert_eq!(vm["generation"], 1, "{vm}");
+    fleet.push(&package(&fleet, "3"), &["web"]);
+    host.await_vm("vm", &[("a", "3")]);
+    let vm = host.tell(&["vm", "vm"]);
+    assert_eq!((&vm["receipt"]["check"], &vm["receipt"]["by"]), (&"ok".into(), &"release".into()));
+    let seen = fs::read_to_string(&log).unwrap();
+    assert_eq!(seen, "1 over nothing\n2 over 1\n3 over 1\n");
+}
+
+/// An overlay view: the VM's changes go along, what they would hide is told as an event and by
+/// `stork vm`, and a rollback brings back what the VM had then.
+#[test]
+fn private_changes_are_told() {
+    let namespace = match Namespace::new() {
+        Ok(namespace) => namespace,
+        Err(why) => return eprintln!("skipped: {why}"),
+    };
+    let fleet = Fleet::inside(namespace, &["web"], 2);
+    let host = &fleet.hosts[1];
+    host.write_vm("vm", &VmFile::usual(&["web"], &host.target("vm")).shown_as("overlay"));
+    fleet.push(&package(&fleet, "1"), &["web"]);
+    host.await_vm("vm", &[("a", "1")]);
+    let seen = host.seen("vm");
+    fs::write(seen.join("share/version"), "mine").unwrap();
+    fs::write(seen.join("own"), "own").unwrap();
+    fleet.push(&package(&fleet, "2"), &["web"]);
+    host.await_vm("vm", &[("a", "2")]);
+    let read = |path: &str| fs::read_to_string(seen.join(path)).unwrap();
+    assert_eq!((read("share/version"), read("own")), ("2\n".into(), "own".into()));
+    let vm = host.tell(&["vm", "vm"]);
+    assert_eq!(vm["private"]["shadowed"][0]["path"], "share/version", "{vm}");
+    assert_eq!(vm["receipt"]["shadowed"], 1, "{vm}");
+    let events = host.tell(&["events"]).to_string();
+    assert!(events.contains("view_shadowed"), "{events}");
+    host.tell(&["rollback", "vm"]);
+    host.await_vm("vm", &[("a", "1")]);
+    assert_eq!(read("share/version"), "mine");
+    host.verify_store();
+}
