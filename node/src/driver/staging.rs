@@ -68,9 +68,13 @@ impl Driver {
     fn stage(&mut self, name: &Label, target: Vec<KnownRelease>) {
         let Some((job, file)) = self.job(name, By::Window) else { return };
         let until = self.vms.get(name).and_then(|vm| vm.waits.as_ref()?.until);
-        let when = until.map_or_else(|| "a window".to_owned(), |at| format!("{at} (Unix time)"));
+        let minutes = until.map(|at| at.saturating_sub(self.clock.unix()).div_ceil(60));
+        let when = minutes.map_or_else(
+            || "no window ever comes".to_owned(),
+            |m| format!("shown in {} h {} min", m / 60, m % 60),
+        );
         let count = target.len();
-        self.event("view_waits", format!("{name}: {count} releases are shown from {when} on"));
+        self.event("view_waits", format!("{name}: {count} releases are made ready; {when}"));
         let name = name.clone();
         self.workers.slow(move || {
             let tried = target.iter().map(|k| k.hash).collect();
