@@ -182,7 +182,8 @@ mod tests {
         }
     }
 
-    /// Inside, before, across midnight and the end of the week; with a time before which nothing is.
+    /// Inside, before, across midnight and the end of the week; with a time before which nothing
+    /// is.
     #[test]
     fn the_next_moment() {
         let night = rule(&["Sat 22:00-02:00"]);
