@@ -53,6 +53,7 @@ impl Bench {
             target: "/srv/views/web-1/packages".into(),
             generation: 7,
             set: "ab12".into(),
+            set_path: None,
         };
         run_hook(&cover, &env, Duration::from_secs(20)).unwrap()
     }
