@@ -25,6 +25,8 @@ mod target;
 mod tree;
 
 #[cfg(test)]
+mod hook_tests;
+#[cfg(test)]
 mod image_tests;
 #[cfg(test)]
 mod overlay_tests;

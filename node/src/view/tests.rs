@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount};
 
-use super::hook::{HookEnv, HookError, OUTPUT_LEN_MAX, run_hook};
 use super::*;
 use crate::store::tests::support::{install, member, root_or_skip, small, spec};
 use crate::store::tests::support::{open as open_store, store};
@@ -360,62 +359,4 @@ fn guests_see_the_switch() {
         w.views.tidy(&spec).unwrap();
         assert_eq!(w.views.generations(&spec.vm).unwrap().len(), 1);
     });
-}
-
-fn hook(folder: &Path, text: &str, mode: u32) -> PathBuf {
-    let path = folder.join(format!("hook-{}", text.len()));
-    std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
-    std::fs::set_permissions(&path, mode).unwrap();
-    path
-}
-
-/// A hook sees only what it is told, its output is bounded, and when its time is over it dies with
-/// everything that it started.
-#[test]
-fn hooks() {
-    let folder = tempfile::tempdir().unwrap();
-    let (vm, target, set) = ("web".into(), "/t".into(), "abc".into());
-    let env = HookEnv { vm, target, generation: 7, set, set_path: None };
-    let second = Duration::from_secs(20);
-    let run = |text: &str, time| run_hook(&hook(folder.path(), text, 0o755), &env, time).unwrap();
-    let out =
-        run("env | grep -v ^PWD | grep -v ^_ | grep -v SHLVL | sort; echo e >&2; exit 3", second);
-    assert_eq!((out.code, out.timed_out, out.succeeded()), (Some(3), false, false));
-    let lines: Vec<_> = out.output.lines().collect();
-    assert_eq!(
-        lines[1..],
-        ["STORK_GENERATION=7", "STORK_SET=abc", "STORK_TARGET=/t", "STORK_VM=web", "e"]
-    );
-    assert!(lines[0].starts_with("PATH=/usr/local/sbin"));
-    let out = run("yes | head -c 3000000; exit 0", second);
-    assert_eq!(out.output.len(), OUTPUT_LEN_MAX);
-    assert!(out.succeeded());
-    let start = Instant::now();
-    let mark = folder.path().join("alive");
-    let text = format!("(sleep 1; touch {}) & sleep 60", mark.display());
-    let out = run(&text, Duration::from_millis(200));
-    assert!(out.timed_out && !out.succeeded() && start.elapsed() < Duration::from_secs(10));
-    std::thread::sleep(Duration::from_millis(1300));
-    assert!(!mark.exists(), "what the hook started is dead too");
-}
-
-/// A hook that others could change, or that is no program, is not run.
-#[test]
-fn hooks_that_are_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let (vm, target, set) = ("web".into(), "/t".into(), "abc".into());
-    let env = HookEnv { vm, target, generation: 7, set, set_path: None };
-    let run = |path: &Path| run_hook(path, &env, Duration::from_secs(5));
-    let paths = [
-        PathBuf::from("relative"),
-        hook(folder.path(), "x", 0o777),
-        hook(folder.path(), "xx", 0o644),
-        folder.path().to_owned(),
-    ];
-    for path in paths {
-        assert!(matches!(run(&path), Err(HookError::Refused { .. })), "{path:?}");
-    }
-    let missing = run(&folder.path().join("missing"));
-    assert!(matches!(missing, Err(HookError::Io { .. })), "{missing:?}");
 }
