@@ -165,6 +165,50 @@ fn t089_a_publisher_over_its_quota_is_refused_alone() {
     fleet.hosts[1].await_vm("vm", &[("large", "1"), ("small", "2")]);
 }
 
+/// A VM that would take more than its quota, in bytes or in files, is refused what does not fit,
+/// with a word of its own, before its packs are fetched: it keeps and gets what fits, and another
+/// VM gets all of it. With a larger quota it comes.
+#[test]
+fn t089_a_vm_over_its_quota_is_refused_alone() {
+    let mut fleet = Fleet::new(&["web"], 2);
+    let quota = |bytes: usize, files: usize| {
+        format!("[quota.vms]\nsmall = {{ bytes = {bytes}, files = {files} }}\n")
+    };
+    fleet.hosts[1].configure(&quota(MIB, 50));
+    fleet.hosts[1].restart();
+    let host = &fleet.hosts[1];
+    host.write_vm("small", &VmFile::usual(&["web"], &host.target("small")));
+    let push = |name: &str, version: &str, len: usize| {
+        let bytes = noise(name, len);
+        fleet.push(&fleet.package(name, version, &[(name, &bytes)]), &["web"]);
+    };
+    push("app", "1", 10_000);
+    host.await_vm("small", &[("app", "1")]);
+    push("large", "1", 2 * MIB);
+    let names: Vec<String> = (0..100).map(|i| format!("file-{i}")).collect();
+    let files: Vec<(&str, &[u8])> = names.iter().map(|n| (n.as_str(), n.as_bytes())).collect();
+    fleet.push(&fleet.package("many", "1", &files), &["web"]);
+    wait_until("both to be refused", || {
+        has_event(host, "vm_over_quota", "small: large 1: over the quota of this VM: ")
+            && has_event(host, "vm_over_quota", "small: many 1: over the quota of this VM: ")
+    });
+    for package in ["large", "many"] {
+        let fetched = host.release(package, "1").unwrap()["fetched_bytes"].as_u64();
+        assert_eq!(fetched.unwrap_or(0), 0, "{package}");
+        let why = host.tell(&["why", "small", package]).to_string();
+        assert!(why.contains("over the quota of this VM") && why.contains("[quota]"), "{why}");
+    }
+    push("app", "2", 20_000);
+    host.await_vm("small", &[("app", "2")]);
+    // Another VM wants the same: it gets all, and the first one does not show it by the way.
+    host.write_vm("other", &VmFile::usual(&["web"], &host.target("other")));
+    host.await_vm("other", &[("app", "2"), ("large", "1"), ("many", "1")]);
+    assert_eq!(host.vm_shows("small").len(), 1);
+    fleet.hosts[1].configure(&quota(4 * MIB, 500));
+    fleet.hosts[1].restart();
+    fleet.hosts[1].await_vm("small", &[("app", "2"), ("large", "1"), ("many", "1")]);
+}
+
 fn signal(host: &Host, signal: rustix::process::Signal) {
     let pid = rustix::process::Pid::from_raw(pid_of(host)).unwrap();
     rustix::process::kill_process(pid, signal).unwrap();

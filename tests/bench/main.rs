@@ -10,6 +10,7 @@ mod content;
 mod delta;
 mod door;
 mod idle;
+mod many_vms;
 mod news;
 mod pair;
 mod spread;
@@ -95,6 +96,13 @@ enum Command {
     /// What a further VM costs on disk and in memory, what a switch takes and what a package set,
     /// for each backend, beside plain copies; needs root.
     Storage(storage::Options),
+    /// One host with very many VMs that want the same: time until all show it, until all are
+    /// switched, until all are known again after a restart; memory, and processor time at rest.
+    ManyVms {
+        /// VMs.
+        #[arg(long, default_value_t = 1_000)]
+        vms: usize,
+    },
     /// Memory that hostile connections make a host hold: admitted hosts and strangers that send
     /// pieces with gaps.
     Door {
@@ -150,6 +158,7 @@ fn measure(rt: &Runtime, command: Command) -> Result<Value> {
         Command::Image(options) => delta::run_image(&options),
         Command::Phase(phase) => delta::run_phase(&phase),
         Command::Door { connections, .. } => rt.block_on(door::run(connections)),
+        Command::ManyVms { vms } => many_vms::run(vms),
         Command::Idle { seconds, links, feeds } => rt.block_on(idle::run(seconds, links, feeds)),
         Command::Content(_) | Command::Helper(_) | Command::Storage(_) => {
             bail!("prints lines of its own")

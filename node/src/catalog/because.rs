@@ -102,7 +102,10 @@ impl Finder<'_> {
             Outcome::Chosen | Outcome::Older => (self.trust_rule(), self.granting()),
             Outcome::NotAttested { .. } => (self.trust_rule(), None),
             Outcome::Denied(_) => (self.trust_rule(), None),
-            Outcome::OtherArch | Outcome::NotForGroup | Outcome::Depends(_) => (self.table(), None),
+            Outcome::OtherArch
+            | Outcome::NotForGroup
+            | Outcome::OverQuota { .. }
+            | Outcome::Depends(_) => (self.table(), None),
             Outcome::NotGranted(name) => {
                 let group = self.scene.trust.charter().group_named(name);
                 (None, group.map(|g| self.group_document(g)))

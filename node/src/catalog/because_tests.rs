@@ -39,6 +39,7 @@ fn all() -> Vec<Outcome> {
         Outcome::Narrowed(Narrow::Denied(denied)),
         Outcome::Stale("2".parse().unwrap()),
         Outcome::Blocked("2".parse().unwrap()),
+        Outcome::OverQuota { what: "bytes", with: 2, limit: 1 },
         Outcome::Depends(DependsError::Unsatisfiable { entry: "libc6".into(), by }),
         Outcome::Bundle { name: "stack".into(), lacks: "world".parse().unwrap() },
     ];
@@ -65,6 +66,7 @@ fn all() -> Vec<Outcome> {
             | Outcome::Narrowed(_)
             | Outcome::Stale(_)
             | Outcome::Blocked(_)
+            | Outcome::OverQuota { .. }
             | Outcome::Depends(_)
             | Outcome::Bundle { .. } => {}
         }
@@ -98,6 +100,7 @@ its publisher has halted it: wait | - | publisher acme 1
 the security team of group `web` denies it: bad | - | group web 1
 the newer 2 has expired, so nothing older is installed | - | entry acme 1
 the newer 2 needs privileges, so nothing older is installed | - | entry acme 1
+over the quota of this VM: 2 bytes with it, 1 are allowed | [vm]:1 | -
 `hello` needs `libc6`, and nothing that this VM may have is that | [vm]:1 | -
 its bundle `stack` is not complete: `world` lacks | - | entry acme 1
 ";

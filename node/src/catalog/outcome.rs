@@ -69,6 +69,15 @@ pub enum Outcome {
     Stale(Version),
     /// A newer release of it needs privileges; an older one is no substitute.
     Blocked(Version),
+    /// With it the VM would take more of the host than it may.
+    OverQuota {
+        /// `bytes` or `files`.
+        what: &'static str,
+        /// How many the VM would take with it.
+        with: u64,
+        /// How many it may take.
+        limit: u64,
+    },
     /// What it needs is not there.
     Depends(DependsError),
     /// Its bundle is not complete in this VM.
@@ -167,6 +176,9 @@ impl core::fmt::Display for Outcome {
             Self::Stale(v) => write!(f, "the newer {v} has expired, so nothing older is installed"),
             Self::Blocked(v) => {
                 write!(f, "the newer {v} needs privileges, so nothing older is installed")
+            }
+            Self::OverQuota { what, with, limit } => {
+                write!(f, "over the quota of this VM: {with} {what} with it, {limit} are allowed")
             }
             Self::Depends(e) => e.fmt(f),
             Self::Bundle { name, lacks } => {

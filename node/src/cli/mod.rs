@@ -11,6 +11,7 @@ mod narrowed;
 mod node;
 pub mod out;
 mod permit;
+mod share;
 mod show;
 mod stork;
 mod tree;

@@ -237,6 +237,9 @@ async fn ask(common: &Common, command: Command) -> ExitCode {
         Command::Tree { what, watch: true } => {
             return watch(&client, what, Picture::Tree, common.json).await;
         }
+        Command::Vm { command: Some(VmCommand::Share(args)), .. } => {
+            return super::share::run(&client, args, common.json).await;
+        }
         _ => {}
     }
     let command = match command {

@@ -15,7 +15,7 @@ mod vm_folder;
 pub use bandwidth::WINDOWS_MAX;
 pub use limits::{Bucket, LimitsConfig};
 pub use node_file::{BeaconConfig, ConfigError, LogFormat, NodeConfig};
-pub use quota::QuotaConfig;
+pub use quota::{QuotaConfig, VmQuota};
 pub use sandbox::SandboxConfig;
 pub use scrub::ScrubConfig;
 pub use seeds::{SEEDS_MAX, Seed, read_seeds};

@@ -50,6 +50,7 @@ pub fn router(driver: mpsc::Sender<ControlCall>, store: Arc<Store>) -> Router {
         .route("/v1/store", get(store_stat))
         .route("/v1/store/verify", post(store_verify))
         .route("/v1/store/gc", post(store_gc))
+        .route("/v1/store/find", post(store_find))
         .with_state(Shared { driver, store })
 }
 
@@ -207,6 +208,24 @@ fn stat_json(s: &crate::store::StoreStat) -> Value {
         "packs": s.packs, "pack_bytes": s.pack_bytes,
         "sets": s.sets, "trees": s.trees, "free_bytes": s.free_bytes,
     })
+}
+
+#[derive(Deserialize)]
+struct Sizes {
+    sizes: stork_wire::codec::List<u64, 65_536>,
+}
+
+/// Which contents of these sizes are here, and in which files.
+async fn store_find(State(s): State<Shared>, Json(body): Json<Sizes>) -> Reply {
+    blocking(s, move |store| {
+        let found = store.of_sizes(&body.sizes.iter().copied().collect())?;
+        let found: Vec<Value> = found
+            .into_iter()
+            .map(|(size, content, path)| json!({ "size": size, "content": content, "path": path }))
+            .collect();
+        Ok(json!({ "schema": "stork.store-find/v1", "objects": found }))
+    })
+    .await
 }
 
 async fn store_gc(State(s): State<Shared>, Json(body): Json<GcBody>) -> Reply {

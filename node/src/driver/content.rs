@@ -288,6 +288,7 @@ impl Driver {
                 if let Some(asks) = asks {
                     self.privileges.insert(id, asks);
                 }
+                self.entries.insert(id, manifest.tree.entries.len() as u64);
                 content.manifest = Some(manifest);
                 let size = content.release.manifest.size;
                 if matches!(content.stage, Stage::Manifest) {
@@ -304,6 +305,7 @@ impl Driver {
                     self.keep_packs(id);
                 }
                 self.seed(id);
+                self.judge_quotas();
                 self.advance(id);
                 self.forget_manifest(id);
                 self.replan_soon();

@@ -136,6 +136,8 @@ pub struct Driver {
     contents: BTreeMap<ManifestId, Content>,
     /// What asks for a privilege, of the manifests that were read.
     privileges: Privileges,
+    /// How many entries their trees have.
+    entries: BTreeMap<ManifestId, u64>,
     /// Permits of operators to go back.
     permits: Permits,
     swarms: BTreeMap<SwarmId, SwarmInfo>,
@@ -215,6 +217,7 @@ impl Driver {
             vms: BTreeMap::new(),
             contents: BTreeMap::new(),
             privileges: Privileges::new(),
+            entries: BTreeMap::new(),
             permits: Permits::none(),
             swarms: BTreeMap::new(),
             sending: BTreeMap::new(),

@@ -1,9 +1,79 @@
-//! Quotas: what a publisher or a group may bring to this host, asked before a fetch begins.
+//! Quotas: what a publisher or a group may bring to this host, and what a VM may have, asked before
+//! a fetch begins.
+//!
+//! Of what a VM wishes, that counts which it shows already, and then what is new in the order of
+//! packages, as far as it fits. What does not fit is withheld with its reason: the VM keeps what it
+//! shows of that package, and other VMs and other packages go on. What came only for a package that
+//! does not fit, or what such a package needs, is withheld with it.
 
-use stork_wire::ids::ManifestId;
+use std::collections::BTreeMap;
+
+use stork_wire::ids::{ManifestId, ReleaseHash};
+use stork_wire::text::PackageName;
 
 use super::Driver;
 use super::content::{Content, Stage};
+use crate::catalog::{KnownRelease, Outcome, Wish};
+use crate::config::VmQuota;
+
+/// Bytes and entries of a release.
+type Size = (u64, u64);
+
+/// What of a wish is beyond a quota. `shown` is what the VM shows of each package.
+fn beyond(
+    quota: VmQuota,
+    wish: &Wish,
+    shown: &BTreeMap<PackageName, (ReleaseHash, Size)>,
+    size: impl Fn(&KnownRelease) -> Size,
+) -> BTreeMap<ReleaseHash, Outcome> {
+    let mut over = BTreeMap::new();
+    if quota == VmQuota::default() {
+        return over;
+    }
+    let old = |p: &PackageName| shown.get(p).map_or((0, 0), |(_, size)| *size);
+    let sums = wish.keys().map(old);
+    let mut taken = sums.fold((0u64, 0u64), |a, b| (a.0.saturating_add(b.0), a.1 + b.1));
+    let is_new = |p: &PackageName, k: &KnownRelease| shown.get(p).is_none_or(|s| s.0 != k.hash);
+    for (package, choice) in wish.iter().filter(|(p, c)| is_new(p, &c.known)) {
+        let (before, after) = (old(package), size(&choice.known));
+        let with = (
+            taken.0.saturating_sub(before.0).saturating_add(after.0),
+            taken.1.saturating_sub(before.1).saturating_add(after.1),
+        );
+        let refused = [
+            ("bytes", with.0, after.0 > before.0, quota.bytes),
+            ("files", with.1, after.1 > before.1, quota.files),
+        ];
+        let refused = refused.into_iter().find(|(_, n, grows, max)| *grows && *max > 0 && n > max);
+        match refused {
+            Some((what, with, _, limit)) => {
+                over.insert(choice.known.hash, Outcome::OverQuota { what, with, limit });
+            }
+            None => taken = with,
+        }
+    }
+    with_their_own(wish, &mut over);
+    over
+}
+
+/// Adds what was pulled in for what does not fit, and what needs it.
+fn with_their_own(wish: &Wish, over: &mut BTreeMap<ReleaseHash, Outcome>) {
+    loop {
+        let before = over.len();
+        for choice in wish.values() {
+            let Some(puller) = choice.pulled_for.as_ref().and_then(|p| wish.get(p)) else {
+                continue;
+            };
+            let pair = [choice.known.hash, puller.known.hash];
+            if let Some(why) = pair.iter().find_map(|h| over.get(h)).cloned() {
+                over.extend(pair.map(|hash| (hash, why.clone())));
+            }
+        }
+        if over.len() == before {
+            return;
+        }
+    }
+}
 
 /// Does it take room, or is it about to?
 fn counts(c: &Content) -> bool {
@@ -11,11 +81,57 @@ fn counts(c: &Content) -> bool {
 }
 
 impl Driver {
+    /// Judges again what each VM has room for; tells what is newly refused.
+    pub(super) fn judge_quotas(&mut self) {
+        let quota = &self.config.quota;
+        if quota.is_empty() {
+            return;
+        }
+        let entries = |m: &ManifestId| self.entries.get(m).copied().unwrap_or(0);
+        let size = |k: &KnownRelease| (k.release.unpacked_bytes, entries(&k.release.manifest.id));
+        let mut told = Vec::new();
+        for (name, vm) in &mut self.vms {
+            let shown = vm.shown(&self.catalog).releases;
+            let shown = shown
+                .into_iter()
+                .map(|(p, hash)| (p, (hash, self.catalog.by_hash(hash).map_or((0, 0), size))));
+            let over = beyond(quota.of_vm(name.as_str()), &vm.wish, &shown.collect(), size);
+            for choice in vm.wish.values() {
+                if let Some(why) = over.get(&choice.known.hash)
+                    && !vm.over.contains_key(&choice.known.hash)
+                {
+                    let r = &choice.known.release;
+                    told.push(format!("{name}: {} {}: {why}", r.package, r.version));
+                }
+            }
+            vm.withheld.retain(|_, why| !matches!(why, Outcome::OverQuota { .. }));
+            vm.withheld.extend(over.iter().map(|(hash, why)| (*hash, why.clone())));
+            vm.over = over;
+        }
+        for text in told {
+            self.counters.add("fetches_refused", "over_quota");
+            self.event("vm_over_quota", text);
+        }
+    }
+
+    /// Why no VM may have a content that some VM wishes; `None` where one may, or none wishes it.
+    fn over_quota_of_vms(&self, id: ManifestId) -> Option<String> {
+        let wishes = self.vms.values().flat_map(|vm| {
+            let choices = vm.wish.values().filter(|c| c.known.release.manifest.id == id);
+            choices.map(|c| vm.over.get(&c.known.hash))
+        });
+        let all: Option<Vec<&Outcome>> = wishes.collect();
+        all?.first().map(ToString::to_string)
+    }
+
     /// Why a content may not be fetched now: what it and others of its publisher or group take
     /// together is more than their quota.
     pub(super) fn over_quota(&self, id: ManifestId) -> Option<String> {
         let quota = &self.config.quota;
         let content = self.contents.get(&id).filter(|_| !quota.is_empty())?;
+        if let Some(why) = self.over_quota_of_vms(id) {
+            return Some(why);
+        }
         let taken = |same: &dyn Fn(&Content) -> bool| -> u64 {
             let others = self.contents.iter().filter(|(other, c)| **other != id && counts(c));
             let others = others.filter(|(_, c)| same(c)).map(|(_, c)| c.release.unpacked_bytes);
@@ -39,5 +155,17 @@ impl Driver {
                 told(format!("group {name}"), limit, whole)
             })
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A VM without a quota has room for everything.
+    #[test]
+    fn no_quota_no_refusal() {
+        let none = beyond(VmQuota::default(), &Wish::new(), &BTreeMap::new(), |_| (1, 1));
+        assert!(none.is_empty());
     }
 }

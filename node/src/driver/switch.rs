@@ -18,8 +18,11 @@ use crate::view::{Carried, Generation, Reconciled, ViewSpec};
 /// Milliseconds after which a failed switch is tried again.
 const RETRY_MS: u64 = 30_000;
 
-/// Milliseconds between two looks at what switches left behind.
+/// Milliseconds between two looks at what a switch left behind: in the first time after it, how
+/// long that is, and then.
 const TIDY_EVERY_MS: u64 = 5_000;
+const TIDY_FRESH_MS: u64 = 60_000;
+const TIDY_OLD_MS: u64 = 300_000;
 
 /// What a VM was found to show.
 #[derive(Debug)]
@@ -136,8 +139,19 @@ impl Driver {
             return;
         }
         self.tidy_at = now.after_ms(TIDY_EVERY_MS);
-        let specs: Vec<ViewSpec> =
-            self.vms.values().filter(|vm| vm.reconciled).map(|vm| vm.spec.clone()).collect();
+        let due = self.vms.values_mut().filter(|vm| vm.reconciled && vm.tidy_at <= now);
+        let specs: Vec<ViewSpec> = due
+            .map(|vm| {
+                // What a switch leaves behind is mostly gone after seconds. What some process holds
+                // on to longer is looked at more rarely: a host may have a thousand VMs.
+                let fresh = now < vm.fresh_until;
+                vm.tidy_at = now.after_ms(if fresh { TIDY_EVERY_MS } else { TIDY_OLD_MS });
+                vm.spec.clone()
+            })
+            .collect();
+        if specs.is_empty() {
+            return;
+        }
         let views = Arc::clone(&self.views);
         self.workers.slow(move || {
             for spec in specs {
@@ -246,6 +260,8 @@ impl Driver {
         vm.failed = None;
         vm.receipt = Some(shown.receipt);
         vm.carried.clone_from(&shown.carried);
+        let now = self.clock.tick();
+        (vm.tidy_at, vm.fresh_until) = (now, now.after_ms(TIDY_FRESH_MS));
         let kept: Vec<ReleaseHash> = now_shown.values().map(|k| k.hash).collect();
         vm.skipped.extend(replaced.iter().filter(|h| !kept.contains(h)));
         for k in now_shown.values() {

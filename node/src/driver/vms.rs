@@ -36,6 +36,8 @@ pub(super) struct Vm {
     pub(super) wish: Wish,
     /// What would be best and does not come, because of the whole; with the reason.
     pub(super) withheld: BTreeMap<ReleaseHash, Outcome>,
+    /// Of its wish, what its quota has no room for: it keeps what it shows of these packages.
+    pub(super) over: BTreeMap<ReleaseHash, Outcome>,
     /// The last switch that failed: why, for which releases, and when it is tried again.
     pub(super) failed: Option<(String, Vec<ReleaseHash>, Tick)>,
     /// The last switch.
@@ -46,6 +48,9 @@ pub(super) struct Vm {
     pub(super) waits: Option<Waits>,
     /// An operator ordered not to wait.
     pub(super) at_once: bool,
+    /// When what its switches left behind is looked at next, and until when that is often.
+    pub(super) tidy_at: Tick,
+    pub(super) fresh_until: Tick,
 }
 
 fn spec_of(file: &VmFile) -> ViewSpec {
@@ -152,11 +157,14 @@ impl Driver {
             switching: false,
             wish: Wish::new(),
             withheld: BTreeMap::new(),
+            over: BTreeMap::new(),
             failed: None,
             receipt: None,
             carried: None,
             waits: None,
             at_once: false,
+            tidy_at: Tick(0),
+            fresh_until: Tick(0),
         };
         self.vms.insert(name, vm);
     }
@@ -189,9 +197,11 @@ impl Driver {
             let shown = vm.shown(&self.catalog);
             let plan = self.catalog.plan(&vm.file, &shown, scene);
             (vm.wish, vm.withheld) = (plan.wish, plan.withheld);
-            for choice in vm.wish.values() {
-                wanted.insert(choice.known.hash, choice.known.clone());
-            }
+        }
+        self.judge_quotas();
+        for vm in self.vms.values() {
+            let within = vm.wish.values().filter(|c| !vm.over.contains_key(&c.known.hash));
+            wanted.extend(within.map(|c| (c.known.hash, c.known.clone())));
         }
         let wanted: Vec<KnownRelease> = wanted.into_values().collect();
         self.want(&wanted);
@@ -239,9 +249,10 @@ impl Driver {
         let shown = vm.current.as_ref().map(|g| releases_of(&self.catalog, g)).unwrap_or_default();
         let mut target = Vec::new();
         // Members of a bundle come when all of them are whole.
-        let waiting = bundle::waiting(&vm.wish, |k| self.is_whole(&k.release));
+        let ready = |k: &KnownRelease| self.is_whole(&k.release) && !vm.over.contains_key(&k.hash);
+        let waiting = bundle::waiting(&vm.wish, ready);
         for (package, choice) in &vm.wish {
-            if self.is_whole(&choice.known.release) && !waiting.contains(package) {
+            if ready(&choice.known) && !waiting.contains(package) {
                 target.push(choice.known.clone());
             } else if let Some(old) = shown
                 .get(package)

@@ -161,6 +161,9 @@ fn help(vm: &Label, known: &KnownRelease, outcome: &Outcome) -> Option<String> {
             Some(format!("if that is wanted, add `privileged = [\"{package}\"]` to [view]"))
         }
         Outcome::Skipped => Some(format!("`stork rollback {vm} --undo` forgets it")),
+        Outcome::OverQuota { .. } => Some(format!(
+            "raise `vms.{vm}` in [quota] of the node's settings, or subscribe to less"
+        )),
         Outcome::NotAttested { .. } => Some(
             "the other publishers announce the same content, or the rule asks for fewer".into(),
         ),

@@ -184,6 +184,11 @@ impl Store {
         write::write_by(dir, by, name, bytes).map_err(|f| self.fault(f))
     }
 
+    /// Makes the names in a folder durable, before something is written that relies on them.
+    pub fn sync_folder(&self, dir: &Path) -> Result<(), StoreError> {
+        write::sync_dir(dir).map_err(|f| self.fault(f))
+    }
+
     /// Removes a folder of the store's or of a view's making, with all that is in it, or a file.
     pub fn remove_folder(&self, path: &Path) -> Result<(), StoreError> {
         write::remove_any(path).map_err(|f| self.fault(f))

@@ -195,6 +195,23 @@ impl Store {
         Ok(self.record(OBJECTS, &object.0)?.map(|row| (object, row)))
     }
 
+    /// One object of each content that has one of these sizes, and where it lies. Reads all rows.
+    pub fn of_sizes(
+        &self,
+        sizes: &BTreeSet<u64>,
+    ) -> Result<Vec<(u64, ContentId, PathBuf)>, StoreError> {
+        let mut found: std::collections::BTreeMap<ContentId, (u64, ObjectKey)> =
+            std::collections::BTreeMap::new();
+        for (key, value) in self.rows(OBJECTS)? {
+            let row: ObjectRow = self.decode_row(&value)?;
+            if let Some(id) = first_id(&key).filter(|_| sizes.contains(&row.size)) {
+                found.entry(row.content).or_insert((row.size, ObjectKey(id)));
+            }
+        }
+        let place = |(content, (size, key))| (size, content, self.object_path(key));
+        Ok(found.into_iter().map(place).collect())
+    }
+
     /// Is a file with these bytes here?
     pub fn has_content(&self, content: ContentId) -> Result<bool, StoreError> {
         Ok(self.object_of(content)?.is_some())

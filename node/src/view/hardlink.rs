@@ -163,8 +163,9 @@ pub(super) fn switch(
     renameat_with(CWD, &new, CWD, &spec.target, flags)
         .map_err(|e| ViewError::io("put the new tree in place of", &spec.target, e))?;
     failpoint::hit("view.switch.before_umount");
+    // A record without the old tree must not be there before the new one is.
+    store.sync_folder(&names.folder)?;
     record.trees.truncate(1);
-    // This also makes the rename durable, because both are in the same folder.
     write_record(store, &names, &record)
 }
 

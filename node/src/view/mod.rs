@@ -48,6 +48,7 @@ pub use generations::{Generation, GenerationLabel, GenerationState, ReleaseLabel
 pub use holders::{Holder, Holders};
 pub use idmap::prepare as prepare_idmap;
 pub use private::{Carried, Hides, Shadowed};
+pub(crate) use sys::{Shared, dedupe};
 
 use backend::{Seen, Step, show};
 

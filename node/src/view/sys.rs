@@ -1,5 +1,5 @@
-//! The system calls that a view needs and that no crate wraps: `mount_setattr`, and a process in a
-//! user namespace of its own.
+//! The system calls that views need and that no crate wraps: `mount_setattr`, a process in a user
+//! namespace of its own, and `FIDEDUPERANGE` for `stork vm share`.
 
 use std::fs::File;
 use std::io;
@@ -103,6 +103,65 @@ pub(super) fn private_namespace() -> io::Result<()> {
 #[cfg(test)]
 pub(super) fn own_namespace() {
     private_namespace().unwrap();
+}
+
+/// What became of an order to share bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shared {
+    /// So many bytes are shared now.
+    Bytes(u64),
+    /// The bytes differ: nothing was changed.
+    Differ,
+}
+
+/// The kernel's `struct file_dedupe_range` with room for one target.
+#[repr(C)]
+struct DedupeRange {
+    src_offset: u64,
+    src_length: u64,
+    dest_count: u16,
+    reserved1: u16,
+    reserved2: u32,
+    dest_fd: i64,
+    dest_offset: u64,
+    bytes_deduped: u64,
+    status: i32,
+    reserved: u32,
+}
+
+/// `FIDEDUPERANGE`: `_IOWR(0x94, 54, struct file_dedupe_range)`.
+const FIDEDUPERANGE: libc::Ioctl = 0xC018_9436;
+
+/// Lets `to` share the bytes of `from` at a place, if they are equal: the kernel compares them
+/// while nobody can write to either, so that no race can make them another's.
+pub(crate) fn dedupe(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    offset: u64,
+    len: u64,
+) -> io::Result<Shared> {
+    let mut range = DedupeRange {
+        src_offset: offset,
+        src_length: len,
+        dest_count: 1,
+        reserved1: 0,
+        reserved2: 0,
+        dest_fd: to.as_raw_fd().into(),
+        dest_offset: offset,
+        bytes_deduped: 0,
+        status: 0,
+        reserved: 0,
+    };
+    #[expect(unsafe_code, reason = "rustix 1.1 has no FIDEDUPERANGE")]
+    // SAFETY: both descriptors are open for the whole call, and the kernel reads and writes one
+    // `file_dedupe_range` with `dest_count` = 1 targets, which is what `range` is.
+    let done = unsafe { libc::ioctl(from.as_raw_fd(), FIDEDUPERANGE, &raw mut range) };
+    match (done, range.status) {
+        (0, 0) => Ok(Shared::Bytes(range.bytes_deduped)),
+        (0, 1) => Ok(Shared::Differ),
+        (0, status) => Err(io::Error::from_raw_os_error(status.saturating_neg())),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Runs a shell as root of a guest: in a user and mount namespace with these maps, in a folder.

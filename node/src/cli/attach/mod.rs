@@ -36,6 +36,12 @@ The guest gets the folder above the view, read-only. docs/HYPERVISORS.md says wh
     /// What is asked of the daemon.
     #[command(flatten)]
     Ask(super::vm::VmOrder),
+    /// Let the files of a VM's folder share the disk with equal files of the store.
+    ///
+    /// The kernel compares and joins them (FIDEDUPERANGE), on xfs and btrfs; the VM may run.
+    /// Owners, modes, times and names stay as they are, and a later write makes a copy. Elsewhere
+    /// only what could be saved is told.
+    Share(super::share::ShareArgs),
 }
 
 /// Which text, and for which place.

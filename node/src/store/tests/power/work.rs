@@ -216,6 +216,17 @@ fn number(told: &[&str], word: &str) -> u64 {
     last.map_or(0, |n| n.trim().parse().unwrap())
 }
 
+/// Opens a store that was just closed. Another test of this process may begin a child at that very
+/// moment, which has the lock until it runs its program.
+fn open(place: &Place, options: StoreOptions) -> Arc<Store> {
+    loop {
+        match Store::open(&place.store(), options) {
+            Err(StoreError::InUse { .. }) => std::thread::yield_now(),
+            opened => return opened.unwrap().0,
+        }
+    }
+}
+
 /// Looks at what a power cut left: the view before anything runs, the store when it is open, and
 /// both when everything was tidied and then given up.
 pub(super) fn check(place: &Place, told: &[&str]) {
@@ -226,7 +237,7 @@ pub(super) fn check(place: &Place, told: &[&str]) {
     let before = version_at(&target, &packages);
     assert!(before >= shown, "{before} is shown after {shown}");
 
-    let (store, _) = Store::open(&place.store(), options()).unwrap();
+    let store = open(place, options());
     let head = store.heads().unwrap().first().map_or(0, |h| h.seq);
     assert!(head >= number(told, "head"), "the head fell to {head}");
     let known: Vec<u64> = store.log_items(LogId([7; 32])).unwrap().iter().map(|i| i.seq).collect();
@@ -259,7 +270,7 @@ pub(super) fn check(place: &Place, told: &[&str]) {
 /// With nothing wanted any more, nothing stays but the words of others.
 fn nothing_leaks(place: &Place) {
     let none = StoreOptions { seed_budget_bytes: 0, ..options() };
-    let (store, _) = Store::open(&place.store(), none).unwrap();
+    let store = open(place, none);
     let views = Views::new(Arc::clone(&store));
     views.hide(&place.spec()).unwrap();
     for (name, _) in store.leases().unwrap() {
