@@ -16,7 +16,7 @@ use stork_node::view::{Backend, GenerationLabel, Isolation, KEEP_GENERATIONS, Vi
 use super::disk::Disk;
 use super::group::Group;
 use super::mix::Mix;
-use super::packages::Stocked;
+use super::packages::{Stocked, find_cc1};
 use super::{ms, spec};
 use crate::content::tools::output;
 use crate::percentile;
@@ -110,6 +110,11 @@ impl<'a> Vms<'a> {
             self.roots = number + 1;
         }
         Ok(())
+    }
+
+    /// Do programs run from these views, as they are?
+    pub(crate) fn can_run(&self) -> bool {
+        find_cc1(&self.root(0)).is_some()
     }
 
     /// Bytes that the programs of all VMs hold in memory, and how they are made up.
