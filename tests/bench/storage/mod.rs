@@ -35,7 +35,11 @@ pub(crate) struct Options {
     #[arg(long, default_value = "2,5,10,20", value_delimiter = ',')]
     vms: Vec<usize>,
     /// Which backends, with commas; `copies` are plain copies of all files.
-    #[arg(long, value_delimiter = ',', default_value = "copies,tree,hardlink")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "copies,tree,overlay,composefs,hardlink,image,packages,sysext"
+    )]
     backends: Vec<String>,
     /// The packages that the VMs show, with all that these need.
     #[arg(long, value_delimiter = ',', default_value = "python3,perl,git,gcc")]

@@ -64,6 +64,12 @@ impl<'a> Vms<'a> {
         self.dir.join(format!("vm-{number}"))
     }
 
+    /// Where its view is: a system extension is named by its folder.
+    fn target(&self, number: usize) -> PathBuf {
+        let name = if self.name == "sysext" { "at/stork" } else { "at/view" };
+        self.root(number).join(name)
+    }
+
     /// A root that finds all programs in its view.
     fn make_root(&self, number: usize) -> Result<()> {
         let root = self.root(number);
@@ -90,7 +96,7 @@ impl<'a> Vms<'a> {
         Ok(ViewSpec {
             vm: format!("{}-{number}", self.name).parse()?,
             backend,
-            target: self.root(number).join("at/view"),
+            target: self.target(number),
             isolation: Isolation::None,
             keep_generations: KEEP_GENERATIONS,
             options: stork_node::view::ViewOptions::default(),
