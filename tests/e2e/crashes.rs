@@ -18,6 +18,8 @@ const VIEW: &[&str] = &[
     "view.switched",
 ];
 
+const LAYER: &[&str] = &["view.private.made"];
+
 /// The host that is killed; the first one is the origin, the second one goes on undisturbed.
 const VICTIM: usize = 2;
 
@@ -101,7 +103,7 @@ fn story(points: &[&str], mounted: Mounted) {
 /// The stories below name every failpoint of the node.
 #[test]
 fn every_failpoint_has_its_story() {
-    let told = [FETCH, UNPACK, JOURNAL, SET, GC, VIEW].concat();
+    let told = [FETCH, UNPACK, JOURNAL, SET, GC, VIEW, LAYER].concat();
     let told: BTreeSet<_> = told.into_iter().collect();
     assert_eq!(told, failpoint::ALL.iter().copied().collect());
 }
@@ -156,6 +158,16 @@ fn killed_while_switching_mounts() {
 fn killed_while_switching_composefs() {
     match Namespace::new() {
         Ok(namespace) => story(&[SET, VIEW].concat(), Some((namespace, "composefs"))),
+        Err(why) => eprintln!("skipped: {why}"),
+    }
+}
+
+/// Killed when a VM's own layer was made for the next generation, and in the middle of the switch to
+/// it.
+#[test]
+fn killed_while_switching_an_overlay() {
+    match Namespace::new() {
+        Ok(namespace) => story(&[LAYER, VIEW].concat(), Some((namespace, "overlay"))),
         Err(why) => eprintln!("skipped: {why}"),
     }
 }

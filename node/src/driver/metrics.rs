@@ -60,7 +60,7 @@ const KNOWN: &[(&str, &[&str])] = &[
     ("repacks", &["different", "same"]),
     ("scrubs", &["done"]),
     ("swarms", &["bad", "hungry", "too_many"]),
-    ("switches", &["done", "failed", "mix_and_match", "rolled_back"]),
+    ("switches", &["done", "failed", "mix_and_match", "rolled_back", "shadowed"]),
     ("syncs", &["begun"]),
     ("vm_files", &["bad"]),
 ];
