@@ -162,8 +162,8 @@ fn killed_while_switching_composefs() {
     }
 }
 
-/// Killed when a VM's own layer was made for the next generation, and in the middle of the switch to
-/// it.
+/// Killed when a VM's own layer was made for the next generation, and in the middle of the switch
+/// to it.
 #[test]
 fn killed_while_switching_an_overlay() {
     match Namespace::new() {

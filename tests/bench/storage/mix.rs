@@ -1,5 +1,6 @@
-//! The programs that every VM of the bench runs: python, perl, git and the compiler, each up and
-//! waiting for input, from the VM's own root.
+//! The programs that every VM of the bench runs: python, perl, git and gcc with its compiler and
+//! assembler, each up and waiting for input, from the VM's own root. Python writes no compiled
+//! modules, which it could do in some views only.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -9,7 +10,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::group::Group;
-use super::packages::find_cc1;
 
 /// A program has this long to get ready.
 const READY: Duration = Duration::from_secs(60);
@@ -28,13 +28,11 @@ impl Mix {
     /// Starts them in a root, as members of the group, and waits until all are ready.
     pub(crate) fn start(root: &Path, group: &Group) -> Result<Self> {
         let mut mix = Self { children: Vec::new() };
-        let cc1 = find_cc1(root).context("no compiler in the root")?;
-        let cc1 = Path::new("/").join(cc1.strip_prefix(root)?);
         mix.say(root, group, &["/usr/bin/python3", "-c", PYTHON], "")?;
         mix.say(root, group, &["/usr/bin/perl", "-e", PERL], "")?;
         mix.say(root, group, &["/usr/bin/git", "hash-object", "--stdin-paths"], "/probe\n")?;
-        let cc1 = cc1.to_string_lossy();
-        let child = spawn(root, group, &[&cc1, "-quiet", "-", "-o", "/tmp/out.s"], false)?;
+        let gcc = ["/usr/bin/gcc", "-pipe", "-x", "c", "-", "-c", "-o", "/tmp/out.o"];
+        let child = spawn(root, group, &gcc, false)?;
         let pid = child.id();
         mix.children.push(child);
         reads_input(pid)?;
@@ -63,34 +61,41 @@ fn spawn(root: &Path, group: &Group, args: &[&str], output: bool) -> Result<Chil
     let mut command = Command::new("sh");
     command.arg("-c").arg(join).arg(group.processes()).arg(root).args(args);
     command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("HOME", "/tmp");
+    command.env("PYTHONDONTWRITEBYTECODE", "1");
     command.stdin(Stdio::piped());
     command.stdout(if output { Stdio::piped() } else { Stdio::null() });
     command.spawn().context("sh cannot be run")
 }
 
-/// Waits until a process waits for its input: then it has loaded all that it needs.
-fn reads_input(pid: u32) -> Result<()> {
+/// Waits until the compiler that a process has started waits for its input: then it has loaded all
+/// that it needs.
+fn reads_input(parent: u32) -> Result<()> {
     let begun = Instant::now();
-    let reads = || {
-        let call = std::fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
-        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        // `read` of descriptor 0, of the program and not of the shell before it.
-        call.starts_with("0 0x0 ") && name.trim() == "cc1"
+    let read = |path: String| std::fs::read_to_string(path).unwrap_or_default();
+    let reads = |pid: &str| {
+        // `read` of descriptor 0, of the program and not of its parent before it.
+        read(format!("/proc/{pid}/syscall")).starts_with("0 0x0 ")
+            && read(format!("/proc/{pid}/comm")).trim() == "cc1"
     };
-    while !reads() {
+    loop {
+        let children = read(format!("/proc/{parent}/task/{parent}/children"));
+        if children.split_whitespace().any(reads) {
+            return Ok(());
+        }
         if begun.elapsed() > READY {
             bail!("the compiler does not get ready");
         }
         std::thread::yield_now();
     }
-    Ok(())
 }
 
 impl Drop for Mix {
     fn drop(&mut self) {
+        // All of them end with their input, gcc after those that it has started.
         for child in &mut self.children {
-            // Whoever ended already needs neither.
-            drop(child.kill());
+            drop(child.stdin.take());
+        }
+        for child in &mut self.children {
             drop(child.wait());
         }
     }

@@ -1,6 +1,6 @@
 //! The packages of a real VM, fetched from the Debian archive and put into a store.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use stork_node::store::{SetMember, Store};
@@ -53,14 +53,4 @@ fn one(store: &Store, file: &Path) -> Result<SetMember> {
     store.put_manifest(&what, &packed.bytes)?;
     store.unpack(manifest, Variant::Full, &|_bytes| {})?;
     Ok(SetMember { label, manifest: id, tree: manifest.tree.clone(), privileged_allowed: true })
-}
-
-/// The compiler proper in a tree, which stands in a folder named after its version.
-pub(crate) fn find_cc1(root: &Path) -> Option<PathBuf> {
-    let below = |p: &Path| -> Vec<PathBuf> {
-        let all = std::fs::read_dir(p).into_iter().flatten().flatten();
-        all.map(|e| e.path()).collect()
-    };
-    let versions = below(&root.join("usr/lib/gcc")).into_iter().flat_map(|t| below(&t));
-    versions.map(|v| v.join("cc1")).find(|p| p.exists())
 }
