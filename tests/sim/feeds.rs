@@ -192,8 +192,13 @@ impl Feeds {
         Ok(number)
     }
 
-    pub(super) fn accept(&mut self, item: &Item) -> Result<()> {
-        match self.judge.judge(item, UNIX_START) {
+    fn accept(&mut self, item: &Item) -> Result<()> {
+        self.accept_at(item, UNIX_START)
+    }
+
+    /// The rules must accept an item at this time.
+    pub(super) fn accept_at(&mut self, item: &Item, now_unix: u64) -> Result<()> {
+        match self.judge.judge(item, now_unix) {
             Verdict::Accepted { .. } => Ok(()),
             other => Err(anyhow!("a document of the simulation is {other:?}")),
         }

@@ -35,7 +35,7 @@ impl Feeds {
         }
         let signed = Envelope::sign(&body, fleet, of.key.as_ref());
         let item = body.item(signed.map_err(|e| anyhow!("not signed: {e}"))?);
-        self.accept(&item)?;
+        self.accept_at(&item, now_unix)?;
         let item = Published::of(item, self.messages, now_unix);
         self.messages += 1;
         self.beside(feed, home, item).map(Some)
