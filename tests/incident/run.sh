@@ -11,48 +11,19 @@ set -eu
 bin=$(cd "${1:-target/debug}" && pwd)
 hosts=${INCIDENT_HOSTS:-5}
 patience=${INCIDENT_PATIENCE_S:-60}
-dir=$(mktemp -d)
-pids=
-trap 'for p in $pids; do kill "$p" 2>/dev/null || true; done; wait; rm -rf "$dir"' EXIT
-trap 'exit 130' INT TERM
+. "$(dirname "$0")/../story.sh"
 
-fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
-now() { date +%s.%N; }
-since() { echo "$(now) $1" | awk '{ printf "%.2f", $1 - $2 }'; }
-began=$(now)
-say() { printf '%7s s  %s\n' "$(since "$began")" "$*"; }
-
-node() { # HOST COMMAND…: the daemon's program for a host, in the place of this shell
-  n=$1; shift
-  exec "$bin/stork-node" --state "$dir/h$n/state" --vms "$dir/h$n/vms" --socket "$dir/h$n/sock" \
-    --listen "127.0.0.1:$((base + n))" --min-free-bytes 1000000 "$@"
-}
-ask() { n=$1; shift; "$bin/stork" --socket "$dir/h$n/sock" --json "$@"; }
-start() { node "$1" run >"$dir/h$1/log" 2>&1 & pids="$pids $!"; eval "pid$1=$!"; }
-publish() { # What it says is told where it fails.
-  if ! "$bin/stork-publish" "$@" >"$dir/said" 2>&1; then cat "$dir/said" >&2; return 1; fi
-}
-
-# Waits until a command succeeds; says on what it waited in vain.
-await() {
-  what=$1; shift
-  end=$(( $(date +%s) + patience ))
-  until "$@" >/dev/null 2>&1; do
-    [ "$(date +%s)" -lt "$end" ] || fail "waited $patience s in vain for: $what"
-    sleep 0.05
-  done
-}
 shows() { [ "$(cat "$dir/h$1/view-$2/app")" = "app $3" ]; }
 all_show() { # VERSION [HOSTS]
   for n in $(seq 1 "${2:-$hosts}"); do
     for v in 1 2; do await "host $n, vm-$v, to show app $1" shows "$n" "$v" "$1"; done
   done
 }
-heard() { ask "$1" events | grep -q "\"kind\":\"$2\""; }
 all_heard() { for n in $(seq 1 "$hosts"); do await "host $n to hear of $1" heard "$n" "$1"; done; }
-refused() { # WHAT COMMAND…: it must fail, and its first line is told
-  what=$1; shift
+refused() { # WHAT WHY COMMAND…: it must fail for that reason, and its first line is told
+  what=$1 why=$2; shift 2
   if "$@" >"$dir/out" 2>&1; then fail "$what went through"; fi
+  grep -q "^error.*$why" "$dir/out" || fail "$what was refused for another reason: $(cat "$dir/out")"
   say "$what: $(grep -m1 '^error' "$dir/out")"
 }
 package() { mkdir -p "$dir/app-$1"; printf 'app %s\n' "$1" >"$dir/app-$1/app"; }
@@ -61,11 +32,8 @@ push() { # VERSION CHARTER HOST [MORE…]
   publish push "$dir/app-$version" --name app --version "$version" --arch all --group web \
     --charter "$charter" --to "$(at "$n")" "$@"
 }
-at() { eval "echo \$id$1@127.0.0.1:$((base + $1))"; }
-field() { sed -n "s/.*\"$1\":\"\{0,1\}\([^\",}]*\).*/\1/p" | head -n 1; }
 
 # ----- The fleet.
-base=$(( 20000 + ($$ % 9000) ))
 publish charter init --dir "$dir/charter" --fleet lab --group web --publisher acme --no-passphrase
 for n in $(seq 1 "$hosts"); do
   mkdir -p "$dir/h$n/vms"
@@ -83,15 +51,7 @@ isolation = "none"
 target = "$dir/h$n/view-$v"
 VM
   done
-  if [ "$n" = 1 ]; then
-    (node 1 init --name host-1 --charter "$dir/charter/charter.bundle" \
-      --admission-key "$dir/charter/keys/admission" >/dev/null)
-  else
-    (node "$n" join "$(ask 1 token create --name "host-$n" | field token)" >/dev/null)
-  fi
-  eval "id$n=$(node "$n" id)"
-  start "$n"
-  await "host $n to answer" ask "$n" status
+  admit "$n"
 done
 package 1.0
 push 1.0 "$dir/charter" 1
@@ -125,7 +85,7 @@ say "stork-publish key suicide: sent to host 2"
 all_heard key_suicide
 say "every host has heard of it"
 package 6.6.7
-refused "the thief pushes app 6.6.7" push 6.6.7 "$dir/thief" 4
+refused "the thief pushes app 6.6.7" "has ended itself" push 6.6.7 "$dir/thief" "$hosts"
 # ----- The root is fetched from the safe.
 publish key generate --no-passphrase --out "$dir/release-2"
 publish charter revoke "$dir/charter/keys/release.pub" --after "$seq" --hash "$hash" \
@@ -145,9 +105,7 @@ mkdir -p "$dir/h$n/vms"
 for v in 1 2; do
   sed "s|$dir/h1/|$dir/h$n/|" "$dir/h1/vms/vm-$v.toml" >"$dir/h$n/vms/vm-$v.toml"
 done
-(node "$n" join "$(ask 1 token create --name "host-$n" | field token)" >/dev/null)
-start "$n"
-await "host $n to answer" ask "$n" status
+admit "$n"
 all_show 1.1 "$n"
 for n in 2 "$n"; do
   if ask "$n" release app | grep -q '6\.6\.'; then fail "host $n still knows the junk"; fi

@@ -20,46 +20,16 @@ skip() { printf 'skipped: %s\n' "$*" >&2; exit 77; }
 for p in nginx dpkg-deb curl; do command -v "$p" >/dev/null || skip "there is no $p"; done
 [ -e "$module" ] || skip "nginx has no ModSecurity: apt-get install libnginx-mod-http-modsecurity"
 
-dir=$(mktemp -d)
-chmod 755 "$dir" # The web servers' workers read there as a user without rights.
-pids=
-end() {
+end_more() {
   for n in $(seq 1 "$hosts"); do
     [ ! -s "$dir/h$n/nginx.pid" ] || kill "$(cat "$dir/h$n/nginx.pid")" 2>/dev/null || true
   done
-  for p in $pids; do kill "$p" 2>/dev/null || true; done
-  wait
-  rm -rf "$dir"
 }
-trap end EXIT
-trap 'exit 130' INT TERM
+. "$(dirname "$0")/../story.sh"
+chmod 755 "$dir" # The web servers' workers read there as a user without rights.
 
-fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
-now() { date +%s.%N; }
-since() { echo "$(now) $1" | awk '{ printf "%.2f", $1 - $2 }'; }
-began=$(now)
-say() { printf '%7s s  %s\n' "$(since "$began")" "$*"; }
-
-node() { # HOST COMMAND…: the daemon's program for a host, in the place of this shell
-  n=$1; shift
-  exec "$bin/stork-node" --state "$dir/h$n/state" --vms "$dir/h$n/vms" --socket "$dir/h$n/sock" \
-    --listen "127.0.0.1:$((base + n))" --min-free-bytes 1000000 "$@"
-}
-ask() { n=$1; shift; "$bin/stork" --socket "$dir/h$n/sock" --json "$@"; }
-publish() { # What it says is told where it fails.
-  if ! "$bin/stork-publish" "$@" >"$dir/said" 2>&1; then cat "$dir/said" >&2; return 1; fi
-}
-await() { # WHAT COMMAND…: until the command succeeds
-  what=$1; shift
-  end=$(( $(date +%s) + patience ))
-  until "$@" >/dev/null 2>&1; do
-    [ "$(date +%s)" -lt "$end" ] || fail "waited $patience s in vain for: $what"
-    sleep 0.05
-  done
-}
-field() { sed -n "s/.*\"$1\":\"\{0,1\}\([^\",}]*\).*/\1/p" | head -n 1; }
 push() { # FILE: to the first host
-  publish push "$1" --group sensors --charter "$dir/charter" --to "$id1@127.0.0.1:$((base + 1))"
+  publish push "$1" --group sensors --charter "$dir/charter" --to "$(at 1)"
 }
 code() { # HOST QUERY: what the web server of a host answers
   curl -s -o "$dir/out" -w '%{http_code}' --max-time 10 "http://127.0.0.1:$((web + $1))/?$2"
@@ -68,7 +38,6 @@ answers() { [ "$(code "$1" "$2")" = "$3" ]; }
 all_answer() { # QUERY CODE
   for n in $(seq 1 "$hosts"); do await "host $n to answer $2 to ?$1" answers "$n" "$1" "$2"; done
 }
-heard() { ask "$1" events | grep -q "\"kind\":\"$2\""; }
 attack='q=%3Cscript%3Ealert(1)%3C/script%3E'
 probe='probe=stork'
 
@@ -92,7 +61,6 @@ variant +1broken 'SecRule ARGS:probe "@streq stork" "id:10001,phase:1,deny,staut
 variant +2 'SecRule ARGS:probe "@streq stork" "id:10001,phase:1,deny,status:403"'
 
 # ----- The fleet: hosts with a VM each, and in it a web server that loads the rules of its view.
-base=$(( 20000 + ($$ % 9000) ))
 web=$(( base + 100 ))
 publish charter init --dir "$dir/charter" --fleet lab --group sensors --publisher soc --no-passphrase
 for n in $(seq 1 "$hosts"); do
@@ -146,15 +114,7 @@ command = "$here/reload"
 timeout_s = 60
 on_failure = "rollback"
 VM
-  if [ "$n" = 1 ]; then
-    (node 1 init --name host-1 --charter "$dir/charter/charter.bundle" \
-      --admission-key "$dir/charter/keys/admission" >/dev/null)
-  else
-    (node "$n" join "$(ask 1 token create --name "host-$n" | field token)" >/dev/null)
-  fi
-  eval "id$n=$(node "$n" id)"
-  node "$n" run >"$here/log" 2>&1 & pids="$pids $!"
-  await "host $n to answer" ask "$n" status
+  admit "$n"
 done
 began=$(now)
 say "$hosts hosts are up, each with a VM of the group sensors"
