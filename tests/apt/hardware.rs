@@ -77,10 +77,7 @@ fn t100_a_hardware_guest_reads_only() {
     let (Some(virtiofsd), Some(qemu)) = found else {
         return eprintln!("skipped: there is no virtiofsd or no qemu-system-x86_64");
     };
-    let namespace = match Namespace::new() {
-        Ok(namespace) => namespace,
-        Err(why) => return eprintln!("skipped: {why}"),
-    };
+    let Some(namespace) = Namespace::or_skip() else { return };
     let dir = tempfile::tempdir().unwrap();
     let (here, script) = (Path::new(env!("CARGO_MANIFEST_DIR")), dir.path().join("script"));
     let mount = "M=/mnt; mount -t virtiofs stork /mnt && echo MOUNTED\n";

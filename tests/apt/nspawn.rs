@@ -37,13 +37,7 @@ fn container(backend: &str, users: bool) -> Option<(Vec<String>, Value)> {
         eprintln!("skipped: there is no systemd-nspawn");
         return None;
     }
-    let namespace = match Namespace::new() {
-        Ok(namespace) => namespace,
-        Err(why) => {
-            eprintln!("skipped: {why}");
-            return None;
-        }
-    };
+    let namespace = Namespace::or_skip()?;
     let fleet = Fleet::inside(namespace, &["web"], 2);
     let host = &fleet.hosts[1];
     let file = VmFile::usual(&["web"], &host.target("vm/packages")).shown_as(backend);

@@ -98,13 +98,7 @@ fn begin() -> Option<(Fleet, PathBuf)> {
             return None;
         }
     }
-    let namespace = match Namespace::new() {
-        Ok(namespace) => namespace,
-        Err(why) => {
-            eprintln!("skipped: {why}");
-            return None;
-        }
-    };
+    let namespace = Namespace::or_skip()?;
     let fleet = Fleet::inside(namespace, &["web"], 2);
     let dir = fleet.folder("debs");
     Some((fleet, dir))

@@ -34,10 +34,7 @@ fn systemd_merges_the_view() {
     if find_program("systemd-sysext").is_none() {
         return eprintln!("skipped: there is no systemd-sysext");
     }
-    let namespace = match Namespace::new() {
-        Ok(namespace) => namespace,
-        Err(why) => return eprintln!("skipped: {why}"),
-    };
+    let Some(namespace) = Namespace::or_skip() else { return };
     let fleet = Fleet::inside(namespace, &["web"], 2);
     let host = &fleet.hosts[1];
     let target = host.target("vm/stork");

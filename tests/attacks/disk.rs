@@ -25,13 +25,7 @@ impl Small {
     }
 
     fn with(options: &str) -> Option<Self> {
-        let namespace = match Namespace::new() {
-            Ok(namespace) => namespace,
-            Err(why) => {
-                eprintln!("skipped: {why}");
-                return None;
-            }
-        };
+        let namespace = Namespace::or_skip()?;
         let mut fleet = Fleet::inside(namespace, &["web"], 1);
         let state = fleet.stranger("host-2").dir.join("state");
         fs::create_dir(&state).unwrap();

@@ -81,10 +81,7 @@ fn a_delegate_acts_for_its_delegator() {
 /// to be seen; when it has come, all four change in one generation.
 #[test]
 fn t038_a_bundle_of_four_comes_at_once() {
-    let namespace = match Namespace::new() {
-        Ok(namespace) => namespace,
-        Err(why) => return eprintln!("skipped: {why}"),
-    };
+    let Some(namespace) = Namespace::or_skip() else { return };
     let fleet = Fleet::inside(namespace, &["web"], 2);
     let host = &fleet.hosts[1];
     host.write_vm("vm", &VmFile::usual(&["web"], &host.target("vm")).mounted());

@@ -44,10 +44,7 @@ fn mounted(namespace: &Namespace, view: &Path, at: &Path) -> PathBuf {
 #[test]
 fn a_disk_image_is_updated_by_delta_and_mounted_from_the_view() {
     let (mib, filled) = if std::env::var_os("STORK_LONG").is_some() { MIB_LONG } else { MIB };
-    let namespace = match Namespace::new() {
-        Ok(namespace) => namespace,
-        Err(why) => return eprintln!("skipped: {why}"),
-    };
+    let Some(namespace) = Namespace::or_skip() else { return };
     let fleet = Fleet::inside(namespace, &["web"], 2);
     let namespace = fleet.namespace().unwrap();
     let [one, two] = ["1", "2"].map(|v| fleet.folder("images").join(v));

@@ -83,10 +83,7 @@ fn a_check_comes_before_the_switch() {
 /// `stork vm`, and a rollback brings back what the VM had then.
 #[test]
 fn private_changes_are_told() {
-    let namespace = match Namespace::new() {
-        Ok(namespace) => namespace,
-        Err(why) => return eprintln!("skipped: {why}"),
-    };
+    let Some(namespace) = Namespace::or_skip() else { return };
     let fleet = Fleet::inside(namespace, &["web"], 2);
     let host = &fleet.hosts[1];
     host.write_vm("vm", &VmFile::usual(&["web"], &host.target("vm")).shown_as("overlay"));

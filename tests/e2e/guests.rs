@@ -31,10 +31,7 @@ fn t100_a_guest_reads_the_image_and_cannot_write() {
     if !able() {
         return;
     }
-    let namespace = match Namespace::new() {
-        Ok(namespace) => namespace,
-        Err(why) => return eprintln!("skipped: {why}"),
-    };
+    let Some(namespace) = Namespace::or_skip() else { return };
     let fleet = Fleet::inside(namespace, &["web"], 2);
     let host = &fleet.hosts[1];
     let file = VmFile::usual(&["web"], &host.target("vm")).shown_as("image");

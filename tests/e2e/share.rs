@@ -21,13 +21,7 @@ struct World {
 impl World {
     /// `disk` makes a disk in a file and mounts it, by a script with the file and the place.
     fn new(disk: &str) -> Option<Self> {
-        let namespace = match Namespace::new() {
-            Ok(namespace) => namespace,
-            Err(why) => {
-                eprintln!("skipped: {why}");
-                return None;
-            }
-        };
+        let namespace = Namespace::or_skip()?;
         let mut fleet = Fleet::inside(namespace, &["web"], 1);
         let host = fleet.stranger("host-2");
         let state = host.dir.join("state");

@@ -68,10 +68,7 @@ impl Drop for Guest {
 /// open stays readable.
 #[test]
 fn guests_follow_a_mounted_view_without_a_gap() {
-    let namespace = match Namespace::new() {
-        Ok(namespace) => namespace,
-        Err(why) => return eprintln!("skipped: {why}"),
-    };
+    let Some(namespace) = Namespace::or_skip() else { return };
     let fleet = Fleet::inside(namespace, &["web"], 2);
     let host = &fleet.hosts[1];
     host.write_vm("vm", &VmFile::usual(&["web"], &host.target("vm")).mounted());
@@ -109,10 +106,7 @@ fn guests_follow_a_mounted_view_without_a_gap() {
 /// the file, also not at the next switch. The number beside the view goes along.
 #[test]
 fn a_guest_reads_on_while_its_node_is_killed() {
-    let namespace = match Namespace::new() {
-        Ok(namespace) => namespace,
-        Err(why) => return eprintln!("skipped: {why}"),
-    };
+    let Some(namespace) = Namespace::or_skip() else { return };
     let mut fleet = Fleet::inside(namespace, &["web"], 2);
     let target = fleet.hosts[1].target("vm");
     fleet.hosts[1].write_vm("vm", &VmFile::usual(&["web"], &target).mounted());
@@ -142,10 +136,7 @@ fn a_guest_reads_on_while_its_node_is_killed() {
 /// A mounted view is still there when its node is stopped, and a node that starts again keeps it.
 #[test]
 fn a_mounted_view_outlives_its_node() {
-    let namespace = match Namespace::new() {
-        Ok(namespace) => namespace,
-        Err(why) => return eprintln!("skipped: {why}"),
-    };
+    let Some(namespace) = Namespace::or_skip() else { return };
     let mut fleet = Fleet::inside(namespace, &["web"], 2);
     let host = &fleet.hosts[1];
     host.write_vm("vm", &VmFile::usual(&["web"], &host.target("vm")).mounted());

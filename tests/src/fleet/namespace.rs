@@ -19,7 +19,13 @@ impl Namespace {
         Self::build(false)
     }
 
-    /// The same with a network of its own, in which nothing is set up but the loopback.
+    /// A new namespace; none, with a printed reason, where there can be none.
+    #[must_use]
+    pub fn or_skip() -> Option<Self> {
+        Self::new().map_err(|why| eprintln!("skipped: {why}")).ok()
+    }
+
+    /// A new namespace with a network of its own, in which nothing is set up but the loopback.
     pub fn with_network() -> Result<Self, String> {
         let namespace = Self::build(true)?;
         namespace.ip(&["link", "set", "lo", "up"])?;

@@ -10,7 +10,7 @@ mod hardware;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -140,7 +140,7 @@ struct Scene {
 }
 
 /// A path that may stand unquoted in all formats.
-fn plain(path: &std::path::Path) -> Result<String, Refused> {
+fn plain(path: &Path) -> Result<String, Refused> {
     let help = "choose a path of letters, digits and ./_-+@ only";
     let text = path.to_str().unwrap_or_default();
     let ok = |c: char| c.is_ascii_alphanumeric() || "./_-+@".contains(c);
@@ -204,6 +204,21 @@ impl Scene {
     }
 }
 
+/// There is no such VM, or its file has a mistake: then that is what to say.
+fn no_such_vm(folder: &VmFolder, path: &Path, name: &str) -> ExitCode {
+    let bad = folder.bad();
+    if let Some(bad) = bad.iter().find(|b| b.path.file_stem().is_some_and(|stem| stem == name)) {
+        let what = format!("{}: {}", bad.path.display(), bad.error.message);
+        return failure(&what, &[], &bad.error.help, 78);
+    }
+    if let Err(e) = std::fs::read_dir(path) {
+        let what = format!("cannot read the folder of VM files {}: {e}", path.display());
+        return failure(&what, &[], "name it with --vms, or the settings file with --config", 78);
+    }
+    let what = format!("no file in {} is of a VM `{name}`", path.display());
+    failure(&what, &[], "`stork doctor` lists them; name another folder with --vms", 5)
+}
+
 /// Runs the command.
 pub(super) fn run(args: &AttachArgs, json: bool) -> ExitCode {
     let config = match args.places.settings() {
@@ -214,8 +229,7 @@ pub(super) fn run(args: &AttachArgs, json: bool) -> ExitCode {
     folder.reread();
     let vms = folder.vms();
     let Some(vm) = vms.values().find(|vm| vm.name.as_str() == args.name) else {
-        let what = format!("no file in {} is of a VM `{}`", config.vms.display(), args.name);
-        return failure(&what, &[], "`stork doctor` lists them, and those with mistakes", 5);
+        return no_such_vm(&folder, &config.vms, &args.name);
     };
     let key = match repository_key(&config.state) {
         Ok(key) => key.map(|k| k.certificate()),
