@@ -85,10 +85,10 @@ impl Driver {
         );
     }
 
-    /// Tells a host that started anew which record of it was the last here.
+    /// Tells a host that comes with another record than the last one here which that was. How far
+    /// apart the two are says nothing: a restored host does not know by how much to go on.
     pub(super) fn tell_past(&mut self, node: NodeId, known: Option<Arc<Peer>>, incarnation: u64) {
-        let older = |p: &Arc<Peer>| p.incarnation.saturating_add(RESTART_STEP) <= incarnation;
-        if let Some(known) = known.filter(older) {
+        if let Some(known) = known.filter(|p| p.incarnation != incarnation) {
             let hints = List::truncated([known.hint.clone()]);
             let frame = Frame::Overlay(OverlayFrame::Records(hints));
             self.send(node, Priority::Control, &frame);
