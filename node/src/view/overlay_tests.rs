@@ -140,12 +140,21 @@ fn layers_stay_with_their_generation() {
         fs::write(spec.target.join("own"), "own").unwrap();
         let pending = w.views.record(&spec, w.sets[1].id, GenerationLabel::default(), (1, None));
         let number = pending.unwrap().number;
-        let private = w.store.dir().join("vms/web%2F1/private");
-        fs::create_dir_all(private.join(number.to_string()).join("upper")).unwrap();
-        fs::create_dir(private.join(".new-9")).unwrap();
+        let private = w.store.dir().join("vms/web%2F1");
+        let names = || {
+            let all = fs::read_dir(&private).unwrap().map(|e| e.unwrap().file_name());
+            let mut all: Vec<_> = all.map(|n| n.into_string().unwrap()).collect();
+            all.retain(|n| n.contains('-') || n == "aside");
+            all.sort();
+            all
+        };
+        for name in [format!("upper-{number}"), format!("work-{number}"), ".new-9".to_owned()] {
+            fs::create_dir(private.join(name)).unwrap();
+        }
+        fs::write(private.join(format!("carried-{number}")), "half").unwrap();
         let w = w.restart();
         assert_eq!(w.views.reconcile(&spec).unwrap(), Reconciled::Undone);
-        assert_eq!(fs::read_dir(&private).unwrap().count(), 1);
+        assert_eq!(names(), ["upper-1", "work-1"]);
         unmount(&spec.target, UnmountFlags::DETACH).unwrap();
         assert_eq!(w.views.reconcile(&spec).unwrap(), Reconciled::ShownAgain);
         assert_eq!(read(&spec.target, "own"), "own");
@@ -162,10 +171,8 @@ fn layers_stay_with_their_generation() {
             assert_eq!(read(&spec.target, "own"), "own");
         }
         w.views.tidy(&spec).unwrap();
-        let mut names: Vec<_> =
-            fs::read_dir(&private).unwrap().map(|e| e.unwrap().file_name()).collect();
-        names.sort();
-        assert_eq!(names, ["5", "6", "aside"]);
+        let kept = ["aside", "carried-5", "carried-6", "upper-5", "upper-6", "work-5", "work-6"];
+        assert_eq!(names(), kept);
         // The same VM as a tree, and back: a step for the guest, and its changes are there again.
         let as_tree = ViewSpec { backend: Backend::Tree, ..spec.clone() };
         assert_eq!(w.views.reconcile(&as_tree).unwrap(), Reconciled::ShownAgain);

@@ -5,11 +5,13 @@
 //! one that a rollback shows again) before anybody sees it. Old layers stay with their generation.
 //!
 //! ```text
-//! vms/<vm>/private/<generation>/upper    what the VM changed
-//! vms/<vm>/private/<generation>/work     the kernel's
-//! vms/<vm>/private/<generation>/record   what was carried along, and what was set aside
-//! vms/<vm>/private/aside/<generation>/   what was set aside when this generation came
+//! vms/<vm>/upper-<generation>     what the VM changed: a layer that is there is whole
+//! vms/<vm>/work-<generation>      the kernel's
+//! vms/<vm>/carried-<generation>   what was carried along, and what was set aside
+//! vms/<vm>/aside/<generation>/    what was set aside when this generation came
 //! ```
+//!
+//! There are no folders around these: each one costs a block of the disk for every VM.
 
 mod carry;
 mod copy;
@@ -41,8 +43,11 @@ pub(super) const LIST_MAX: usize = 200;
 const ASIDE_KEPT: usize = 10;
 /// How often a layer is copied anew because the VM changed it meanwhile.
 const TRIES: usize = 3;
-/// Names of layers that are being made begin so.
+/// A layer that is being made.
 const NEW: &str = ".new-";
+const UPPER: &str = "upper-";
+const WORK: &str = "work-";
+const RECORD: &str = "carried-";
 
 /// A private change that was set aside, because it would hide what the new set brings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,7 +116,7 @@ impl<'a> Layers<'a> {
     pub(super) fn of(store: &'a Store, spec: &'a ViewSpec) -> Result<Self, ViewError> {
         let vm = store.vm_dir(&spec.vm)?;
         let base = match &spec.options.upper {
-            None => vm.join("private"),
+            None => vm,
             Some(folder) => {
                 check_folder(spec, folder)?;
                 folder.join(spec.vm.as_str().replace('/', "%2F"))
@@ -123,37 +128,41 @@ impl<'a> Layers<'a> {
         }
     }
 
-    fn folder(&self, number: u64) -> PathBuf {
-        self.base.join(number.to_string())
+    fn part(&self, kind: &str, number: u64) -> PathBuf {
+        self.base.join(format!("{kind}{number}"))
+    }
+
+    fn upper(&self, number: u64) -> PathBuf {
+        self.part(UPPER, number)
     }
 
     /// What stands in the record of a generation's layer.
     pub(super) fn record(&self, number: u64) -> Option<Carried> {
-        let bytes = std::fs::read(self.folder(number).join("record")).ok()?;
+        let bytes = std::fs::read(self.part(RECORD, number)).ok()?;
         serde_json::from_slice(&bytes).ok()
     }
 
-    fn write_record(&self, folder: &Path, record: &Carried) -> Result<(), ViewError> {
+    fn write_record(&self, number: u64, record: &Carried) -> Result<(), ViewError> {
         let bytes = serde_json::to_vec(record)
-            .map_err(|e| ViewError::io("encode the record of", folder, e))?;
-        Ok(self.store.write_file(folder, "record", &bytes)?)
+            .map_err(|e| ViewError::io("encode the record of", self.upper(number), e))?;
+        Ok(self.store.write_file(&self.base, &format!("{RECORD}{number}"), &bytes)?)
     }
 
     /// The layer of a generation that is about to be shown, made where it is missing. Durable.
     pub(super) fn prepare(&self, step: Step<'_>) -> Result<Layer, ViewError> {
-        let (number, folder) = (step.next.number, self.folder(step.next.number));
-        let layer = Layer { upper: folder.join("upper"), work: folder.join("work") };
+        let number = step.next.number;
+        let layer = Layer { upper: self.upper(number), work: self.part(WORK, number) };
         if layer.upper.is_dir() {
             return Ok(layer);
         }
-        let new = self.base.join(format!("{NEW}{number}"));
-        let source = step.next.from.filter(|n| self.folder(*n).join("upper").is_dir());
+        let new = self.part(NEW, number);
+        let source = step.next.from.filter(|n| self.upper(*n).is_dir());
         for attempt in 1..=TRIES {
-            self.store.remove_folder(&new)?;
-            self.store.remove_folder(&self.aside(number))?;
-            drop(make(&new)?);
-            drop(make(&new.join("work"))?);
-            let upper = make(&new.join("upper"))?;
+            for old in [&new, &layer.work, &self.part(RECORD, number), &self.aside(number)] {
+                self.store.remove_folder(old)?;
+            }
+            drop(make(&layer.work)?);
+            let upper = make(&new)?;
             let Some(source) = source else {
                 self.dress_top(&upper)?;
                 break;
@@ -162,7 +171,7 @@ impl<'a> Layers<'a> {
             let begun = (begun.st_ctime, begun.st_ctime_nsec);
             let mut record = self.carry(step, source, upper)?;
             record.copied_at = begun;
-            self.write_record(&new, &record)?;
+            self.write_record(number, &record)?;
             let changed = self.changed(source, begun)?;
             if changed.is_empty() || attempt == TRIES {
                 break;
@@ -170,9 +179,9 @@ impl<'a> Layers<'a> {
         }
         let base = dir(&self.base)?;
         syncfs(&base).map_err(fail("make durable", &new))?;
-        renameat_with(CWD, &new, CWD, &folder, RenameFlags::NOREPLACE)
-            .map_err(fail("name the layer", &folder))?;
-        fsync(&base).map_err(fail("make durable", &folder))?;
+        renameat_with(CWD, &new, CWD, &layer.upper, RenameFlags::NOREPLACE)
+            .map_err(fail("name the layer", &layer.upper))?;
+        fsync(&base).map_err(fail("make durable", &layer.upper))?;
         failpoint::hit("view.private.made");
         Ok(layer)
     }
@@ -208,7 +217,7 @@ impl<'a> Layers<'a> {
             Err(e) => return Err(ViewError::io("make the folder", aside, e)),
         }
         let into = (upper, make(&aside)?);
-        let source = dir(&self.folder(from).join("upper"))?;
+        let source = dir(&self.upper(from))?;
         let (map, bytes_max) = (self.spec.options.idmap, self.spec.options.upper_bytes_max);
         let mut record = Carry::run(&judge, map, bytes_max, source, into)
             .map_err(|e| self.explain(&aside, from, e))?;
@@ -230,7 +239,7 @@ impl<'a> Layers<'a> {
                 ViewError::PrivateTooLarge { vm: self.spec.vm.clone(), what, max }
             }
             CarryError::Io(what, path, source) => {
-                ViewError::io(what, self.folder(from).join("upper").join(path), source)
+                ViewError::io(what, self.upper(from).join(path), source)
             }
         }
     }
@@ -240,7 +249,7 @@ impl<'a> Layers<'a> {
     }
 
     fn changed(&self, number: u64, since: (i64, u64)) -> Result<Vec<String>, ViewError> {
-        let upper = self.folder(number).join("upper");
+        let upper = self.upper(number);
         changed_since(&dir(&upper)?, since).map_err(fail("look for changes in", &upper))
     }
 
@@ -252,12 +261,15 @@ impl<'a> Layers<'a> {
         if record.late.is_empty() {
             return Ok(());
         }
-        self.write_record(&self.folder(number), &record)
+        self.write_record(number, &record)
     }
 
     /// Removes the layer of a generation that is dropped.
     pub(super) fn remove(&self, number: u64) -> Result<(), ViewError> {
-        Ok(self.store.remove_folder(&self.folder(number))?)
+        for kind in [UPPER, WORK, RECORD] {
+            self.store.remove_folder(&self.part(kind, number))?;
+        }
+        Ok(())
     }
 
     /// Removes half-made layers, those of generations that are gone, and what was set aside long
@@ -268,8 +280,9 @@ impl<'a> Layers<'a> {
             entries.map(|e| e.file_name().to_string_lossy().into_owned()).collect()
         };
         for name in list(&self.base) {
-            let gone = name.parse::<u64>().is_ok_and(|n| !kept.contains(&n));
-            if gone || name.starts_with(NEW) {
+            let number = [UPPER, WORK, RECORD].iter().find_map(|kind| name.strip_prefix(kind));
+            let number = number.and_then(|n| n.parse::<u64>().ok());
+            if number.is_some_and(|n| !kept.contains(&n)) || name.starts_with(NEW) {
                 self.store.remove_folder(&self.base.join(name))?;
             }
         }
