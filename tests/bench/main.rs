@@ -13,6 +13,7 @@ mod idle;
 mod many_vms;
 mod news;
 mod pair;
+mod restart;
 mod spread;
 mod storage;
 mod tcp;
@@ -103,6 +104,15 @@ enum Command {
         #[arg(long, default_value_t = 1_000)]
         vms: usize,
     },
+    /// A host that is killed while it keeps very many entries: until it answers again.
+    Restart {
+        /// Entries of feeds, ten in each.
+        #[arg(long, default_value_t = 100_000)]
+        entries: usize,
+        /// Accepted for scripts: the report is one JSON object anyway.
+        #[arg(long)]
+        json: bool,
+    },
     /// Memory that hostile connections make a host hold: admitted hosts and strangers that send
     /// pieces with gaps.
     Door {
@@ -159,6 +169,7 @@ fn measure(rt: &Runtime, command: Command) -> Result<Value> {
         Command::Phase(phase) => delta::run_phase(&phase),
         Command::Door { connections, .. } => rt.block_on(door::run(connections)),
         Command::ManyVms { vms } => many_vms::run(vms),
+        Command::Restart { entries, .. } => restart::run(entries),
         Command::Idle { seconds, links, feeds } => rt.block_on(idle::run(seconds, links, feeds)),
         Command::Content(_) | Command::Helper(_) | Command::Storage(_) => {
             bail!("prints lines of its own")

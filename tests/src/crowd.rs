@@ -1,5 +1,5 @@
-//! A fleet with thousands of publishers, as large users have: their documents, and one release of
-//! each, made by hand, since thousands of commands and pushes would be the whole measurement.
+//! A fleet with thousands of publishers, as large users have: their documents, and some releases
+//! of each, made by hand, since thousands of commands and pushes would be the whole measurement.
 
 use std::path::Path;
 
@@ -20,9 +20,9 @@ use crate::forge::{item, now, publisher_doc};
 /// Publishers of one group: as many as its document holds.
 const PER_GROUP: usize = 64;
 
-/// So many publishers of a charter's fleet, with their groups and one entry of each. They are more
-/// than a bundle holds, and travel as all news do.
-pub fn crowd(charter: &Path, count: usize) -> Result<Vec<Item>> {
+/// So many publishers of a charter's fleet, with their groups and `each` entries of every one. They
+/// are more than a bundle holds, and travel as all news do.
+pub fn crowd(charter: &Path, count: usize, each: u64) -> Result<Vec<Item>> {
     if count == 0 {
         return Ok(Vec::new());
     }
@@ -59,7 +59,7 @@ pub fn crowd(charter: &Path, count: usize) -> Result<Vec<Item>> {
         let log = LogId::group(group);
         items.push(item(ItemKind::Group, log, 1, &doc, (old.fleet, &authority)));
         for (id, _, key) in &members {
-            entries.push(entry(old.fleet, (*id, group), key)?);
+            entries.extend(feed(old.fleet, (*id, group), key, each)?);
         }
         made += size;
     }
@@ -84,16 +84,42 @@ fn secret(i: usize, what: u8) -> SecretKey {
     SecretKey::from_seed(seed.as_bytes())
 }
 
-fn entry(
+/// A feed of so many releases of one package.
+fn feed(
     fleet: FleetId,
     (publisher, group): (PublisherId, GroupId),
     key: &SecretKey,
-) -> Result<Item> {
-    let release = Release {
+    each: u64,
+) -> Result<Vec<Item>> {
+    let (mut items, mut live) = (Vec::<Item>::new(), Vec::new());
+    for seq in 1..=each {
+        let release = release(group, seq)?;
+        live.push(release.hash());
+        let entry = Entry {
+            version: 1,
+            publisher,
+            epoch: 1,
+            seq,
+            prev: items.last().map(|i| i.envelope.hash()),
+            document: 1,
+            signed_at: now(),
+            expires: now() + 30 * 86_400,
+            view_root: view_root(live.iter().copied()),
+            kind: Kind::Release(Box::new(release)),
+            via: None,
+        };
+        let log = LogId::feed(publisher);
+        items.push(item(ItemKind::Entry, log, seq, &entry, (fleet, key)));
+    }
+    Ok(items)
+}
+
+fn release(group: GroupId, number: u64) -> Result<Release> {
+    Ok(Release {
         package: "hello".parse()?,
-        version: "1".parse()?,
+        version: number.to_string().parse()?,
         arch: "all".parse()?,
-        release: 1,
+        release: number,
         min_secure_release: 0,
         groups: List::truncated([group]),
         tree: TreeId([3; 32]),
@@ -107,19 +133,5 @@ fn entry(
         urgency: Urgency::Normal,
         origins: List::empty(),
         bundle: None,
-    };
-    let entry = Entry {
-        version: 1,
-        publisher,
-        epoch: 1,
-        seq: 1,
-        prev: None,
-        document: 1,
-        signed_at: now(),
-        expires: now() + 30 * 86_400,
-        view_root: view_root([release.hash()]),
-        kind: Kind::Release(Box::new(release)),
-        via: None,
-    };
-    Ok(item(ItemKind::Entry, LogId::feed(publisher), 1, &entry, (fleet, key)))
+    })
 }

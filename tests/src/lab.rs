@@ -245,7 +245,7 @@ impl Lab {
         }
         found_charter_with(&charter, beacon_key.iter().cloned().collect())?;
         let others = founding.publishers.iter().map(|name| add_publisher(&charter, name)).collect();
-        let crowd = crowd(&charter, founding.crowd)?;
+        let crowd = crowd(&charter, founding.crowd, 1)?;
         let ahead_s = Arc::default();
         Ok(Self { dir, charter, others, nodes: Vec::new(), ahead_s, beacon_key, crowd })
     }

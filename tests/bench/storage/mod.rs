@@ -119,7 +119,7 @@ fn measure(options: &Options) -> Result<Value> {
     Ok(json!({
         "schema": "stork.bench.storage/v1",
         "packages": stocked.members.len(), "files": stocked.files, "bytes": stocked.bytes,
-        "store": { "bytes": bytes, "inodes": inodes },
+        "store": { "bytes": bytes, "inodes": inodes, "unpacked_ms": stocked.unpacked_ms },
         "builds": builds, "backends": of_backends,
     }))
 }

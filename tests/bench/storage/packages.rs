@@ -1,6 +1,7 @@
 //! The packages of a real VM, fetched from the Debian archive and put into a store.
 
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use stork_node::store::{SetMember, Store};
@@ -12,6 +13,8 @@ use stork_wire::feed::ManifestRef;
 use stork_wire::ids::{ManifestId, PieceHash};
 use stork_wire::manifest::{TreeNode, Variant};
 
+use super::ms;
+
 /// What was put into the store.
 pub(crate) struct Stocked {
     /// One for each package.
@@ -19,15 +22,19 @@ pub(crate) struct Stocked {
     /// Regular files of all packages, and their bytes.
     pub(crate) files: u64,
     pub(crate) bytes: u64,
+    /// How long the store took to unpack the packs of all of them, one after the other.
+    pub(crate) unpacked_ms: f64,
 }
 
 /// Downloads what these packages need, where it is not in the cache yet, and unpacks all of it
 /// into the store as a host would that has fetched it.
 pub(crate) fn stock(store: &Store, names: &[String]) -> Result<Stocked> {
     let debs = debs::closure(names).map_err(anyhow::Error::msg)?;
-    let mut out = Stocked { members: Vec::with_capacity(debs.len()), files: 0, bytes: 0 };
+    let members = Vec::with_capacity(debs.len());
+    let mut out = Stocked { members, files: 0, bytes: 0, unpacked_ms: 0.0 };
     for file in &debs {
-        let member = one(store, file).with_context(|| file.display().to_string())?;
+        let (member, unpacked_ms) = one(store, file).with_context(|| file.display().to_string())?;
+        out.unpacked_ms += unpacked_ms;
         let files = member.tree.entries.iter().filter(|e| matches!(e.node, TreeNode::File { .. }));
         out.files += files.count() as u64;
         out.bytes += member.tree.payload_len();
@@ -36,7 +43,8 @@ pub(crate) fn stock(store: &Store, names: &[String]) -> Result<Stocked> {
     Ok(out)
 }
 
-fn one(store: &Store, file: &Path) -> Result<SetMember> {
+/// One package, and the milliseconds that its unpacking took.
+fn one(store: &Store, file: &Path) -> Result<(SetMember, f64)> {
     let package = source::read(file, &ReadOptions::default())?;
     let label = format!("{} {}", package.name, package.version);
     let packed = pack(&package, None, &Progress::Silent)?;
@@ -51,6 +59,9 @@ fn one(store: &Store, file: &Path) -> Result<SetMember> {
     // The pieces of manifests are for the wire alone.
     let what = ManifestRef { id, size, pieces: PieceHash([0; 32]) };
     store.put_manifest(&what, &packed.bytes)?;
+    let begun = Instant::now();
     store.unpack(manifest, Variant::Full, &|_bytes| {})?;
-    Ok(SetMember { label, manifest: id, tree: manifest.tree.clone(), privileged_allowed: true })
+    let took = ms(begun);
+    let tree = manifest.tree.clone();
+    Ok((SetMember { label, manifest: id, tree, privileged_allowed: true }, took))
 }
