@@ -10,7 +10,8 @@ use stork_wire::feed::Entry;
 use stork_wire::frame::{ALPN_CONTROL, Frame, JoinReply, JoinRequest, PeerHint};
 use stork_wire::ids::FleetId;
 use stork_wire::item::{Item, ItemKind};
-use stork_wire::limits::{FRAME_LEN_MAX, HINTS_MAX, RECORD_LEN_MAX};
+use stork_wire::limits::{FRAME_LEN_MAX, GROUP_KEYS_MAX, HINTS_MAX, RECORD_LEN_MAX};
+use stork_wire::seal::GroupKey;
 use stork_wire::sign::{Envelope, SecretKey};
 use stork_wire::text::Label;
 use tokio::time::timeout;
@@ -288,11 +289,22 @@ pub fn found(
         site,
         issued: now,
         expires: now + FIRST_CERT_DAYS * 24 * 3_600,
+        scope: None,
     };
     let cert =
         Envelope::sign(&cert, fleet, admission).map_err(|e| JoinError::Untrusted(e.to_string()))?;
     identity::keep_admission_key(state, admission)?;
     finish(store, &trust, &key, &items, &cert, &[])
+}
+
+/// Where the store keeps the keys of private groups.
+pub(crate) const KEYS_ROW: &str = "group_keys";
+
+/// The keys of private groups that are on disk.
+pub(crate) fn read_group_keys(store: &Store) -> Result<Vec<GroupKey>, crate::store::StoreError> {
+    let bytes = store.get_state(KEYS_ROW)?.unwrap_or_default();
+    let keys: List<GroupKey, GROUP_KEYS_MAX> = decode(&bytes, 64 * 1024).unwrap_or_default();
+    Ok(keys.iter().cloned().collect())
 }
 
 /// The order in which stored items are judged, so that nothing has to wait: documents, then what
@@ -317,6 +329,9 @@ pub fn load_trust(
     mut each: impl FnMut(&crate::trust::Fact),
 ) -> Result<Trust, crate::store::StoreError> {
     let mut trust = Trust::new(fleet);
+    for key in read_group_keys(store)? {
+        trust.add_group_key(key);
+    }
     let mut waiting: Vec<Item> = Vec::new();
     store.all_items(|j| waiting.push(j.item))?;
     waiting.sort_by_cached_key(order);
@@ -356,7 +371,7 @@ pub fn load_aside(
     mut each: impl FnMut(&Entry, Freeze),
 ) -> Result<(), crate::store::StoreError> {
     for item in store.items_aside()? {
-        let Ok(entry) = item.envelope.claimed::<Entry>() else { continue };
+        let Some(entry) = trust.read_entry(&item) else { continue };
         if let Some(freeze) = trust.aside(&entry) {
             each(&entry, freeze);
         }

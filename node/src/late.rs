@@ -119,7 +119,11 @@ async fn ask_around(
             return None;
         }
         let Ok(new) = trust.check_cert(&cert, now) else { continue };
-        if new.node == old.node && new.name == old.name && new.site == old.site {
+        if new.node == old.node
+            && new.name == old.name
+            && new.site == old.site
+            && new.scope == old.scope
+        {
             return Some(cert);
         }
     }

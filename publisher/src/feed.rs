@@ -13,6 +13,7 @@ use stork_wire::ids::{
 };
 use stork_wire::limits::{LIVE_RELEASES_MAX, RELEASE_GROUPS_MAX};
 use stork_wire::manifest::{Manifest, Variant};
+use stork_wire::seal::SealError;
 use stork_wire::sign::{Envelope, VerifyError};
 use stork_wire::text::{Label, PackageName};
 
@@ -74,6 +75,16 @@ pub enum FeedError {
         /// The name.
         name: String,
     },
+    /// The package provides names that the group does not grant.
+    #[error("group `{group}` does not let `{publisher}` provide {names}")]
+    Provides {
+        /// The group.
+        group: String,
+        /// The publisher, as the group calls it.
+        publisher: String,
+        /// The names.
+        names: String,
+    },
     /// The group does not know this publisher.
     #[error("group `{0}` has no grant for this publisher")]
     NoGrant(String),
@@ -90,6 +101,18 @@ pub enum FeedError {
     /// More live releases than a feed may have.
     #[error("the feed has {LIVE_RELEASES_MAX} live releases already")]
     TooMany,
+    /// The key of a private group is not beside the charter.
+    #[error("group `{0}` is private, and its key is not in group-keys beside the charter")]
+    NoGroupKey(String),
+    /// A private group beside others.
+    #[error("group `{0}` is private: a release for it is for no other group")]
+    Mixed(String),
+    /// The release cannot be sealed.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// No random numbers.
+    #[error("no random numbers: {0}")]
+    Random(String),
     /// The delegated key cannot do this.
     #[error(transparent)]
     Delegate(#[from] DelegateError),
@@ -114,9 +137,20 @@ impl FeedError {
             Self::NoReleaseKey(_) => {
                 "name the right key by --key; `stork-publish charter show DIR` lists them"
             }
+            Self::Provides { .. } => {
+                "other packages would be met by this one under these names. The group's authority \
+                 grants them: `stork-publish charter grant GROUP PUBLISHER --provides NAME…`, with \
+                 what it grants already; `stork-publish charter show DIR` lists that"
+            }
             Self::Name { .. } | Self::NoGrant(_) | Self::TooLarge { .. } => {
                 "ask the group's authority for a grant, or name other groups by --group"
             }
+            Self::NoGroupKey(_) => {
+                "copy the file there that `stork-publish charter private` made; mode 0600"
+            }
+            Self::Mixed(_) => "push once for each private group: --group NAME",
+            Self::Seal(_) => "list fewer dependencies, or push to a group that is not private",
+            Self::Random(_) => "try again",
             Self::TooMany => "recall releases that nobody needs any more",
             Self::Delegate(e) => e.help(),
             Self::List(_) => "name fewer groups by --group",
@@ -127,7 +161,9 @@ impl FeedError {
     pub fn exit(&self) -> u8 {
         match self {
             Self::TooLarge { .. } => 7,
-            Self::TooMany | Self::List(_) => 1,
+            Self::TooMany | Self::List(_) | Self::Seal(_) | Self::Random(_) => 1,
+            Self::Mixed(_) => 2,
+            Self::NoGroupKey(_) => 5,
             Self::Behind { .. } => 75,
             Self::Delegate(e) => e.exit(),
             _ => 4,
@@ -164,6 +200,10 @@ pub struct Published {
     pub expires: UnixSeconds,
     /// What was announced.
     pub release: Release,
+    /// Its hash, by which it is recalled.
+    pub hash: ReleaseHash,
+    /// Was it sealed for a private group?
+    pub sealed: bool,
 }
 
 impl Author<'_> {
@@ -217,12 +257,15 @@ impl Author<'_> {
     /// Checks the newest release of a package that a node shows.
     pub fn latest(&self, standing: &Standing, shown: &Envelope) -> Result<Published, FeedError> {
         let entry = self.entry(shown, "a release")?;
-        match entry.kind {
-            Kind::Release(r) if standing.live.contains(&r.hash()) => {
-                Ok(Published { seq: entry.seq, expires: entry.expires, release: *r })
-            }
-            _ => Err(FeedError::NotLive),
-        }
+        let live = entry.release_hash().filter(|h| standing.live.contains(h));
+        let hash = live.ok_or(FeedError::NotLive)?;
+        let sealed = entry.sealed().is_some();
+        let release = match entry.kind {
+            Kind::Release(r) => *r,
+            Kind::Sealed(s) => s.read(self.publisher, &self.charter.keys)?,
+            Kind::Recall(_) => return Err(FeedError::NotLive),
+        };
+        Ok(Published { seq: entry.seq, expires: entry.expires, release, hash, sealed })
     }
 }
 
@@ -334,7 +377,8 @@ pub fn next_entry(
     if standing.live.len() >= LIVE_RELEASES_MAX {
         return Err(FeedError::TooMany);
     }
-    let live = standing.live.iter().copied().chain([release.hash()]);
+    let (kind, hash) = author.announced(release)?;
+    let live = standing.live.iter().copied().chain([hash]);
     let times = (announcement.now, announcement.expires);
-    Ok(author.follow(standing, live, times, Kind::Release(Box::new(release))))
+    Ok(author.follow(standing, live, times, kind))
 }

@@ -17,6 +17,7 @@ pub mod pack;
 pub mod progress;
 pub mod push;
 mod rights;
+mod sealed;
 pub mod source;
 pub mod version;
 

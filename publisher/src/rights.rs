@@ -68,13 +68,16 @@ impl Author<'_> {
             if !grant.packages.iter().any(|p| p.matches(name)) {
                 return Err(denied(format!("group `{title}`")));
             }
-            let other = package.provides.iter().find(|provided| {
-                let mut all = grant.provides.iter().chain(&grant.packages);
-                !all.any(|p| p.matches(provided.as_str()))
+            // As nodes have it: a name that the publisher may use for a package of its own is not
+            // one that another package may claim.
+            let others = package.provides.iter().filter(|provided| {
+                let granted = grant.provides.iter().any(|p| p.matches(provided.as_str()));
+                !granted && **provided != package.name
             });
-            if let Some(other) = other {
-                let (who, name) = (format!("group `{title}`"), other.to_string());
-                return Err(FeedError::Name { who, name });
+            let names: Vec<String> = others.map(|p| format!("`{p}`")).collect();
+            if !names.is_empty() {
+                let (publisher, names) = (grant.name.to_string(), names.join(", "));
+                return Err(FeedError::Provides { group: title, publisher, names });
             }
             let (len, max) = (package.unpacked_bytes(), grant.release_bytes_max);
             if max > 0 && len > max {

@@ -27,6 +27,7 @@ fn narrow(charter: &Path) {
         groups: vec!["web".parse().unwrap()],
         publisher: "acme".parse().unwrap(),
         packages: vec!["app*".parse().unwrap()],
+        provides: Vec::new(),
         homes: Vec::new(),
         valid_days: 30,
         release_key: None,

@@ -20,6 +20,7 @@ mod depends_on_everything;
 mod disk;
 mod documents;
 mod door;
+mod eavesdropping;
 mod endless_data;
 mod escalation;
 mod extraneous_depends;

@@ -23,7 +23,7 @@ fn narrow(charter: &Path) {
     };
     let dir = charter.to_str().unwrap();
     let init = ["charter", "init", "--fleet", "lab", "--publisher", "acme", "--group", "first"];
-    run(&[&init[..], &["--no-passphrase", "--dir", dir]].concat());
+    run(&[&init[..], &["--provides", "mail", "--no-passphrase", "--dir", dir]].concat());
     let mut add = vec!["charter", "add-group", "web", "--publisher", "acme", "--charter", dir];
     for package in ["app*", "need*", "zz*"] {
         add.extend(["--packages", package]);

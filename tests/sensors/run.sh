@@ -62,7 +62,8 @@ variant +2 'SecRule ARGS:probe "@streq stork" "id:10001,phase:1,deny,status:403"
 
 # ----- The fleet: hosts with a VM each, and in it a web server that loads the rules of its view.
 web=$(( base + 100 ))
-publish charter init --dir "$dir/charter" --fleet lab --group sensors --publisher soc --no-passphrase
+publish charter init --dir "$dir/charter" --fleet lab --group sensors --publisher soc \
+  --provides '*' --no-passphrase
 for n in $(seq 1 "$hosts"); do
   here=$dir/h$n
   mkdir -p "$here/vms" "$here/www" "$here/tmp"

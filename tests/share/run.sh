@@ -74,7 +74,7 @@ target = "$here/view"
 privileged = ["*"]
 VM
 "$bin/stork-publish" charter init --dir "$dir/charter" --fleet lab --group web \
-  --publisher debian --no-passphrase >/dev/null
+  --publisher debian --provides '*' --no-passphrase >/dev/null
 (node init --name host --charter "$dir/charter/charter.bundle" \
   --admission-key "$dir/charter/keys/admission" >/dev/null)
 node run >"$dir/node.log" 2>&1 & pid=$!

@@ -167,6 +167,7 @@ impl Feeds {
             publishers: List::truncated([grant]),
             veto: List::empty(),
             lifts: List::empty(),
+            private: None,
         };
         let (id, fleet) = (group.group_id(), self.fleet);
         let log = LogId::group(id);

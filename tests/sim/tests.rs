@@ -183,7 +183,8 @@ fn hint() -> PeerHint {
     let site: stork_wire::text::Label = "site-12".parse().unwrap();
     let (issued, expires) = (UNIX_START, UNIX_START + 1_000);
     let name = "host-01234".parse().unwrap();
-    let cert = HostCert { version: BODY_VERSION, node, name, site: site.clone(), issued, expires };
+    let (site_of, version, scope) = (site.clone(), BODY_VERSION, None);
+    let cert = HostCert { version, node, name, site: site_of, issued, expires, scope };
     let record = PeerRecord {
         version: BODY_VERSION,
         node,

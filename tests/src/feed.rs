@@ -60,7 +60,7 @@ impl Feed {
     pub fn release(&self) -> Release {
         match &self.entry.kind {
             Kind::Release(r) => Release::clone(r),
-            Kind::Recall(_) => panic!("the newest entry is a recall"),
+            _ => panic!("the newest entry is no release"),
         }
     }
 

@@ -135,6 +135,7 @@ pub fn token(charter: &Path, fleet: FleetId, admitter: &str, addr: &str, expires
         site: "default".parse().unwrap(),
         issued: expires - 600,
         expires,
+        scope: None,
     };
     JoinToken::to_text(&Envelope::sign(&token, fleet, &key(charter, "admission")).unwrap())
 }
@@ -165,6 +166,7 @@ pub fn host(charter: &Path, host: &SecretKey) -> PeerHint {
         site: site.clone(),
         issued,
         expires,
+        scope: None,
     };
     let record = PeerRecord {
         version: BODY_VERSION,
@@ -197,6 +199,7 @@ pub(crate) fn found_charter_with(dir: &Path, beacon_keys: Vec<PathBuf>) -> Resul
         groups: vec!["web".parse()?],
         publisher: "acme".parse()?,
         packages: Vec::new(),
+        provides: Vec::new(),
         homes: Vec::new(),
         valid_days: 30,
         release_key: None,

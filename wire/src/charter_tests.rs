@@ -54,6 +54,7 @@ fn group(authority: &Role) -> GroupDoc {
         }]),
         veto: List::empty(),
         lifts: List::empty(),
+        private: None,
     }
 }
 

@@ -16,6 +16,7 @@ use crate::limits::{
     DEPENDS_MAX, ENTRY_LEN_MAX, MANIFEST_LEN_MAX, PROVIDES_MAX, RELEASE_GROUPS_MAX,
     TREE_ENTRIES_MAX, UNPACKED_LEN_MAX,
 };
+use crate::seal::Sealed;
 use crate::sign::{Body, Envelope};
 use crate::text::{Arch, Line, PackageName, Version};
 
@@ -60,6 +61,8 @@ pub enum Kind {
     Release(Box<Release>),
     /// Withdraws releases.
     Recall(Recall),
+    /// A new release for a private group, which only holders of the group's key can read.
+    Sealed(Box<Sealed>),
 }
 
 /// Size and hash of a blob that is fetched whole and checked piece by piece: pieces of
@@ -154,7 +157,7 @@ impl Release {
         ReleaseHash::of(&encode(self))
     }
 
-    fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         let m = &self.manifest;
         if m.size == 0 || m.size > MANIFEST_LEN_MAX {
             return Err(format!("a manifest of {} bytes", m.size));
@@ -183,14 +186,6 @@ impl Release {
 }
 
 impl Entry {
-    /// What it releases, if it releases anything.
-    #[must_use]
-    pub fn release(&self) -> Option<&Release> {
-        match &self.kind {
-            Kind::Release(r) => Some(r),
-            Kind::Recall(_) => None,
-        }
-    }
     /// Its place in the feed.
     #[must_use]
     pub const fn position(&self) -> Position {
@@ -229,6 +224,7 @@ impl Body for Entry {
             Kind::Release(r) => r.check(),
             Kind::Recall(r) if r.releases.is_empty() => Err("recalls nothing".into()),
             Kind::Recall(_) => Ok(()),
+            Kind::Sealed(s) => s.check(),
         }
     }
 }

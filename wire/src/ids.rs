@@ -199,6 +199,9 @@ hash_id!(
     /// A group: the hash of its first group document's body.
     GroupId, "stork 2026 group id v1");
 hash_id!(
+    /// The key of a private group, by its hash.
+    GroupKeyId, "stork 2026 group key id v1");
+hash_id!(
     /// A publisher: the hash of its first publisher document's body.
     PublisherId, "stork 2026 publisher id v1");
 hash_id!(

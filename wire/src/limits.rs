@@ -85,6 +85,15 @@ pub const LOGS_MAX: usize = 32_768;
 pub const ADDRS_MAX: usize = 4;
 /// Peer records in one frame.
 pub const HINTS_MAX: usize = 8;
+/// Keys of private groups that one host or publisher keeps: old ones are needed for what was
+/// announced with them.
+pub const GROUP_KEYS_MAX: usize = 128;
+/// Keys of private groups in one frame.
+pub const KEYS_PER_FRAME_MAX: usize = 16;
+/// Groups that a certificate or token names, and labels.
+pub const GRANTS_MAX: usize = 64;
+/// See [`GRANTS_MAX`].
+pub const LABELS_MAX: usize = 16;
 /// Groups in a peer record.
 pub const SUBSCRIBED_GROUPS_MAX: usize = 128;
 /// Groups that a summary of a cell names.

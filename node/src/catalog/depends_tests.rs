@@ -171,6 +171,7 @@ fn made(n: u64, market: &Endless) -> KnownRelease {
     release.unpacked_bytes = market.bytes;
     let hash = release.hash();
     KnownRelease {
+        sealed: None,
         publisher: f.publisher,
         epoch: 1,
         seq: n + 1,

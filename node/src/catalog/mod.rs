@@ -45,14 +45,16 @@ pub use vm::{
 };
 pub use window::{SwitchRule, Window, WindowError, Withdrawals};
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use stork_wire::charter::UnixSeconds;
-use stork_wire::feed::{Entry, Kind, Release};
-use stork_wire::ids::{ManifestId, Position, PublisherId, ReleaseHash};
+use stork_wire::feed::{Entry, Kind, Recall, Release};
+use stork_wire::ids::{GroupId, ManifestId, Position, PublisherId, ReleaseHash};
+use stork_wire::seal::Sealed;
 use stork_wire::text::{Arch, PackageName};
 
-use crate::trust::Freeze;
+use crate::trust::{Freeze, cover_number};
 
 /// One announced release that is not withdrawn.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +79,28 @@ pub struct KnownRelease {
     pub withdrawn_at: Option<Box<Position>>,
     /// What was announced.
     pub release: Release,
+    /// The private group for which it was sealed: only its hosts may see it or its content.
+    pub sealed: Option<GroupId>,
+}
+
+impl KnownRelease {
+    /// Under which name its publisher recalls it: not its own where it was sealed.
+    #[must_use]
+    pub fn recalled_as(&self) -> Cow<'_, PackageName> {
+        let cover = self.sealed.and_then(|_| Sealed::cover());
+        cover.map_or_else(|| Cow::Borrowed(&self.release.package), Cow::Owned)
+    }
+
+    /// Does a recall in its feed mean it?
+    fn is_meant(&self, publisher: PublisherId, recall: &Recall) -> bool {
+        let number = match self.sealed {
+            None => self.release.release,
+            Some(_) => cover_number(Position { epoch: self.epoch, seq: self.seq }),
+        };
+        self.publisher == publisher
+            && recall.releases.contains(&number)
+            && recall.package == *self.recalled_as()
+    }
 }
 
 /// All live releases, by package.
@@ -89,24 +113,27 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// Takes an accepted entry.
+    /// Takes an accepted entry; one that is sealed and cannot be read here says nothing.
     pub fn apply(&mut self, entry: &Entry) {
-        match &entry.kind {
-            Kind::Release(r) => {
-                let key = (entry.publisher, r.package.clone(), r.arch.clone());
-                let floor = self.floors.entry(key).or_default();
-                *floor = (*floor).max(r.min_secure_release);
-                self.add(entry, r, None);
+        if let Kind::Recall(recall) = &entry.kind {
+            let (publisher, mut gone) = (entry.publisher, 0);
+            for all in self.named(recall) {
+                gone += all.extract_if(.., |k| k.is_meant(publisher, recall)).count();
             }
-            Kind::Recall(recall) => {
-                let Some(all) = self.releases.get_mut(&recall.package) else { return };
-                let before = all.len();
-                all.retain(|k| {
-                    k.publisher != entry.publisher || !recall.releases.contains(&k.release.release)
-                });
-                self.count -= before - all.len();
-            }
+            self.count -= gone;
         }
+        let Some(r) = entry.release() else { return };
+        let key = (entry.publisher, r.package.clone(), r.arch.clone());
+        let floor = self.floors.entry(key).or_default();
+        *floor = (*floor).max(r.min_secure_release);
+        self.add(entry, r, None);
+    }
+
+    /// The releases among which those are that a recall names: all, where it names sealed ones.
+    fn named(&mut self, recall: &Recall) -> impl Iterator<Item = &mut Vec<KnownRelease>> {
+        let covered = Sealed::cover().is_some_and(|c| c == recall.package);
+        let own = recall.package.clone();
+        self.releases.iter_mut().filter(move |(p, _)| covered || **p == own).map(|(_, all)| all)
     }
 
     fn add(&mut self, entry: &Entry, r: &Release, frozen: Option<Freeze>) {
@@ -117,32 +144,27 @@ impl Catalog {
             document: entry.document,
             signed_at: entry.signed_at,
             expires: entry.expires,
-            hash: r.hash(),
+            hash: entry.release_hash().unwrap_or_else(|| r.hash()),
             frozen,
             withdrawn_at: None,
             release: r.clone(),
+            sealed: entry.sealed().map(|s| s.group),
         });
         self.count += 1;
     }
 
     /// Takes an entry from behind a fork, which VMs may show.
     pub fn apply_frozen(&mut self, entry: &Entry, freeze: Freeze) {
-        match &entry.kind {
-            Kind::Release(r) if self.by_hash(r.hash()).is_none() => {
-                self.add(entry, r, Some(freeze));
+        if let Kind::Recall(recall) = &entry.kind {
+            let publisher = entry.publisher;
+            for known in self.named(recall).flatten().filter(|k| k.is_meant(publisher, recall)) {
+                known.frozen = Some(freeze);
+                known.withdrawn_at.get_or_insert_with(|| Box::new(entry.position()));
             }
-            Kind::Release(_) => {}
-            Kind::Recall(recall) => {
-                let all = self.releases.get_mut(&recall.package);
-                for known in all.into_iter().flatten() {
-                    if known.publisher == entry.publisher
-                        && recall.releases.contains(&known.release.release)
-                    {
-                        known.frozen = Some(freeze);
-                        known.withdrawn_at.get_or_insert_with(|| Box::new(entry.position()));
-                    }
-                }
-            }
+        }
+        let (Some(r), Some(hash)) = (entry.release(), entry.release_hash()) else { return };
+        if self.by_hash(hash).is_none() {
+            self.add(entry, r, Some(freeze));
         }
     }
 

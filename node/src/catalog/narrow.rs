@@ -58,7 +58,7 @@ impl Narrow {
     #[must_use]
     pub fn of(vm: &VmFile, known: &KnownRelease, charter: &Charter) -> Option<Self> {
         let (publisher, r) = (known.publisher, &known.release);
-        let recalled = charter.recalled(publisher, known.epoch, &r.package, known.hash);
+        let recalled = charter.recalled(publisher, known.epoch, &known.recalled_as(), known.hash);
         let recalled = recalled.map(|why| Self::Recalled(why.to_string()));
         let groups = || vm.groups.iter().map(|g| g.as_str());
         let denied = || charter.denied(groups(), publisher, r).map(Self::Denied);

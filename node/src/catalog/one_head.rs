@@ -88,6 +88,7 @@ mod tests {
             }),
             withdrawn_at: None,
             release,
+            sealed: None,
         }
     }
 

@@ -98,6 +98,7 @@ impl World {
             publishers: List::new(grants).unwrap(),
             veto: List::empty(),
             lifts: List::empty(),
+            private: None,
         };
         let group_id = group.group_id();
         let mut documents = vec![
@@ -134,6 +135,7 @@ impl World {
         let mut live = pen.live.clone();
         match &kind {
             Kind::Release(r) => live.push((r.package.to_string(), r.release, r.hash())),
+            Kind::Sealed(s) => live.push(("sealed".to_owned(), 0, s.hash())),
             Kind::Recall(r) => {
                 live.retain(|(p, n, _)| *p != r.package.as_str() || !r.releases.contains(n));
             }

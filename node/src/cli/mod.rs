@@ -5,6 +5,7 @@ mod attach;
 mod bandwidth;
 mod doctor;
 mod freshness;
+mod group_key;
 mod init;
 mod locked;
 mod narrowed;

@@ -121,6 +121,7 @@ pub(super) fn status(v: &Value) -> String {
     }
     out += &(journal(v) + &super::narrowed::lines(v) + &freshness(v) + &super::why::withheld(v));
     out += &super::admission::lines(v);
+    out += &super::group_key::lines(v);
     for bad in list(&v["bad_vm_files"]) {
         out += &format!(
             "\nBAD FILE {}: {}\n  help: {}",

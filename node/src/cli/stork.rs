@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use serde_json::{Value, json};
-use stork_wire::text::Label;
+use stork_wire::text::{GroupName, Label};
 
 use super::attach::VmCommand;
 use super::doctor::Places;
+use super::group_key::{self, GroupKeyCommand};
 use super::node::runtime;
 use super::out::{causes, completion, failure, manual, result};
 use super::permit::{self, PermitCommand, with_fingerprints};
@@ -139,6 +140,11 @@ enum Command {
         #[command(subcommand)]
         command: TokenCommand,
     },
+    /// Keys of private groups.
+    GroupKey {
+        #[command(subcommand)]
+        command: GroupKeyCommand,
+    },
     /// What happened lately.
     Events {
         /// Only events after this number.
@@ -186,6 +192,16 @@ enum TokenCommand {
         /// Seconds that the token is good for.
         #[arg(long, default_value_t = 3_600, value_name = "SECONDS")]
         ttl: u64,
+        /// A private group that the host may take part in, and no other; several times for several.
+        /// Without it the host may take part in all
+        #[arg(long, value_name = "GROUP")]
+        group: Vec<GroupName>,
+        /// The host may take part in no private group.
+        #[arg(long, conflicts_with = "group")]
+        no_group: bool,
+        /// A label for the host's certificate; several times for several.
+        #[arg(long, value_name = "LABEL")]
+        label: Vec<Label>,
     },
 }
 
@@ -244,6 +260,9 @@ async fn ask(common: &Common, command: Command) -> ExitCode {
     }
     let command = match command {
         Command::Permit { command } => return permit::run(&client, command, common.json).await,
+        Command::GroupKey { command } => {
+            return group_key::run(&client, command, common.json).await;
+        }
         command => command,
     };
     match answer(&client, command, common.json).await {
@@ -300,8 +319,13 @@ async fn answer(client: &Client, command: Command, json: bool) -> Answered {
             show_with(client.post(&path, &body).await?, show::rollback)
         }
         Command::Store { command } => return store(client, command, json).await,
-        Command::Token { command: TokenCommand::Create { name, site, ttl } } => {
-            let body = json!({ "name": name, "site": site, "ttl_s": ttl });
+        Command::Token {
+            command: TokenCommand::Create { name, site, ttl, group, no_group, label },
+        } => {
+            let groups = (no_group || !group.is_empty()).then_some(group);
+            let body = json!({
+                "name": name, "site": site, "ttl_s": ttl, "groups": groups, "labels": label,
+            });
             show_with(client.post("/v1/tokens", &body).await?, show::token)
         }
         Command::Events { after } => {
@@ -309,6 +333,7 @@ async fn answer(client: &Client, command: Command, json: bool) -> Answered {
         }
         Command::Reload => show_with(client.post("/v1/reload", &json!({})).await?, show::reload),
         Command::Permit { .. }
+        | Command::GroupKey { .. }
         | Command::Demo(_)
         | Command::Doctor(_)
         | Command::Completion { .. }

@@ -2,7 +2,7 @@
 //! a slip in a name is not taken for a wish that was not made.
 
 use serde::Deserialize;
-use stork_wire::text::Label;
+use stork_wire::text::{GroupName, Label};
 
 /// `POST /v1/vms/{vm}/rollback`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -34,6 +34,19 @@ pub struct TokenBody {
     pub site: Option<Label>,
     /// For how long the token is good.
     pub ttl_s: u64,
+    /// Private groups that the host may take part in; `None`: all.
+    pub groups: Option<Vec<GroupName>>,
+    /// Labels for its certificate.
+    #[serde(default)]
+    pub labels: Vec<Label>,
+}
+
+/// `POST /v1/group-keys`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct GroupKeyBody {
+    /// The text of a key file.
+    pub(super) key: String,
 }
 
 /// `POST /v1/store/gc`.

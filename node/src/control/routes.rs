@@ -10,11 +10,13 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use stork_wire::seal::GroupKey;
 use tokio::sync::{mpsc, oneshot};
+use zeroize::Zeroizing;
 
-use super::bodies::{GcBody, PermitBody, RollbackBody, SwitchBody, TokenBody};
+use super::bodies::{GcBody, GroupKeyBody, PermitBody, RollbackBody, SwitchBody, TokenBody};
 use super::verify::store_verify;
-use crate::driver::{Answer, CallError, ControlCall};
+use crate::driver::{Answer, AskedToken, CallError, ControlCall};
 use crate::store::Store;
 
 /// The text format of Prometheus.
@@ -46,6 +48,7 @@ pub fn router(driver: mpsc::Sender<ControlCall>, store: Arc<Store>) -> Router {
         .route("/v1/vms/{vm}/switch", post(switch))
         .route("/v1/vms/{vm}/holders", get(holders))
         .route("/v1/tokens", post(token))
+        .route("/v1/group-keys", post(group_key))
         .route("/v1/reload", post(reload))
         .route("/v1/store", get(store_stat))
         .route("/v1/store/verify", post(store_verify))
@@ -171,11 +174,21 @@ async fn holders(State(s): State<Shared>, Path(vm): Path<String>) -> Reply {
 }
 
 async fn token(State(s): State<Shared>, Json(body): Json<TokenBody>) -> Reply {
-    let TokenBody { name, site, ttl_s } = body;
+    let TokenBody { name, site, ttl_s, groups, labels } = body;
     let Some(site) = site.or_else(|| "default".parse().ok()) else {
         return failed(StatusCode::BAD_REQUEST, "bad_site", "no site", "give a --site");
     };
-    ask(&s, |answer| ControlCall::Token { name, site, ttl_s, answer }).await
+    let asked = AskedToken { name, site, ttl_s, groups, labels };
+    ask(&s, |answer| ControlCall::Token { asked, answer }).await
+}
+
+async fn group_key(State(s): State<Shared>, Json(body): Json<GroupKeyBody>) -> Reply {
+    let text = Zeroizing::new(body.key);
+    let Some(key) = GroupKey::from_text(&text) else {
+        let help = "give the file that `stork-publish charter private` made";
+        return failed(StatusCode::BAD_REQUEST, "bad_key", "this is no key of a group", help);
+    };
+    ask(&s, |answer| ControlCall::GroupKey { key, answer }).await
 }
 
 /// Runs work of the store off the async threads.

@@ -3,20 +3,20 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use stork_wire::charter::{BODY_VERSION, HostCert, JoinToken};
-use stork_wire::codec::List;
+use stork_wire::charter::{BODY_VERSION, HostCert, HostScope, JoinToken};
+use stork_wire::codec::{List, TooMany};
 use stork_wire::frame::{
     Hello, HelloAck, ItemRange, JoinReply, JoinRequest, LinkClass, PROTOCOL_VERSION, PeerHint,
 };
 use stork_wire::ids::{LogId, NodeId};
 use stork_wire::limits::{HINTS_MAX, ROOTS_MAX};
 use stork_wire::sign::Envelope;
-use stork_wire::text::{Label, Line};
+use stork_wire::text::{GroupName, Label, Line};
 use tokio::sync::oneshot;
 
 use super::renewal::CERT_VALID_S;
 use super::workers::Done;
-use super::{CallError, Driver};
+use super::{AskedToken, CallError, Driver};
 use crate::identity;
 use crate::net::{Admission, Connected};
 use crate::overlay::{Input, Peer};
@@ -136,6 +136,7 @@ impl Driver {
             site: token.site,
             issued,
             expires: issued + CERT_VALID_S,
+            scope: token.scope,
         };
         let fleet = self.trust.fleet();
         let signed = self.admission.as_ref().and_then(|k| Envelope::sign(&cert, fleet, k).ok());
@@ -170,12 +171,8 @@ impl Driver {
     }
 
     /// Makes a token by which a host joins.
-    pub(super) fn make_token(
-        &self,
-        name: Option<Label>,
-        site: Label,
-        ttl_s: u64,
-    ) -> Result<Value, CallError> {
+    pub(super) fn make_token(&self, asked: AskedToken) -> Result<Value, CallError> {
+        let AskedToken { name, site, ttl_s, groups, labels } = asked;
         let refused = |why: &str, help: &str| CallError::Refused(why.into(), help.into());
         let Some(key) = &self.admission else {
             return Err(refused(
@@ -198,6 +195,7 @@ impl Driver {
                 "give it one with --advertise ADDR:PORT, or `advertise` in node.toml",
             ));
         }
+        let scope = self.scope_of(groups.as_deref(), labels)?;
         let now = self.clock.unix();
         let id = identity::random().map_err(|e| refused(&e.to_string(), e.help()))?;
         let token = JoinToken {
@@ -210,13 +208,44 @@ impl Driver {
             site,
             issued: now,
             expires: now + ttl_s.clamp(60, TOKEN_TTL_MAX_S),
+            scope,
         };
         let envelope = Envelope::sign(&token, self.trust.fleet(), key)
             .map_err(|e| refused(&e.to_string(), "see the node's log"))?;
         Ok(json!({
             "schema": "stork.token/v1", "token": JoinToken::to_text(&envelope),
             "expires": token.expires, "site": token.site, "name": token.name,
+            "groups": groups, "labels": token.scope.map(|s| s.labels),
         }))
+    }
+
+    /// What the certificate will say beside name and site: nothing where nothing was asked for.
+    fn scope_of(
+        &self,
+        groups: Option<&[GroupName]>,
+        mut labels: Vec<Label>,
+    ) -> Result<Option<Box<HostScope>>, CallError> {
+        let refused = |why: String, help: &str| CallError::Refused(why, help.into());
+        let charter = self.trust.charter();
+        let id = |name: &GroupName| {
+            let known = charter.group_named(name.as_str()).map(|g| g.id());
+            let help = "`stork trust` lists the groups of this fleet";
+            known.ok_or_else(|| refused(format!("no group is named `{name}`"), help))
+        };
+        let ids = groups.map(|g| g.iter().map(id).collect::<Result<Vec<_>, _>>()).transpose()?;
+        if ids.is_none() && labels.is_empty() {
+            return Ok(None);
+        }
+        let many = |e: TooMany| refused(e.to_string(), "name fewer groups and labels");
+        let ids = ids.map(|mut all| {
+            all.sort_unstable();
+            all.dedup();
+            List::new(all).map_err(many)
+        });
+        labels.sort_unstable();
+        labels.dedup();
+        let labels = List::new(labels).map_err(many)?;
+        Ok(Some(Box::new(HostScope { labels, groups: ids.transpose()? })))
     }
 }
 

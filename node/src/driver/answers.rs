@@ -39,9 +39,8 @@ impl Driver {
                 (answer, self.order_switch(&vm, at_once))
             }
             ControlCall::Holders { vm, answer } => return self.holders(&vm, answer),
-            ControlCall::Token { name, site, ttl_s, answer } => {
-                (answer, self.make_token(name, site, ttl_s))
-            }
+            ControlCall::Token { asked, answer } => (answer, self.make_token(asked)),
+            ControlCall::GroupKey { key, answer } => return self.add_group_key(key, answer),
             ControlCall::Collect { dry_run, answer } => return self.collect(dry_run, Some(answer)),
             ControlCall::Damaged { damaged, answer } => {
                 self.on_damaged(&damaged);
@@ -113,6 +112,7 @@ impl Driver {
         if let Some(all) = status.as_object_mut() {
             all.insert("restored".into(), self.restored_json());
             all.insert("scrub".into(), self.scrub_json());
+            all.insert("private_groups".into(), self.private_json());
         }
         status
     }
@@ -243,7 +243,7 @@ impl Driver {
                     "entry": self.entry_hash(k), "hash": k.hash,
                     "signed_at": k.signed_at,
                     "frozen": k.frozen.map(|f| f.to_string()),
-                    "recalled": charter.recalled(k.publisher, k.epoch, &r.package, k.hash),
+                    "recalled": charter.recalled(k.publisher, k.epoch, &k.recalled_as(), k.hash),
                     "publisher": charter.publisher_name(k.publisher),
                     "publisher_id": k.publisher,
                     "freshness": self.freshness_word(k.publisher),

@@ -1,6 +1,7 @@
 //! What the control socket asks of the driver, and where the answers go.
 
-use stork_wire::text::Label;
+use stork_wire::seal::GroupKey;
+use stork_wire::text::{GroupName, Label};
 use tokio::sync::oneshot;
 
 use crate::store::Damage;
@@ -88,12 +89,15 @@ pub enum ControlCall {
     },
     /// `stork token create`.
     Token {
-        /// The host's name, if it is fixed.
-        name: Option<Label>,
-        /// Its site.
-        site: Label,
-        /// Seconds that it is good for.
-        ttl_s: u64,
+        /// What it should say.
+        asked: AskedToken,
+        /// The answer.
+        answer: Answer,
+    },
+    /// `stork group-key add`.
+    GroupKey {
+        /// The key.
+        key: GroupKey,
         /// The answer.
         answer: Answer,
     },
@@ -113,6 +117,21 @@ pub enum ControlCall {
         /// The answer.
         answer: Answer,
     },
+}
+
+/// What a token should say.
+#[derive(Debug, Clone)]
+pub struct AskedToken {
+    /// The host's name, if it is fixed.
+    pub name: Option<Label>,
+    /// Its site.
+    pub site: Label,
+    /// Seconds that the token is good for.
+    pub ttl_s: u64,
+    /// The private groups that the host may take part in; `None`: all.
+    pub groups: Option<Vec<GroupName>>,
+    /// Labels for its certificate.
+    pub labels: Vec<Label>,
 }
 
 /// Where an answer goes: JSON, or an error with its kind.

@@ -101,7 +101,8 @@ impl SwarmInfo {
 impl Driver {
     /// A release was announced: if it was pushed to this host, it is served from now on.
     pub(super) fn on_entry(&mut self, entry: &Entry) {
-        if let Kind::Release(r) = &entry.kind {
+        self.note_unread(entry);
+        if let Some(r) = entry.release() {
             let text = format!("{} {} by {}", r.package, r.version, entry.publisher.short());
             self.event("announced", text);
             if r.origins.contains(&self.me) {

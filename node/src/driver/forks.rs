@@ -55,9 +55,10 @@ impl Driver {
             self.trust.replay(id, kept);
             let newest = self.trust.feed(id).and_then(|f| f.newest()).map(|(at, _)| at);
             let entries: Vec<Entry> =
-                kept.iter().filter_map(|i| i.envelope.claimed().ok()).collect();
+                kept.iter().filter_map(|i| self.trust.read_entry(i)).collect();
             let stand = entries.iter().filter(|e| Some(e.position()) <= newest);
             self.catalog.rebuild(id, stand, turn.freeze);
+            self.look_at_private();
         }
         let heads = self.trust.heads();
         let logs = turn.cuts.iter().map(|c| c.log).chain(turn.closed);

@@ -145,13 +145,22 @@ impl Driver {
                 if let Some((id, _)) = self.trust.charter().publisher_of(log) {
                     self.look_at_feed(id);
                 }
+                if kind == ItemKind::Group {
+                    // It may be private from now on, or may not be.
+                    self.checked.clear();
+                }
                 // A group may be known only now: others look for hosts that want it.
                 self.refresh_record();
                 self.trust.take_unlocked(&item)
             }
             Fact::Entry(entry) => {
-                self.catalog.apply(entry.get());
-                self.on_entry(entry.get());
+                let unread = entry.get().sealed().is_some() && entry.get().release().is_none();
+                // The key may have come since it was judged.
+                let read = unread.then(|| self.trust.read_entry(&item)).flatten();
+                let entry = read.as_ref().unwrap_or_else(|| entry.get());
+                self.catalog.apply(entry);
+                self.on_entry(entry);
+                self.look_at_private_entry(entry);
                 self.trust.take_ready(log, seq)
             }
             Fact::Turn(turn) => {

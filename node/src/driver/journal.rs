@@ -212,6 +212,7 @@ impl Driver {
         let what = match rules {
             Ok(rules) => {
                 (self.trust, self.catalog) = rules;
+                self.look_at_private();
                 let heads = self.trust.heads();
                 self.overlay_input(Input::Heads(heads));
                 self.refresh_record();

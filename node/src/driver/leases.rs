@@ -71,7 +71,7 @@ impl Driver {
     fn needed(&self) -> Needed {
         let charter = self.trust.charter();
         let stays = |k: &&crate::catalog::KnownRelease| {
-            charter.recalled(k.publisher, k.epoch, &k.release.package, k.hash).is_none()
+            charter.recalled(k.publisher, k.epoch, &k.recalled_as(), k.hash).is_none()
         };
         let live: BTreeSet<ManifestId> =
             self.catalog.all().filter(stays).map(|k| k.release.manifest.id).collect();

@@ -41,6 +41,7 @@ mod parts;
 mod peers;
 mod perform;
 mod permits;
+mod private;
 mod pushes;
 mod quota;
 mod receipts;
@@ -58,7 +59,7 @@ mod vms;
 mod why;
 mod workers;
 
-pub use calls::{Answer, CallError, ControlCall};
+pub use calls::{Answer, AskedToken, CallError, ControlCall};
 pub use clock::Clock;
 pub use counters::{Counters, EventRecord};
 pub(crate) use freshness::FLOOR_ROW;
@@ -151,6 +152,7 @@ pub struct Driver {
     /// When what switches left behind is looked at next.
     tidy_at: Tick,
     renewal: renewal::Renewal,
+    private: private::Private,
     restored: restored::Restored,
     freshness: freshness::Watch,
     bootstrap: bootstrap::Bootstrap,
@@ -226,6 +228,7 @@ impl Driver {
             collect_at: Tick(leases::COLLECT_EVERY_MS),
             tidy_at: Tick(0),
             renewal: renewal::Renewal::new(now),
+            private: private::Private::default(),
             restored,
             freshness,
             bootstrap,
@@ -353,8 +356,7 @@ impl Driver {
         if self.clock.tick() >= self.collect_at {
             self.collect(false, None);
         }
-        let peers = self.connections.len();
-        let vms = self.vms.len();
+        let (peers, vms) = (self.connections.len(), self.vms.len());
         let status = format!("{peers} peers, {vms} VMs, {} releases", self.catalog.len());
         let watchdog = sd_notify::NotifyState::Watchdog;
         // Not run by systemd: nobody to tell.
@@ -387,12 +389,12 @@ impl Driver {
             Done::Scrubbed => self.on_scrubbed(),
             Done::Switched { vm, result } => self.on_switched(&vm, *result),
             Done::Joined { answer, fresh } => self.on_token_checked(answer, fresh),
+            Done::GroupKeys { ids, sealed } => self.on_group_keys(&ids, sealed),
         }
     }
 
     /// Notes an event.
     fn event(&mut self, kind: &'static str, text: impl Into<String>) {
-        let at = self.clock.unix_ms();
-        self.counters.event(at, kind, text);
+        self.counters.event(self.clock.unix_ms(), kind, text);
     }
 }

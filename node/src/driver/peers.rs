@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use stork_wire::charter::{HostCert, PeerRecord, UnixSeconds};
+use stork_wire::charter::{HostCert, HostScope, PeerRecord, UnixSeconds};
 use stork_wire::codec::{List, encode};
 use stork_wire::frame::{Frame, HelloAck, LinkClass, OverlayFrame, PeerHint};
 use stork_wire::ids::NodeId;
@@ -41,6 +41,8 @@ pub(super) struct Link {
     /// The newest certificate of the host that was seen, and when it runs out.
     pub(super) cert: Envelope,
     pub(super) cert_expires: UnixSeconds,
+    /// What that certificate says of groups.
+    pub(super) scope: Option<Box<HostScope>>,
 }
 
 impl Driver {
@@ -78,7 +80,7 @@ impl Driver {
         let until = checked.cert.expires.min(checked.record.expires);
         let left = until.saturating_sub(now);
         let expires = self.clock.tick().after_ms(left.saturating_mul(1_000));
-        (until, Arc::new(to_peer(checked, expires)))
+        (until, Arc::new(self.to_peer(checked, expires)))
     }
 
     /// Checks what this host itself wrote down, by the time when that was good: for want of better
@@ -227,6 +229,7 @@ impl Driver {
             unsent: false,
             cert,
             cert_expires,
+            scope: peer.hint.cert.claimed::<HostCert>().ok().and_then(|c| c.scope),
         };
         let same_site = peer.site == self.site;
         let old = self.connections.insert(node, link);
@@ -288,9 +291,15 @@ impl Driver {
             }
             Frame::Transfer(frame) => {
                 link.content_at = now;
+                let scope = link.scope.clone();
+                if self.is_hidden_from(scope.as_deref(), &frame) {
+                    return self.counters.add("content_refused", "no_grant");
+                }
                 self.planner_input(transfer::Input::Frame { from: node, frame });
             }
             Frame::Joined(reply) => self.on_renewed(*reply),
+            Frame::KeysAsk(asked) => self.on_keys_ask(node, asked),
+            Frame::Keys(keys) => self.on_keys(keys),
             Frame::Bye(why) => tracing::debug!(peer = %node.short(), %why, "bye"),
             Frame::Hello(_) | Frame::HelloAck(_) | Frame::Join(_) => {
                 self.counters.add("peers_at_fault", "order");
@@ -339,15 +348,19 @@ impl Driver {
     }
 }
 
-fn to_peer(checked: &trust::CheckedPeer, expires: Tick) -> Peer {
-    Peer {
-        node: checked.cert.node,
-        site: checked.cert.site.clone(),
-        addrs: checked.record.addrs.iter().copied().filter(super::addrs::dialable).collect(),
-        incarnation: checked.record.incarnation,
-        groups: checked.record.groups.to_vec(),
-        cell: checked.record.cell.clone(),
-        expires,
-        hint: checked.hint.clone(),
+impl Driver {
+    /// A host as the overlay knows it. That it wants a private group counts where its certificate
+    /// lets it.
+    fn to_peer(&self, checked: &trust::CheckedPeer, expires: Tick) -> Peer {
+        Peer {
+            node: checked.cert.node,
+            site: checked.cert.site.clone(),
+            addrs: checked.record.addrs.iter().copied().filter(super::addrs::dialable).collect(),
+            incarnation: checked.record.incarnation,
+            groups: self.trust.charter().granted(&checked.cert, &checked.record.groups),
+            cell: checked.record.cell.clone(),
+            expires,
+            hint: checked.hint.clone(),
+        }
     }
 }

@@ -44,6 +44,12 @@ pub enum CommitError {
     /// The state was put back from a backup, and may be behind.
     #[error("this node's state was restored from a backup: it takes entries once it has caught up")]
     Restored,
+    /// It is sealed, and cannot be read here.
+    #[error("this host cannot read it: it has not the key of that group, or its signer may not")]
+    Unread,
+    /// A release for a private group is not sealed.
+    #[error("group `{0}` is private: a release for it must be sealed")]
+    NotSealed(String),
     /// The disk failed.
     #[error("the disk failed; see the node's status")]
     Disk,
@@ -162,7 +168,8 @@ impl Driver {
                 let own = self.catalog.of_package(&package).iter();
                 let charter = self.trust.charter();
                 let own = own.filter(|k| {
-                    let stays = || charter.recalled(publisher, k.epoch, &package, k.hash).is_none();
+                    let name = k.recalled_as();
+                    let stays = || charter.recalled(publisher, k.epoch, &name, k.hash).is_none();
                     k.publisher == publisher && k.frozen.is_none() && stays()
                 });
                 let places = own.map(|k| Position { epoch: k.epoch, seq: k.seq });
@@ -248,17 +255,39 @@ impl Driver {
         if at.epoch == next.epoch && at != next {
             return Err(CommitError::HeadMoved);
         }
-        if let Kind::Release(r) = &entry.kind {
-            self.check_version(publisher, r)?;
-            self.check_content(r)?;
+        self.check_sealed(&entry)?;
+        if matches!(entry.kind, Kind::Release(_) | Kind::Sealed(_)) {
+            // Whoever keeps the content for others must be able to read what it is for.
+            let read = self.trust.read_entry(&item);
+            let read = read.as_ref().and_then(Entry::release).ok_or(CommitError::Unread)?;
+            self.check_version(publisher, read)?;
+            self.check_content(read)?;
         }
         Ok(item)
+    }
+
+    /// What is for a private group is sealed: in clear it would tell everybody.
+    fn check_sealed(&self, entry: &Entry) -> Result<(), CommitError> {
+        let Kind::Release(r) = &entry.kind else { return Ok(()) };
+        let charter = self.trust.charter();
+        let mut groups = r.groups.iter().filter_map(|g| charter.group(*g));
+        match groups.find(|g| g.doc().private.is_some()) {
+            Some(g) => Err(CommitError::NotSealed(g.doc().name.to_string())),
+            None => Ok(()),
+        }
     }
 
     /// One version is one content for ever: two hosts that name it must mean the same bytes. The
     /// same content again is no harm; it may be for further groups, or for longer.
     fn check_version(&self, publisher: PublisherId, r: &Release) -> Result<(), CommitError> {
-        let known = self.trust.feed(publisher).and_then(|f| f.version(r));
+        let known = self.trust.feed(publisher).and_then(|f| f.version(r)).or_else(|| {
+            // Feeds do not know what sealed releases say; who reads them does.
+            let mut same = self.catalog.of_package(&r.package).iter().filter(|k| {
+                let (a, b) = (&k.release, r);
+                k.publisher == publisher && a.arch == b.arch && a.version == b.version
+            });
+            same.next().map(|k| (Position { epoch: k.epoch, seq: k.seq }, k.release.tree))
+        });
         match known {
             Some((at, tree)) if tree != r.tree => {
                 let what = format!("{} {} ({})", r.package, r.version, r.arch);
@@ -304,6 +333,8 @@ const fn commit_code(e: &CommitError) -> &'static str {
         CommitError::ContentMissing(_) => "content_missing",
         CommitError::Busy => "busy",
         CommitError::Restored => "restored",
+        CommitError::Unread => "unread",
+        CommitError::NotSealed(_) => "not_sealed",
         CommitError::Disk => "disk",
         CommitError::Malformed(_) => "malformed",
     }

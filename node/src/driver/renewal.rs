@@ -112,6 +112,7 @@ impl Driver {
         }
         self.close_expired(now);
         self.warn_of_own(now);
+        self.look_for_keys();
     }
 
     pub(super) fn own_cert(&self) -> Option<HostCert> {
@@ -129,6 +130,7 @@ impl Driver {
 
     /// With another admission key than before, the own certificate is renewed by it at once.
     pub(super) fn renew_at_start(&mut self) {
+        self.look_at_private();
         if self.admits() && !self.trust.is_by_newest(&self.cert) {
             self.renewal.hurry();
         }
@@ -275,6 +277,7 @@ impl Driver {
             && cert.expires > link.cert_expires.min(self.trust.cert_until(&link.cert, now))
         {
             (link.cert, link.cert_expires) = (hint.cert.clone(), cert.expires);
+            link.scope.clone_from(&cert.scope);
         }
     }
 
@@ -359,6 +362,7 @@ mod tests {
             site: "default".parse().unwrap(),
             issued: 1_000,
             expires: 1_400,
+            scope: None,
         };
         let at = |now| age(&cert, now);
         assert_eq!((at(900), at(1_199)), (Age::Young, Age::Young));

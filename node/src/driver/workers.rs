@@ -9,7 +9,7 @@ use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use stork_origin::OriginError;
-use stork_wire::ids::{FleetId, ItemHash, LogId, ManifestId, NodeId, SwarmId};
+use stork_wire::ids::{FleetId, GroupKeyId, ItemHash, LogId, ManifestId, NodeId, SwarmId};
 use stork_wire::item::Item;
 use stork_wire::manifest::{Manifest, Variant};
 use stork_wire::text::Label;
@@ -81,6 +81,7 @@ pub(super) enum Done {
     Scrubbed,
     Switched { vm: Label, result: Box<Switched> },
     Joined { answer: super::admission::JoinAnswer, fresh: Result<bool, StoreError> },
+    GroupKeys { ids: Vec<GroupKeyId>, sealed: Result<Vec<Item>, StoreError> },
 }
 
 type Work = Box<dyn FnOnce() -> Option<Done> + Send>;

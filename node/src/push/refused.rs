@@ -66,6 +66,8 @@ impl From<CommitError> for Refused {
             CommitError::ContentMissing(_) => Refusal::NotFound,
             CommitError::Busy | CommitError::Restored => Refusal::Busy,
             CommitError::Disk => Refusal::Internal,
+            CommitError::Unread => Refusal::Trust,
+            CommitError::NotSealed(_) => Refusal::Trust,
             CommitError::Malformed(_) => Refusal::Malformed,
         };
         Self { code, why: e.to_string(), counted: true }

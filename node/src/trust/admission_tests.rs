@@ -16,7 +16,8 @@ const TIMES: [u64; 7] = [0, 1, NOW - 1, NOW, NOW + 1, u64::MAX - 1, u64::MAX];
 
 fn cert(node: NodeId, issued: u64, expires: u64) -> HostCert {
     let name = "host".parse().unwrap();
-    HostCert { version: 1, node, name, site: "east".parse().unwrap(), issued, expires }
+    let site = "east".parse().unwrap();
+    HostCert { version: 1, node, name, site, issued, expires, scope: None }
 }
 
 fn record(node: NodeId, issued: u64, expires: u64) -> PeerRecord {
@@ -108,6 +109,7 @@ fn token_and_push(f: &Fixture, (issued, expires): (u64, u64), now: u64) {
         site: "east".parse().unwrap(),
         issued,
         expires,
+        scope: None,
     };
     let token = Envelope::sign(&token, f.fleet, &key(2)).unwrap();
     let fits = issued <= now.saturating_add(300) && expires > now;

@@ -6,6 +6,7 @@ use stork_wire::charter::{GroupDoc, PublisherDoc, Role, RootDoc, UnixSeconds};
 use stork_wire::ids::{FleetId, GroupId, ItemHash, LogId, PublicKey, PublisherId};
 use stork_wire::item::{Head, Item, ItemKind};
 use stork_wire::limits::{CLOCK_SKEW_S, LOGS_MAX};
+use stork_wire::seal::Keyring;
 use stork_wire::sign::{Body, Verified};
 
 use super::delegation::Delegations;
@@ -59,6 +60,8 @@ pub struct Charter {
     pub(super) denials: Denials,
     pub(super) withdrawals: Withdrawals,
     pub(super) delegations: Delegations,
+    /// Keys of private groups that this host has.
+    pub(super) keys: Keyring,
 }
 
 /// Number, predecessor and the keys that decide about a chain of documents.
@@ -178,6 +181,7 @@ impl Charter {
             denials: Denials::default(),
             withdrawals: Withdrawals::default(),
             delegations: Delegations::new(),
+            keys: Keyring::default(),
         }
     }
 

@@ -178,6 +178,11 @@ impl Delegations {
         self.ever.contains_key(&to)
     }
 
+    /// Who has ever let it release anything in its own place.
+    pub(super) fn ever_from(&self, to: PublisherId) -> impl Iterator<Item = PublisherId> {
+        self.ever.get(&to).into_iter().flatten().map(|(by, _)| *by)
+    }
+
     /// Who has ever let it release this package, in its own place.
     pub(super) fn ever(
         &self,

@@ -12,6 +12,7 @@ use stork_wire::text::{Arch, PackageName, Version};
 
 use super::delegated::Vouched;
 use super::epoch::Segment;
+use super::sealed;
 use super::sorted::Sorted;
 use super::suicide::SignedBy;
 use super::{Accepted, Charter, Fact, PublisherState, Refusal, Verdict};
@@ -102,7 +103,7 @@ impl FeedState {
     }
     /// Takes an entry that was judged before.
     pub(super) fn take(&mut self, entry: &Entry, hash: ItemHash) {
-        self.take_hashed(entry, hash, release_hash(entry));
+        self.take_hashed(entry, hash, entry.release_hash());
     }
 
     /// The same with the hash of its release at hand.
@@ -205,7 +206,7 @@ impl FeedState {
         }
         vouched.as_ref().map_or(Ok(()), |v| v.check_order(entry, self.newest_time))?;
         self.check_rollback(entry)?;
-        let release = release_hash(entry);
+        let release = entry.release_hash();
         let live = self.live_after(entry, release);
         if live.len() > LIVE_RELEASES_MAX {
             return Err(Refusal::TooMany);
@@ -276,10 +277,13 @@ impl FeedState {
 
     /// The hashes of what will be live with this entry: what [`change`] leaves.
     fn live_after(&self, entry: &Entry, release: Option<ReleaseHash>) -> Vec<ReleaseHash> {
-        let stays = |(package, arch, n): &(PackageName, Arch, u64)| match &entry.kind {
+        let cover = entry.sealed().and_then(|_| sealed::cover(entry.position()));
+        let rest = |(package, arch, n): &(PackageName, Arch, u64)| match &entry.kind {
             Kind::Release(r) => *n != r.release || *package != r.package || *arch != r.arch,
             Kind::Recall(r) => *package != r.package || !r.releases.contains(n),
+            Kind::Sealed(_) => true,
         };
+        let stays = |key: &(PackageName, Arch, u64)| cover.as_ref() != Some(key) && rest(key);
         let stay = self.live.iter().filter(|(key, _)| stays(key)).map(|(_, l)| l.hash);
         let mut all = Vec::with_capacity(self.live.len() + 1);
         all.extend(stay.chain(release));
@@ -304,14 +308,6 @@ impl FeedState {
     }
 }
 
-/// The hash of what an entry releases, if it releases anything.
-fn release_hash(entry: &Entry) -> Option<ReleaseHash> {
-    match &entry.kind {
-        Kind::Release(r) => Some(r.hash()),
-        Kind::Recall(_) => None,
-    }
-}
-
 /// What an entry does to the live releases; the hash is of what it releases.
 fn change(live: &mut Live, entry: &Entry, release: Option<ReleaseHash>) {
     match &entry.kind {
@@ -323,6 +319,12 @@ fn change(live: &mut Live, entry: &Entry, release: Option<ReleaseHash>) {
         Kind::Recall(Recall { package, releases, .. }) => {
             live.retain(|(p, _, n)| p != package || !releases.contains(n));
         }
+        Kind::Sealed(s) => {
+            let value = LiveRelease { seq: entry.seq, hash: release.unwrap_or_else(|| s.hash()) };
+            if let Some(place) = sealed::cover(entry.position()) {
+                live.insert(place, value);
+            }
+        }
     }
 }
 
@@ -333,7 +335,7 @@ pub(super) fn usable(key: &ReleaseKey, entry: &Entry) -> bool {
 }
 
 /// Name patterns of the keys that signed, and of every group that the release is for.
-fn check_scope(
+pub(super) fn check_scope(
     charter: &Charter,
     publisher: &PublisherState,
     signers: &[PublicKey],
@@ -342,6 +344,10 @@ fn check_scope(
     let package = match &entry.kind {
         Kind::Release(r) => &r.package,
         Kind::Recall(r) => &r.package,
+        Kind::Sealed(s) => match s.opened() {
+            Some(r) => &r.package,
+            None => return sealed::check_group(charter, entry.publisher, s.group),
+        },
     };
     let by_key = publisher.rules_for(entry).any(|k| {
         k.packages.iter().any(|p| p.matches(package.as_str())) && signers.contains(&k.key)
@@ -349,10 +355,7 @@ fn check_scope(
     if !by_key {
         return Err(Refusal::OutOfScope(format!("the signing key may not release `{package}`")));
     }
-    match &entry.kind {
-        Kind::Release(r) => check_groups(charter, entry.publisher, r),
-        Kind::Recall(_) => Ok(()),
-    }
+    entry.release().map_or(Ok(()), |r| check_groups(charter, entry.publisher, r))
 }
 
 /// Each group has let the publisher release this at some time. Whether it does so still decides

@@ -5,10 +5,13 @@
 //! the feed at its first entry for this group, for newcomers and at each restart. What VMs show is
 //! judged by the newest version, so that what is taken away is gone at once.
 
+use std::collections::BTreeSet;
+
 use stork_wire::charter::{GroupDoc, PublisherGrant};
 use stork_wire::feed::Release;
-use stork_wire::ids::{GroupId, ItemHash, LogId, PublisherId};
+use stork_wire::ids::{GroupId, GroupKeyId, ItemHash, LogId, PublisherId};
 use stork_wire::item::Head;
+use stork_wire::limits::GROUP_KEYS_MAX;
 use stork_wire::sign::Verified;
 use stork_wire::text::PackageName;
 
@@ -28,6 +31,8 @@ pub struct GroupState {
     past: Vec<PublisherGrant>,
     /// Who may deny, and what is lifted.
     pub(super) vetoes: Vetoes,
+    /// Keys with which releases for it are sealed, of all versions.
+    keys: BTreeSet<GroupKeyId>,
 }
 
 /// Why a grant does not allow a release.
@@ -55,7 +60,8 @@ impl GroupState {
         let mut vetoes = Vetoes::default();
         // One document is never too much.
         drop(vetoes.note(&v.body().veto, &v.body().lifts));
-        Self { id, current: Current::first(v), past: Vec::new(), vetoes }
+        let keys = v.body().private.into_iter().collect();
+        Self { id, current: Current::first(v), past: Vec::new(), vetoes, keys }
     }
 
     /// Takes the next version.
@@ -63,11 +69,15 @@ impl GroupState {
         let new = &v.body().publishers;
         let gone = self.doc().publishers.iter().filter(|g| !new.contains(g));
         let gone: Vec<_> = gone.filter(|g| !self.past.contains(g)).cloned().collect();
-        if self.past.len() + gone.len() > PAST_GRANTS_MAX {
+        let key = v.body().private;
+        let new_key = key.is_some_and(|k| !self.keys.contains(&k));
+        let many_keys = new_key && self.keys.len() >= GROUP_KEYS_MAX;
+        if self.past.len() + gone.len() > PAST_GRANTS_MAX || many_keys {
             return Err(Refusal::TooMany);
         }
         self.vetoes.note(&v.body().veto, &v.body().lifts)?;
         self.past.extend(gone);
+        self.keys.extend(key);
         Ok(self.current.replace(v))
     }
 
@@ -84,6 +94,10 @@ impl GroupState {
     #[must_use]
     pub const fn doc(&self) -> &GroupDoc {
         &self.current.doc
+    }
+    /// The keys of its private releases, also earlier ones: what was sealed with them stands.
+    pub fn keys(&self) -> impl Iterator<Item = &GroupKeyId> {
+        self.keys.iter()
     }
     /// What it lets a publisher do.
     #[must_use]

@@ -41,6 +41,9 @@ mod narrow_tests;
 mod permit;
 mod policy;
 mod refusal;
+mod sealed;
+#[cfg(test)]
+mod sealed_tests;
 #[cfg(test)]
 mod signer_tests;
 mod sorted;
@@ -68,6 +71,7 @@ pub use policy::{
     Attested, Candidate, Decision, Effect, OnStale, Rule, RuleError, Subject, decide,
 };
 pub use refusal::Refusal;
+pub use sealed::cover_number;
 pub use suicide::Death;
 pub use withdrawal::{HALTS_MAX, HeldHalt, HeldRecall, RECALLS_MAX, RECALLS_PER_KEY_MAX};
 
@@ -337,12 +341,16 @@ impl Trust {
             self.beacons.refute(entry)?;
         }
         let rested = feed.rests();
-        let verdict = feed.judge(&self.charter, publisher, item, read, now);
+        let mut verdict = feed.judge(&self.charter, publisher, item, read, now);
         if verdict.is_ok() {
             self.begun.extend(feed.advance(&path).map(|e| LogId::feed_epoch(id, e)));
         }
         if rested && !feed.rests() {
             self.note_busy(id);
+        }
+        if let Ok(Verdict::Accepted { fact: Fact::Entry(entry), .. }) = &mut verdict {
+            // Whether it can be read here decides nothing about its feed.
+            self.read_sealed(item, &mut entry.0).unwrap_or_default();
         }
         verdict
     }

@@ -48,7 +48,7 @@ fn fixture() -> (Fixture, Vec<Item>) {
 fn releases(feed: &[Item]) -> Vec<Release> {
     let release = |i: &Item| match entry_of(i).kind {
         Kind::Release(r) => *r,
-        Kind::Recall(_) => panic!("no release"),
+        _ => panic!("no release"),
     };
     feed.iter().map(release).collect()
 }

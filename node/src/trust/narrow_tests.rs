@@ -62,7 +62,7 @@ pub(super) fn withdrawal(f: &Fixture, what: What, by: u8, change: fn(&mut Withdr
 pub(super) fn recall(of: &[&Item]) -> What {
     let hash = |i: &&Item| match entry_of(i).kind {
         Kind::Release(r) => r.hash(),
-        Kind::Recall(_) => panic!("no release"),
+        _ => panic!("no release"),
     };
     let mut hashes: Vec<_> = of.iter().map(hash).collect();
     hashes.sort_unstable();

@@ -25,6 +25,7 @@ fn found(dir: &TempDir, roles: RoleKeys) -> (PathBuf, Initialised) {
         groups: vec!["web".parse().unwrap(), "db".parse().unwrap()],
         publisher: "ops".parse().unwrap(),
         packages: vec!["a*".parse().unwrap()],
+        provides: Vec::new(),
         homes: vec![],
         valid_days: 10,
         release_key: None,

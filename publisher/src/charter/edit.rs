@@ -180,6 +180,7 @@ pub fn add_group(
         publishers: List::empty(),
         veto: List::empty(),
         lifts: List::empty(),
+        private: None,
     };
     for publisher in publishers {
         let id = charter.publisher_named(publisher)?;

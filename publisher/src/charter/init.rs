@@ -41,6 +41,8 @@ pub struct InitOptions {
     pub publisher: Label,
     /// Package names that the publisher may use; all if empty.
     pub packages: Vec<Pattern>,
+    /// Names that its packages may provide beside their own; none if empty.
+    pub provides: Vec<Pattern>,
     /// Nodes that take the publisher's entries; any if empty.
     pub homes: Vec<NodeId>,
     /// Days until all documents must have been renewed.
@@ -206,7 +208,7 @@ fn group_doc(
         publisher,
         name: options.publisher.clone(),
         packages: patterns(&options.packages)?,
-        provides: patterns(&[])?,
+        provides: List::new(options.provides.clone())?,
         release_bytes_max: 0,
     };
     Ok(GroupDoc {
@@ -220,6 +222,7 @@ fn group_doc(
         publishers: List::new(vec![grant])?,
         veto: List::empty(),
         lifts: List::empty(),
+        private: None,
     })
 }
 

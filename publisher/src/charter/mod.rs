@@ -12,6 +12,7 @@ mod files;
 mod init;
 mod ledger;
 mod pending;
+mod private;
 mod profile;
 mod roles;
 mod rotate;
@@ -30,6 +31,8 @@ pub(crate) use files::write_new;
 pub use init::{InitOptions, Initialised, RoleKeys, init};
 pub use ledger::{Doc, Need, Step};
 pub use pending::{Pending, PendingError};
+pub(crate) use private::sealing_key;
+pub use private::{Privacy, privacy};
 pub(crate) use profile::write_job;
 pub use profile::{BUNDLE_FILE, GroupName, PROFILE_FILE, Profile, open, read_file, write_profile};
 pub use roles::{RoleChange, RoleName};
@@ -44,6 +47,7 @@ use std::collections::BTreeMap;
 use stork_wire::charter::{GroupDoc, PublisherDoc, ReleaseKey, Role, RootDoc};
 use stork_wire::ids::{FleetId, GroupId, ItemHash, LogId, PublicKey, PublisherId};
 use stork_wire::item::{Item, ItemKind};
+use stork_wire::seal::Keyring;
 use stork_wire::sign::Body;
 
 /// A charter whose signatures and chains were checked. Expiry is left to who uses it.
@@ -59,6 +63,8 @@ pub struct Charter {
     pub publishers: BTreeMap<PublisherId, PublisherDoc>,
     /// All documents, those that others need first in front.
     pub items: Vec<Item>,
+    /// Keys of private groups that lie beside it; none where only documents were read.
+    pub keys: Keyring,
 }
 
 /// What all three kinds of document have in common.
@@ -191,7 +197,8 @@ impl Charter {
             groups.insert(doc.group_id(), walk(&chain, fleet, Some(&founder.role))?);
             all.extend(chain);
         }
-        Ok(Self { fleet, root, groups, publishers, items: all })
+        let keys = Keyring::default();
+        Ok(Self { fleet, root, groups, publishers, items: all, keys })
     }
 
     /// The release keys that any document of one epoch of a publisher names: entries are judged by

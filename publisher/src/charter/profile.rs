@@ -118,7 +118,8 @@ pub fn open(dir: &Path) -> Result<(Charter, Profile), CharterError> {
     let bytes = read_bounded(&path, PROFILE_LEN_MAX)?;
     let text = String::from_utf8(bytes).map_err(|e| wrong(e.to_string()))?;
     let mut profile: Profile = toml::from_str(&text).map_err(|e| wrong(e.to_string()))?;
-    let charter = read_file(dir)?;
+    let mut charter = read_file(dir)?;
+    charter.keys = super::private::read_keys(dir)?;
     if charter.fleet != profile.fleet {
         return Err(wrong("the bundle is of another fleet".into()));
     }

@@ -12,6 +12,7 @@ fn options(dir: &TempDir) -> InitOptions {
         groups: vec!["web".parse().unwrap(), "lab/db".parse().unwrap()],
         publisher: "ops".parse().unwrap(),
         packages: vec![],
+        provides: Vec::new(),
         homes: vec![],
         valid_days: 10,
         release_key: None,

@@ -100,6 +100,7 @@ mod tests {
             groups: vec!["web".parse().unwrap()],
             publisher: "ops".parse().unwrap(),
             packages: Vec::new(),
+            provides: Vec::new(),
             homes: Vec::new(),
             valid_days: 10,
             release_key: None,

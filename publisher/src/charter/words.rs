@@ -122,6 +122,12 @@ fn group(old: Option<&GroupDoc>, new: &GroupDoc, out: &mut Vec<String>) {
     out.extend(gone.map(|v| "- ".to_owned() + &veto(v)));
     let come = new.veto.iter().filter(|v| !before.contains(v));
     out.extend(come.map(|v| "+ ".to_owned() + &veto(v)));
+    match (old.and_then(|d| d.private), new.private) {
+        (before, now) if before == now => {}
+        (None, Some(key)) => out.push(format!("+ private: sealed with key {}", key.short())),
+        (Some(_), Some(key)) => out.push(format!("! another key seals: {}", key.short())),
+        (_, None) => out.push("- private: everybody may read what comes".to_owned()),
+    }
     out.extend(new.lifts.iter().map(|lift| match lift {
         Lift::Denial { log, through } => {
             format!("! the denial {log} is lifted, as signed until {}", out::day(*through))

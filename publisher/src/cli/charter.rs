@@ -7,7 +7,7 @@ use stork_wire::ids::ItemHash;
 use stork_wire::text::{GroupName, Label, Pattern};
 
 use super::charter_show::InitArgs;
-use super::narrow::VetoArgs;
+use super::narrow::{PrivateArgs, VetoArgs};
 use crate::charter::RoleName;
 use crate::push::Target;
 
@@ -74,6 +74,15 @@ is taken away stays good for 30 days, in which hosts renew their certificates by
 
 What a key has denied stays so when it has run out or is taken away: see `stork-publish lift`.")]
     Veto(VetoArgs),
+    /// Make a group private: only hosts whose certificates grant it read what is published there
+    #[command(after_help = "Examples:
+  stork-publish charter private web --charter ~/stork
+  stork-publish charter private web --charter ~/stork --new-key
+
+The key is a file in the charter's group-keys. Who publishes to the group needs it there, and one
+host with the grant: `stork group-key add FILE`. The others ask that one. With --new-key hosts that
+were denied meanwhile cannot read what comes; what they had before they keep.")]
+    Private(PrivateArgs),
     /// Say documents again with a later end, and release keys with them
     Renew(RenewArgs),
     /// Begin a new epoch of the feed after the last entry that stands: after a fork or a stolen key

@@ -14,10 +14,11 @@ use super::charter::{
 };
 use super::charter_show;
 use super::commands::{print_json, print_lines, runtime};
+use super::narrow::PrivateArgs;
 use super::run::Failure;
 use crate::charter::{
     self, Change, Changed, CharterError, Delegating, EpochOptions, Granted, Leaves, Life,
-    NewPublisher, Outcome, RoleChange, RoleName, Step,
+    NewPublisher, Outcome, Privacy, RoleChange, RoleName, Step,
 };
 use crate::keys::Passphrase;
 use crate::{out, push};
@@ -35,6 +36,7 @@ pub(super) fn run(command: CharterCommand) -> Result<(), Failure> {
         CharterCommand::Rotate(args) => rotate(args),
         CharterCommand::Revoke(args) => revoke(args),
         CharterCommand::Veto(args) => super::narrow::veto(args),
+        CharterCommand::Private(args) => private(args),
         CharterCommand::Renew(args) => renew(args),
         CharterCommand::NewEpoch(args) => new_epoch(args),
         CharterCommand::Send(args) => send(&args),
@@ -46,6 +48,21 @@ pub(super) fn run(command: CharterCommand) -> Result<(), Failure> {
 
 pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+fn private(args: PrivateArgs) -> Result<(), Failure> {
+    let (change, json) = change(args.change);
+    let what = match (args.new_key, args.public) {
+        (true, _) => Privacy::NewKey,
+        (_, true) => Privacy::Public,
+        _ => Privacy::Private,
+    };
+    let (changed, file) = charter::privacy(&change, &args.group, what)?;
+    if let Some(file) = file {
+        out::chat(&format!("the key is in {}", file.display()));
+        out::chat("next: `stork group-key add` it on one host that has the grant");
+    }
+    report(&changed, &change.dir, json)
 }
 
 fn passphrase(file: Option<std::path::PathBuf>) -> Passphrase {

@@ -32,6 +32,9 @@ pub(super) struct InitArgs {
     /// Package names that the publisher may use; default: all
     #[arg(long, value_name = "PATTERN", num_args = 1..)]
     pub(super) packages: Vec<Pattern>,
+    /// Names that its packages may provide beside their own; default: none
+    #[arg(long, value_name = "PATTERN", num_args = 1..)]
+    pub(super) provides: Vec<Pattern>,
     /// Nodes that take the publisher's entries; default: any
     #[arg(long, value_name = "NODEID", num_args = 1..=4)]
     pub(super) home: Vec<NodeId>,
@@ -114,6 +117,7 @@ pub(super) fn init(args: InitArgs) -> Result<(), Failure> {
         groups: args.group,
         publisher: args.publisher,
         packages: args.packages,
+        provides: args.provides,
         homes: args.home,
         valid_days: args.valid_days,
         release_key: args.release_key,

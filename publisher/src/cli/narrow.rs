@@ -121,6 +121,20 @@ pub(super) struct LiftArgs {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct PrivateArgs {
+    /// The group
+    pub(super) group: String,
+    /// Make another key
+    #[arg(long, conflicts_with = "public")]
+    pub(super) new_key: bool,
+    /// Open the group: releases that come are not sealed
+    #[arg(long)]
+    pub(super) public: bool,
+    #[command(flatten)]
+    pub(super) change: ChangeArgs,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct VetoArgs {
     /// The group
     group: String,

@@ -56,6 +56,7 @@ impl State {
         for envelope in &self.feed {
             match envelope.claimed::<Entry>().unwrap().kind {
                 Kind::Release(r) => live.push((envelope, *r)),
+                Kind::Sealed(s) => live.extend(s.opened().map(|r| (envelope, r.clone()))),
                 Kind::Recall(recall) => live.retain(|(_, r)| {
                     r.package != recall.package || !recall.releases.contains(&r.release)
                 }),

@@ -166,6 +166,7 @@ pub async fn push(options: &PushOptions, progress: &Progress) -> Result<PushRepo
     let (path, read) = (options.package.clone(), options.read.clone());
     let package = Arc::new(off_thread(move || source::read(&path, &read)).await??);
     author.may_publish((signer.public(), via.as_ref()), &package, &ids, now())?;
+    author.may_seal(&ids)?;
     let plan = Plan {
         options,
         author,
@@ -261,7 +262,9 @@ impl Plan<'_> {
     /// Is exactly this published already? Refuses to go backwards, and to publish something else
     /// under a version that is taken. The node looks at older versions too.
     fn is_published(&self, latest: Option<&Published>) -> Result<bool, PushError> {
-        let Some(Published { seq, expires, release: latest }) = latest else { return Ok(false) };
+        let Some(Published { seq, expires, release: latest, .. }) = latest else {
+            return Ok(false);
+        };
         let new = &self.package;
         if latest.version == new.version {
             if latest.tree != new.tree.id() {

@@ -14,6 +14,7 @@ use serde::Serialize;
 use stork_wire::charter::UnixSeconds;
 use stork_wire::codec::List;
 use stork_wire::ids::{LogId, ReleaseHash};
+use stork_wire::seal::Sealed;
 use stork_wire::text::{Arch, Line, PackageName, Version};
 use stork_wire::withdrawal::{Level, What, Withdrawal};
 
@@ -186,6 +187,10 @@ async fn commit(
     let live = home.releases(author, &standing, &options.package).await?;
     let (gone, stay) = split(options, live)?;
     let body = withdrawal(options, author, &gone, now())?;
+    if let What::Recall { package, .. } = &body.what {
+        // Its name may be a cover, which the key must be allowed to use.
+        author.may_recall(signer.public(), package, now())?;
+    }
     let mut report = RecallReport {
         schema: "stork.recall/v2",
         outcome: if options.dry_run { "dry_run" } else { "recalled" },
@@ -224,7 +229,15 @@ fn withdrawal(
     gone: &[Published],
     now: UnixSeconds,
 ) -> Result<Withdrawal, PushError> {
-    let what = what(&options.package, gone.iter().map(|p| p.release.hash()).collect())?;
+    // What was sealed is not named: a recall is read by everybody.
+    let sealed = gone.iter().filter(|p| p.sealed).count();
+    if sealed != 0 && sealed != gone.len() {
+        let why = "some of these are of a private group: recall those by a command of their own";
+        return Err(PushError::Usage(why.into()));
+    }
+    let cover = Sealed::cover().filter(|_| sealed != 0);
+    let package = cover.as_ref().unwrap_or(&options.package);
+    let what = what(package, gone.iter().map(|p| p.hash).collect())?;
     Ok(super::narrow::withdrawal(author, Level::Release, what, (now, options.reason.clone())))
 }
 

@@ -31,6 +31,7 @@ impl Shop {
             groups: vec!["web".parse().unwrap(), "db".parse().unwrap()],
             publisher: "ops".parse().unwrap(),
             packages: packages.iter().map(|p| p.parse().unwrap()).collect(),
+            provides: Vec::new(),
             homes,
             valid_days: 10,
             release_key: None,

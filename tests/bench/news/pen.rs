@@ -64,6 +64,7 @@ impl Pen {
         match &entry.kind {
             Kind::Release(r) => self.live.push((entry.seq, r.hash())),
             Kind::Recall(_) => self.live.clear(),
+            Kind::Sealed(s) => self.live.push((entry.seq, s.hash())),
         }
         (self.seq, self.head) = (entry.seq, signed.hash());
         Ok((entry.seq, signed))
@@ -108,6 +109,7 @@ impl Pen {
             let of_this = match &kind {
                 Kind::Release(r) => Some(r.hash()),
                 Kind::Recall(_) => None,
+                Kind::Sealed(s) => Some(s.hash()),
             };
             let before = self.live.iter().map(|(_, hash)| *hash).filter(|_| of_this.is_some());
             let view_root = view_root(before.chain(of_this));

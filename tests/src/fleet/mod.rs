@@ -83,6 +83,7 @@ impl Fleet {
         let charter = dir.path().join("charter");
         let mut command = Command::new(binary("stork-publish"));
         command.args(["charter", "init", "--fleet", "lab", "--publisher", "acme"]);
+        command.args(["--provides", "*", "*/*"]);
         command.arg("--no-passphrase").arg("--dir").arg(&charter);
         for group in groups {
             command.args(["--group", group]);

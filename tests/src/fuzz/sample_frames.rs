@@ -12,7 +12,7 @@ use stork_wire::ids::{
 };
 use stork_wire::item::Head;
 
-use super::samples::{FLEET, Fleet, hint, list, push_cert, token_envelope};
+use super::samples::{FLEET, Fleet, group_key, hint, list, push_cert, token_envelope};
 
 fn hellos(fleet: &Fleet) -> Vec<Frame> {
     let class = LinkClass::Near;
@@ -32,6 +32,8 @@ fn hellos(fleet: &Fleet) -> Vec<Frame> {
         Frame::Joined(Box::new(admitted)),
         Frame::Joined(Box::new(JoinReply::Refused("no".parse().unwrap()))),
         Frame::Bye("good night".parse().unwrap()),
+        Frame::KeysAsk(list([group_key().id()])),
+        Frame::Keys(list([group_key()])),
     ]
 }
 

@@ -2,15 +2,28 @@
 
 use stork_wire::delegated::Delegated;
 use stork_wire::deny::{Content, Denial, Denied};
+use stork_wire::feed::{Kind, view_root};
 use stork_wire::ids::NodeId;
 use stork_wire::item::{Item, ItemKind};
+use stork_wire::seal::Sealed;
 use stork_wire::sign::Envelope;
 use stork_wire::suicide::Suicide;
 use stork_wire::withdrawal::{Level, What, Withdrawal};
 
-use super::samples::{Fleet, NOW, key, list, release};
+use super::samples::{Fleet, NOW, group_key, key, list, release};
 
 impl Fleet {
+    /// An entry whose release is sealed.
+    #[must_use]
+    pub fn sealed(&self) -> Item {
+        let release = release(self.group, 1);
+        let sealed = Sealed::seal(&release, self.publisher, &group_key(), [3; 16]).unwrap();
+        let mut entry = self.entry(1, None, &[release]);
+        entry.view_root = view_root([sealed.hash()]);
+        entry.kind = Kind::Sealed(Box::new(sealed));
+        self.signed(&entry)
+    }
+
     /// The release key lets key 8 release `hello` for an hour.
     #[must_use]
     pub fn certificate(&self) -> Envelope {

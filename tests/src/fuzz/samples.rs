@@ -4,8 +4,9 @@
 use stork_wire::beacon::{Beacon, BeaconHead};
 use stork_wire::bundle::Bundle;
 use stork_wire::charter::{
-    Authority, Cell, Delegation, GroupDoc, HostCert, JoinToken, Lift, PastKey, PeerRecord,
-    PublisherDoc, PublisherGrant, PushCert, ReleaseKey, Role, RootDoc, ShortGroup, VetoKey,
+    Authority, Cell, Delegation, GroupDoc, HostCert, HostScope, JoinToken, Lift, PastKey,
+    PeerRecord, PublisherDoc, PublisherGrant, PushCert, ReleaseKey, Role, RootDoc, ShortGroup,
+    VetoKey,
 };
 use stork_wire::codec::{List, encode};
 use stork_wire::feed::{DeltaOffer, Entry, Kind, Recall, Release, Urgency, view_root};
@@ -15,6 +16,7 @@ use stork_wire::item::{Item, ItemKind};
 use stork_wire::manifest::Manifest;
 use stork_wire::permit::{DowngradePermit, PermitText};
 use stork_wire::proof::Proof;
+use stork_wire::seal::GroupKey;
 use stork_wire::sign::{Body, Envelope, SecretKey};
 
 pub(super) use super::sample_files::{manifests, node_tomls, vm_tomls};
@@ -97,6 +99,12 @@ fn publisher() -> PublisherDoc {
     }
 }
 
+/// The key of the private group.
+#[must_use]
+pub(super) fn group_key() -> GroupKey {
+    GroupKey::from_bytes([7; 32])
+}
+
 fn group(publisher: PublisherId) -> GroupDoc {
     GroupDoc {
         version: 1,
@@ -118,6 +126,7 @@ fn group(publisher: PublisherId) -> GroupDoc {
             Lift::Denial { log: LogId([5; 32]), through: NOW - 1_000 },
             Lift::AllBy(key(8).public()),
         ]),
+        private: Some(group_key().id()),
     }
 }
 
@@ -238,7 +247,15 @@ fn cert() -> HostCert {
     let node = NodeId(key(7).public().0);
     let site: stork_wire::text::Label = "default".parse().unwrap();
     let (issued, expires) = (NOW - 10, NOW + 3_600);
-    HostCert { version: 1, node, name: "host-7".parse().unwrap(), site, issued, expires }
+    HostCert {
+        version: 1,
+        node,
+        name: "host-7".parse().unwrap(),
+        site,
+        issued,
+        expires,
+        scope: Some(Box::new(scope())),
+    }
 }
 
 fn record() -> PeerRecord {
@@ -279,7 +296,14 @@ fn join_token() -> JoinToken {
         site: "default".parse().unwrap(),
         issued: NOW,
         expires: NOW + 600,
+        scope: Some(Box::new(scope())),
     }
+}
+
+/// Labels, and groups that are granted.
+fn scope() -> HostScope {
+    let groups = Some(list([GroupId([1; 32]), GroupId([2; 32])]));
+    HostScope { labels: list(["edge".parse().unwrap()]), groups }
 }
 
 pub(super) fn push_cert() -> Envelope {
@@ -324,6 +348,7 @@ fn all_envelopes() -> Vec<(u8, Envelope)> {
     let mut out: Vec<(u8, Envelope)> =
         (0..3).zip(fleet.documents.clone()).map(|(k, i)| (k, i.envelope)).collect();
     out.extend(fleet.feed(2).into_iter().map(|i| (3, i.envelope)));
+    out.push((3, fleet.sealed().envelope));
     let hint = hint();
     out.extend([(4, proof), (5, hint.cert), (6, hint.record), (7, push_cert())]);
     out.push((8, token_envelope()));
@@ -349,7 +374,8 @@ pub(super) fn items() -> Vec<Vec<u8>> {
     let fleet = Fleet::new();
     let proof = fleet.proof().item();
     let later = fleet.later();
-    let known = fleet.documents.iter().cloned().chain(fleet.feed(2)).chain(proof);
+    let known =
+        fleet.documents.iter().cloned().chain(fleet.feed(2)).chain([fleet.sealed()]).chain(proof);
     let beacons = beacons().map(|(b, e)| b.item(e));
     known.chain(beacons).chain(fleet.narrowing()).chain([later]).map(|i| encode(&i)).collect()
 }

@@ -12,7 +12,7 @@ use stork_wire::suicide::Suicide;
 use stork_wire::withdrawal::Withdrawal;
 
 use super::bytes::Bytes;
-use super::samples::{Fleet, NOW, key};
+use super::samples::{Fleet, NOW, group_key, key};
 
 const STEPS_MAX: usize = 60;
 const KINDS: [ItemKind; 9] = [
@@ -98,8 +98,12 @@ pub(super) fn trust(data: &[u8]) -> String {
     pool.extend(fleet.proof().item());
     pool.extend(fleet.narrowing());
     pool.push(fleet.delegated());
+    pool.push(fleet.sealed());
     let mut trust = Trust::new(fleet.fleet);
     let mut bytes = Bytes::new(data);
+    if bytes.flag() {
+        trust.add_group_key(group_key());
+    }
     if bytes.flag() {
         for document in &fleet.documents {
             assert!(matches!(trust.judge(document, NOW), Verdict::Accepted { .. }));

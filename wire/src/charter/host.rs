@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::{UnixSeconds, check_head, check_sorted};
 use crate::codec::{List, decode, encode};
 use crate::ids::{FleetId, GroupId, NodeId, PublicKey, PublisherId, hex, unhex};
-use crate::limits::{ADDRS_MAX, CELL_GROUPS_MAX, RECORD_LEN_MAX, SUBSCRIBED_GROUPS_MAX};
+use crate::limits::{
+    ADDRS_MAX, CELL_GROUPS_MAX, GRANTS_MAX, LABELS_MAX, RECORD_LEN_MAX, SUBSCRIBED_GROUPS_MAX,
+};
 use crate::sign::{Body, Envelope, is_sound};
 use crate::text::Label;
 
@@ -28,6 +30,48 @@ pub struct HostCert {
     pub issued: UnixSeconds,
     /// When it must have been renewed.
     pub expires: UnixSeconds,
+    /// Labels, and the private groups that it may take part in. It is not there where it has no
+    /// value: then the host has no labels and may take part in all.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "crate::delegated::last"
+    )]
+    pub scope: Option<Box<HostScope>>,
+}
+
+/// What an admission key says of a host beside its name: who it is for, and what it may see.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostScope {
+    /// Labels for people and rules, sorted.
+    pub labels: List<Label, LABELS_MAX>,
+    /// Private groups that it may take part in, sorted; `None`: all.
+    pub groups: Option<List<GroupId, GRANTS_MAX>>,
+}
+
+impl HostScope {
+    fn check(scope: Option<&Self>) -> Result<(), String> {
+        let Some(scope) = scope else { return Ok(()) };
+        if scope.labels.is_empty() && scope.groups.is_none() {
+            return Err("a scope that says nothing".into());
+        }
+        check_sorted(&scope.labels, "labels")?;
+        scope.groups.as_ref().map_or(Ok(()), |g| check_sorted(g, "granted groups"))
+    }
+    /// May a host with this scope take part in a private group?
+    #[must_use]
+    pub fn grants(scope: Option<&Self>, group: &GroupId) -> bool {
+        let groups = scope.and_then(|s| s.groups.as_ref());
+        groups.is_none_or(|g| g.binary_search(group).is_ok())
+    }
+}
+
+impl HostCert {
+    /// May this host take part in a private group?
+    #[must_use]
+    pub fn grants(&self, group: &GroupId) -> bool {
+        HostScope::grants(self.scope.as_deref(), group)
+    }
 }
 
 impl Body for HostCert {
@@ -38,7 +82,7 @@ impl Body for HostCert {
         if !is_sound(&PublicKey(self.node.0)) {
             return Err("the node's key is weak or no key".into());
         }
-        Ok(())
+        HostScope::check(self.scope.as_deref())
     }
 }
 
@@ -161,6 +205,13 @@ pub struct JoinToken {
     pub issued: UnixSeconds,
     /// When it is worth nothing any more.
     pub expires: UnixSeconds,
+    /// What the host's certificate says beside its name; not there where it has no value.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "crate::delegated::last"
+    )]
+    pub scope: Option<Box<HostScope>>,
 }
 
 impl Body for JoinToken {
@@ -168,7 +219,10 @@ impl Body for JoinToken {
     const LEN_MAX: usize = RECORD_LEN_MAX;
     fn check(&self) -> Result<(), String> {
         check_head(self.version, self.issued, self.expires)?;
-        if self.addrs.is_empty() { Err("names no address".into()) } else { Ok(()) }
+        if self.addrs.is_empty() {
+            return Err("names no address".into());
+        }
+        HostScope::check(self.scope.as_deref())
     }
 }
 
@@ -237,6 +291,7 @@ mod tests {
             site: "default".parse().unwrap(),
             issued: 10,
             expires: 20,
+            scope: None,
         };
         let envelope = Envelope::sign(&token, token.fleet, &key).unwrap();
         let text = JoinToken::to_text(&envelope);

@@ -10,12 +10,16 @@ mod delegation;
 mod host;
 
 pub use delegation::{DELEGATION_DEPTH_MAX, Delegation};
-pub use host::{Cell, HostCert, JoinToken, PeerRecord, PushCert, ShortGroup, TokenError};
+pub use host::{
+    Cell, HostCert, HostScope, JoinToken, PeerRecord, PushCert, ShortGroup, TokenError,
+};
 
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{List, encode};
-use crate::ids::{FleetId, GroupId, ItemHash, LogId, NodeId, Position, PublicKey, PublisherId};
+use crate::ids::{
+    FleetId, GroupId, GroupKeyId, ItemHash, LogId, NodeId, Position, PublicKey, PublisherId,
+};
 use crate::limits::DOC_LEN_MAX;
 use crate::sign::{Body, is_sound};
 use crate::text::{GroupName, Label, Pattern};
@@ -198,6 +202,14 @@ pub struct GroupDoc {
     pub veto: List<VetoKey, 8>,
     /// Denials that end with this document. They stay lifted when a later one names them no more.
     pub lifts: List<Lift, 64>,
+    /// The key that releases for this group are sealed with: the group is private. It is not there
+    /// where it has no value.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "crate::delegated::last"
+    )]
+    pub private: Option<GroupKeyId>,
 }
 
 /// A key of a group's security team.

@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::*;
 use crate::codec::Blob;
 use crate::feed::ManifestRef;
-use crate::ids::{LogId, ManifestId, NodeId, PackId, PieceHash, ReleaseHash, SwarmId, hex};
+use crate::ids::{
+    GroupKeyId, LogId, ManifestId, NodeId, PackId, PieceHash, ReleaseHash, SwarmId, hex,
+};
 use crate::item::{Head, ItemKind};
 use crate::limits::PUSH_FRAME_LEN_MAX;
 
@@ -50,6 +52,8 @@ fn control() -> Vec<Frame> {
         Frame::Joined(Box::new(joined)),
         Frame::Joined(Box::new(JoinReply::Refused("no".parse().unwrap()))),
         Frame::Bye("good night".parse().unwrap()),
+        Frame::KeysAsk(list([GroupKeyId([4; 32])])),
+        Frame::Keys(list([GroupKey::from_bytes([8; 32])])),
     ]
 }
 

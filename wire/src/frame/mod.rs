@@ -18,9 +18,10 @@ pub use transfer::{Bits, TransferFrame};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{DecodeError, List, decode, encode};
-use crate::ids::FleetId;
+use crate::ids::{FleetId, GroupKeyId};
 use crate::item::Item;
-use crate::limits::{HINTS_MAX, ROOTS_MAX};
+use crate::limits::{HINTS_MAX, KEYS_PER_FRAME_MAX, ROOTS_MAX};
+use crate::seal::GroupKey;
 use crate::sign::Envelope;
 use crate::text::{Label, Line};
 
@@ -51,6 +52,10 @@ pub enum Frame {
     Transfer(TransferFrame),
     /// The connection is about to be closed, and why.
     Bye(Line),
+    /// A host asks for the keys of private groups that its certificate grants it.
+    KeysAsk(List<GroupKeyId, KEYS_PER_FRAME_MAX>),
+    /// Those that the asked one has and the asker may have.
+    Keys(List<GroupKey, KEYS_PER_FRAME_MAX>),
 }
 
 /// Who the dialler is, and what it wants.
@@ -118,7 +123,7 @@ fn is_later_type(bytes: &[u8]) -> bool {
 
 impl Frame {
     /// Types of frame that are known here; a number from this on belongs to a later version.
-    const KINDS: u64 = 7;
+    const KINDS: u64 = 9;
     /// The numbers of the two types that hold types of their own.
     const OVERLAY: u64 = 4;
     const TRANSFER: u64 = 5;
@@ -147,6 +152,8 @@ impl Frame {
             Self::Overlay(f) => f.name(),
             Self::Transfer(f) => f.name(),
             Self::Bye(_) => "bye",
+            Self::KeysAsk(_) => "keys_ask",
+            Self::Keys(_) => "keys",
         }
     }
 }
@@ -218,11 +225,11 @@ mod tests {
     #[test]
     fn t119_later_types_are_not_malformed() {
         let read = |bytes: &[u8]| Frame::from_bytes(bytes, FRAME_LEN_MAX);
-        let bye = Frame::Bye("x".parse().unwrap());
+        let keys = Frame::Keys(List::truncated([GroupKey::from_bytes([9; 32])]));
         let ahead = Frame::Overlay(OverlayFrame::Ahead(List::empty()));
         let swarm = SwarmId([1; 32]);
         let end = Frame::Transfer(TransferFrame::Unsubscribe { swarm, stripe: 1, of: 2 });
-        for last in [bye, ahead, end] {
+        for last in [keys, ahead, end] {
             let bytes = last.to_bytes();
             assert_eq!(read(&bytes), Ok(last));
             let at = usize::from(matches!(bytes[0], 4 | 5));

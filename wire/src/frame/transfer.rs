@@ -134,6 +134,35 @@ impl TransferFrame {
     /// Types of frame that are known here; a number from this on belongs to a later version.
     pub(super) const KINDS: u64 = 15;
 
+    /// The manifest that it names.
+    #[must_use]
+    pub const fn manifest(&self) -> Option<ManifestId> {
+        match self {
+            Self::Interest(m) | Self::HasManifest(m) | Self::GetManifest(m) => Some(*m),
+            Self::Busy { manifest, .. } => Some(*manifest),
+            _ => None,
+        }
+    }
+    /// The swarm that it names.
+    #[must_use]
+    pub const fn swarm(&self) -> Option<SwarmId> {
+        match self {
+            Self::Interest(_) | Self::HasManifest(_) | Self::GetManifest(_) => None,
+            Self::Busy { .. } => None,
+            Self::Open { swarm, .. }
+            | Self::Have { swarm, .. }
+            | Self::Grant { swarm, .. }
+            | Self::Request { swarm, .. }
+            | Self::Pass(swarm)
+            | Self::Cancel { swarm, .. }
+            | Self::Rare { swarm, .. }
+            | Self::Refuse { swarm, .. }
+            | Self::Close(swarm)
+            | Self::Subscribe { swarm, .. }
+            | Self::Unsubscribe { swarm, .. } => Some(*swarm),
+        }
+    }
+
     /// A name for counters and logs.
     #[must_use]
     pub const fn name(&self) -> &'static str {

@@ -318,6 +318,7 @@ fn groups_of(entry: &Entry) -> &[GroupId] {
     match &entry.kind {
         Kind::Release(r) => &r.groups,
         Kind::Recall(_) => &[],
+        Kind::Sealed(s) => core::slice::from_ref(&s.group),
     }
 }
 
