@@ -56,6 +56,12 @@ fn armed() -> Option<Armed> {
     armed
 }
 
+/// Is any point armed in this process?
+#[must_use]
+pub fn is_armed() -> bool {
+    ARMED.get_or_init(armed).is_some()
+}
+
 /// Kills this process if the point of this name is armed and this is the hit that counts.
 pub fn hit(name: &'static str) {
     debug_assert!(ALL.contains(&name), "{name} is not in the list of failpoints");

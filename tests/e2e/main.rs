@@ -30,6 +30,7 @@ mod late;
 mod links;
 mod many;
 mod metrics;
+mod mounter;
 mod news;
 mod origins;
 mod policy;

@@ -27,10 +27,11 @@ pub(super) fn line(v: &Value) -> String {
         true => "no capability".to_owned(),
         false => joined(&s["capabilities"]).replace(", ", " "),
     };
-    let views = match (is("files"), is("mounts")) {
-        (true, _) => format!("; views in {}", joined(&s["views"])),
-        (false, true) => "; may mount views".to_owned(),
-        (false, false) => String::new(),
+    let views = match (is("view_helper"), is("files"), is("mounts")) {
+        (true, ..) => "; a process without network mounts views".to_owned(),
+        (false, true, _) => format!("; views in {}", joined(&s["views"])),
+        (false, false, true) => "; may mount views".to_owned(),
+        (false, false, false) => String::new(),
     };
     format!("\nsandbox: {closed} closed; {who} with {rights}{views}")
 }
@@ -56,6 +57,13 @@ mod tests {
             line(&root),
             "\nsandbox: system calls, but not files closed; root with CHOWN SYS_ADMIN; may mount \
              views"
+        );
+        let helped = json!({ "sandbox": { "enabled": true, "files": true, "calls": true,
+            "mounts": true, "view_helper": true, "uid": 998, "capabilities": [], "views": [] } });
+        assert_eq!(
+            line(&helped),
+            "\nsandbox: files and system calls closed; user 998 with no capability; a process \
+             without network mounts views"
         );
         assert!(line(&json!({ "sandbox": { "enabled": false } })).contains("SANDBOX OFF"));
         assert_eq!(line(&json!({})), "");

@@ -18,6 +18,7 @@ mod stork;
 mod tree;
 mod trust;
 mod verify;
+mod view_helper;
 mod vm;
 mod watch;
 mod why;

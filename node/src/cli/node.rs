@@ -11,7 +11,7 @@ use stork_wire::text::Label;
 use tokio::sync::watch;
 
 use super::out::{causes, completion, failure, manual, note, result};
-use crate::config::{NodeConfig, VmFolder};
+use crate::config::{LogFormat, NodeConfig, VmFolder};
 use crate::{identity, join, run, sandbox};
 
 const EXAMPLES: &str = "Examples:
@@ -59,6 +59,9 @@ struct Settings {
     /// A folder below which views may be; may be given several times.
     #[arg(long, global = true, env = "STORK_VIEWS", value_name = "DIR")]
     views: Vec<PathBuf>,
+    /// The folder with the sockets of the helpers that systemd starts.
+    #[arg(long, global = true, env = "STORK_HELPERS", value_name = "DIR")]
+    helpers: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -129,6 +132,9 @@ key, deny it too: `stork-publish deny --host NODEID`.")]
     /// Run hooks for the daemon that started this.
     #[command(name = sandbox::hooks::COMMAND, hide = true)]
     HookRunner,
+    /// Mount views for the daemon that started this.
+    #[command(name = sandbox::mounter::COMMAND, hide = true)]
+    ViewHelper(super::view_helper::Given),
 }
 
 /// Runs `stork-node` with these arguments.
@@ -142,6 +148,11 @@ pub fn node_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     if let (Command::HookRunner, Some(vms)) = (&cli.command, &cli.settings.vms) {
         return run_hooks(vms.clone());
+    }
+    if let (Command::ViewHelper(given), Some(state), Some(vms)) =
+        (&cli.command, &cli.settings.state, &cli.settings.vms)
+    {
+        return super::view_helper::run(given, state, vms);
     }
     let config = match settings(&cli.settings) {
         Ok(config) => config,
@@ -168,6 +179,7 @@ pub fn node_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Completion { shell } => completion(Cli::command(), shell),
         Command::Man => manual(Cli::command()),
         Command::HookRunner => run_hooks(config.vms),
+        Command::ViewHelper(given) => super::view_helper::run(&given, &config.state, &config.vms),
     }
 }
 
@@ -202,6 +214,9 @@ fn settings(given: &Settings) -> Result<NodeConfig, crate::config::ConfigError> 
     if !given.views.is_empty() {
         config.sandbox.views.clone_from(&given.views);
     }
+    if given.helpers.is_some() {
+        config.sandbox.helpers.clone_from(&given.helpers);
+    }
     Ok(config)
 }
 
@@ -215,22 +230,21 @@ pub(super) fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
 }
 
-fn start_log(config: &NodeConfig) {
-    use crate::config::LogFormat;
+pub(super) fn start_log(format: LogFormat) {
     let level = std::env::var("STORK_LOG").ok().and_then(|l| l.parse().ok());
     let builder = tracing_subscriber::fmt()
         .with_max_level(level.unwrap_or(tracing::Level::INFO))
         .with_writer(std::io::stderr)
         .with_target(false)
         .with_ansi(false);
-    match config.log {
+    match format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().init(),
     }
 }
 
 fn run_daemon(config: NodeConfig) -> ExitCode {
-    start_log(&config);
+    start_log(config.log);
     let key = match super::freshness::beacon_key(&config) {
         Ok(key) => key,
         Err(code) => return code,

@@ -51,6 +51,13 @@ impl VmFolder {
         out
     }
 
+    /// The file in force of a VM, with its path.
+    #[must_use]
+    pub fn find(&self, vm: &Label) -> Option<(&Path, &VmFile)> {
+        let found = self.good.iter().find(|(_, file)| file.name == *vm);
+        found.map(|(path, file)| (path.as_path(), file))
+    }
+
     /// The files that cannot be used.
     #[must_use]
     pub fn bad(&self) -> Vec<BadVmFile> {

@@ -43,7 +43,8 @@ const fn needs(backend: Backend) -> &'static [&'static str] {
 pub const fn next_best(backend: Backend) -> &'static str {
     match backend {
         Backend::Tree => {
-            "run the daemon as root, or `backend = \"hardlink\"` with `isolation = \"none\"`"
+            "run the daemon as root or with the drop-in deploy/systemd/helpers.conf, or `backend = \
+             \"hardlink\"` with `isolation = \"none\"`"
         }
         Backend::Overlay => "`backend = \"tree\"`, with what the VM changes kept elsewhere",
         Backend::Hardlink => "`backend = \"tree\"`, as root",
@@ -52,7 +53,7 @@ pub const fn next_best(backend: Backend) -> &'static str {
         }
         Backend::Composefs => "`backend = \"tree\"`, which shares files and memory just as well",
         Backend::Packages | Backend::Sysext | Backend::Image => {
-            "run the daemon as root, with the drop-in deploy/systemd/tree.conf"
+            "run the daemon with the drop-in deploy/systemd/helpers.conf"
         }
     }
 }
@@ -121,9 +122,10 @@ pub(super) fn settle_unit(asks: &mut [Ask], vms: &BTreeMap<Label, VmFile>, unit:
     for ask in asks.iter_mut().filter(|a| mounted(a)) {
         ask.ok = false;
         ask.why = format!("{} gives the daemon no right to mount", path.display());
-        ask.help = "install the drop-in deploy/systemd/tree.conf as \
-                    /etc/systemd/system/stork-node.service.d/tree.conf, then `systemctl \
-                    daemon-reload && systemctl restart stork-node`"
+        ask.help = "install the view helper (stork-views and stork-hooks of deploy/systemd, and \
+                    the drop-in deploy/systemd/helpers.conf), then `systemctl daemon-reload && \
+                    systemctl enable --now stork-views.socket stork-hooks.socket && systemctl \
+                    restart stork-node`"
             .to_owned();
     }
 }
@@ -159,7 +161,7 @@ mod tests {
         settle_unit(&mut asks, &vms, &Unit::Mounts("/u".into()));
         assert!(asks[0].ok);
         settle_unit(&mut asks, &vms, &Unit::Locked("/u".into()));
-        assert!(!asks[0].ok && asks[0].help.contains("deploy/systemd/tree.conf"));
+        assert!(!asks[0].ok && asks[0].help.contains("deploy/systemd/helpers.conf"));
         let elsewhere = ask(&vm("hardlink", "/proc/x"), state, &[]);
         assert!(!elsewhere.ok && elsewhere.why.contains("file system"), "{elsewhere:?}");
     }

@@ -77,17 +77,42 @@ pub fn look(config: &NodeConfig) -> Report {
 }
 
 fn lines(config: &NodeConfig) -> Vec<Line> {
-    [mounts(), room(config), kernel(), tools()].concat()
+    [mounts(config), room(config), kernel(), tools()].concat()
 }
 
-fn mounts() -> Vec<Line> {
-    let mounts = probe::probe();
+/// Who mounts.
+fn view_helper(config: &NodeConfig) -> Probe {
+    let Some(folder) = &config.sandbox.helpers else {
+        return Ok("a child of the daemon, where a view is to be mounted".to_owned());
+    };
+    let socket = folder.join("views");
+    let path = socket.display();
+    if socket.exists() {
+        Ok(format!("systemd starts it: {path} is there"))
+    } else {
+        Err(format!("nothing listens at {path}"))
+    }
+}
+
+fn mounts(config: &NodeConfig) -> Vec<Line> {
+    let (mut mounts, helper) = (probe::probe(), view_helper(config));
+    if mounts.api.is_err() && config.sandbox.helpers.is_some() {
+        // This process may not even try, and need not.
+        mounts = probe::Probes::of(&helper);
+    }
     vec![
+        (
+            "view_helper",
+            "a process without network that mounts",
+            false,
+            "systemctl enable --now stork-views.socket stork-hooks.socket",
+            helper,
+        ),
         (
             "mount",
             "mounts by the new calls",
             false,
-            "backend \"hardlink\"; or root, with the drop-in deploy/systemd/tree.conf",
+            "backend \"hardlink\"; or the drop-in deploy/systemd/helpers.conf",
             mounts.api,
         ),
         (

@@ -19,7 +19,7 @@ pub(super) enum Unit {
     None,
     /// It has no capability to mount.
     Locked(PathBuf),
-    /// It may mount.
+    /// It may mount, or calls who may.
     Mounts(PathBuf),
 }
 
@@ -32,8 +32,10 @@ pub(super) fn find(root: &Path) -> Unit {
     let drops = drops.map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "conf"));
     let text = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
     let may_mount = |text: &str| {
-        let line = |l: &str| l.trim_start().starts_with("CapabilityBoundingSet=");
-        text.lines().any(|l| line(l) && l.contains("CAP_SYS_ADMIN"))
+        // By itself, or by a helper that it calls.
+        let rights = |l: &str| l.starts_with("CapabilityBoundingSet=") && l.contains("SYS_ADMIN");
+        let calls = |l: &str| l.starts_with("Environment=") && l.contains("STORK_HELPERS=/");
+        text.lines().map(str::trim_start).any(|l| rights(l) || calls(l))
     };
     let mounts = [unit.clone()].into_iter().chain(drops).any(|path| may_mount(&text(&path)));
     if mounts { Unit::Mounts(unit) } else { Unit::Locked(unit) }
@@ -53,8 +55,11 @@ mod tests {
         std::fs::create_dir_all(at.join("stork-node.service.d")).unwrap();
         std::fs::copy(deploy.join(NAME), at.join(NAME)).unwrap();
         assert_eq!(find(root.path()), Unit::Locked(at.join(NAME)));
-        let drop = at.join("stork-node.service.d/tree.conf");
-        std::fs::copy(deploy.join("tree.conf"), drop).unwrap();
-        assert_eq!(find(root.path()), Unit::Mounts(at.join(NAME)));
+        for name in ["tree.conf", "helpers.conf"] {
+            let drop = at.join("stork-node.service.d").join(name);
+            std::fs::copy(deploy.join(name), &drop).unwrap();
+            assert_eq!(find(root.path()), Unit::Mounts(at.join(NAME)), "{name}");
+            std::fs::remove_file(drop).unwrap();
+        }
     }
 }

@@ -14,7 +14,7 @@ use crate::catalog::{
     Catalog, KnownRelease, MixAndMatch, Narrow, OnRecall, Outcome, Scene, Shown, VmFile, Wish,
     bundle, check_one_head,
 };
-use crate::view::{Carried, Generation, Isolation, ViewSpec};
+use crate::view::{Carried, Generation, ViewSpec};
 
 /// Announcements that come together are shown together.
 const REPLAN_MS: u64 = 50;
@@ -51,17 +51,6 @@ pub(super) struct Vm {
     /// When what its switches left behind is looked at next, and until when that is often.
     pub(super) tidy_at: Tick,
     pub(super) fresh_until: Tick,
-}
-
-fn spec_of(file: &VmFile) -> ViewSpec {
-    ViewSpec {
-        vm: file.name.clone(),
-        backend: file.backend,
-        target: file.target.clone(),
-        isolation: if file.isolation_none { Isolation::None } else { Isolation::Default },
-        keep_generations: file.keep_generations,
-        options: file.view.clone(),
-    }
 }
 
 /// The releases of a generation, as far as they are still live.
@@ -122,7 +111,7 @@ impl Driver {
             self.event("vm_removed", format!("{name}: its file is gone; its view stays as it is"));
         }
         for (name, file) in files {
-            let spec = spec_of(&file);
+            let spec = ViewSpec::of(&file);
             match self.vms.get_mut(&name) {
                 Some(vm) if vm.file == file => {}
                 Some(vm) => {

@@ -87,6 +87,17 @@ const MOUNTS: &[i64] = &[
     libc::SYS_fsmount,
 ];
 
+/// What a network is used by.
+const SOCKETS: &[i64] = &[
+    libc::SYS_socket,
+    libc::SYS_socketpair,
+    libc::SYS_connect,
+    libc::SYS_bind,
+    libc::SYS_listen,
+    libc::SYS_accept,
+    libc::SYS_accept4,
+];
+
 /// More that only one kind of machine has.
 #[cfg(target_arch = "x86_64")]
 const OF_THIS_MACHINE: &[i64] =
@@ -131,13 +142,27 @@ fn program(
     filter.try_into().map_err(failed)
 }
 
-fn refused(mounts: bool) -> Result<BTreeMap<i64, Vec<SeccompRule>>, SandboxError> {
-    let more: &[i64] = if mounts { &[] } else { MOUNTS };
+/// Whose calls are refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Who {
+    /// The daemon: it mounts nothing.
+    Daemon,
+    /// The view helper: it has no socket but the one that it was started with.
+    Mounter,
+}
+
+fn refused(who: Who) -> Result<BTreeMap<i64, Vec<SeccompRule>>, SandboxError> {
+    let more = match who {
+        Who::Daemon => MOUNTS,
+        Who::Mounter => SOCKETS,
+    };
     let whole = REFUSED.iter().chain(OF_THIS_MACHINE).chain(more);
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = whole.map(|n| (*n, Vec::new())).collect();
-    let strange: Result<Vec<_>, _> =
-        FAMILIES.iter().map(|f| first(SeccompCmpOp::Ne, value(*f))).collect();
-    rules.insert(libc::SYS_socket, vec![SeccompRule::new(strange?).map_err(failed)?]);
+    if who == Who::Daemon {
+        let strange: Result<Vec<_>, _> =
+            FAMILIES.iter().map(|f| first(SeccompCmpOp::Ne, value(*f))).collect();
+        rules.insert(libc::SYS_socket, vec![SeccompRule::new(strange?).map_err(failed)?]);
+    }
     let mut clones = Vec::new();
     for flag in NAMESPACES {
         let has = first(SeccompCmpOp::MaskedEq(value(*flag)), value(*flag))?;
@@ -176,9 +201,9 @@ fn without_x32(program: BpfProgram) -> BpfProgram {
 
 /// Refuses them from now on, with `EPERM`. `clone3` says that there is no such call, so that the C
 /// library takes `clone`, whose flags a filter can see.
-pub(super) fn refuse(mounts: bool) -> Result<(), SandboxError> {
+pub(super) fn refuse(who: Who) -> Result<(), SandboxError> {
     let clone3 = program(BTreeMap::from([(libc::SYS_clone3, Vec::new())]), libc::ENOSYS)?;
-    let others = program(refused(mounts)?, libc::EPERM)?;
+    let others = program(refused(who)?, libc::EPERM)?;
     seccompiler::apply_filter(&without_x32(clone3)).map_err(failed)?;
     seccompiler::apply_filter(&others).map_err(failed)
 }

@@ -11,8 +11,7 @@ use landlock::{
     PathFd, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetStatus, Scope,
 };
 
-use super::SandboxError;
-use crate::catalog::VmFile;
+use super::{Needs, SandboxError};
 use crate::config::NodeConfig;
 use crate::view;
 
@@ -38,13 +37,13 @@ fn read() -> BitFlags<AccessFs> {
 }
 
 /// All that is done in the state folder and below views; nothing is executed there. Devices are
-/// made by root only. Both have the same rights, or no file could be linked from one to the other.
-fn write() -> BitFlags<AccessFs> {
+/// made only where a VM's file may grant them. Both have the same rights, or no file could be
+/// linked from one to the other.
+fn write(may_make_devices: bool) -> BitFlags<AccessFs> {
     let none = AccessFs::Execute | AccessFs::MakeSock | AccessFs::IoctlDev;
     let devices = AccessFs::MakeChar | AccessFs::MakeBlock;
-    let root = rustix::process::geteuid().is_root();
     let all = AccessFs::from_all(RULES) & !none;
-    if root { all } else { all & !devices }
+    if may_make_devices { all } else { all & !devices }
 }
 
 fn allow(
@@ -80,14 +79,16 @@ fn ports(
 fn view_folders(
     mut rules: RulesetCreated,
     config: &NodeConfig,
-    vms: &[VmFile],
+    needs: &Needs,
 ) -> Result<(RulesetCreated, Vec<PathBuf>), SandboxError> {
     let mut views = Vec::new();
+    let write = || write(needs.devices);
     for folder in config.sandbox.views.iter().filter(|f| f.is_dir()) {
         rules = allow(rules, folder, write())?;
         views.push(folder.clone());
     }
-    for vm in vms {
+    // What is mounted, the view helper mounts.
+    for vm in needs.vms.iter().filter(|vm| !view::mounts_for(vm.backend)) {
         let Some(folder) = vm.target.parent().filter(|f| f.parent().is_some()) else { continue };
         if views.iter().any(|v| folder.starts_with(v)) {
             continue;
@@ -107,7 +108,7 @@ fn view_folders(
 /// Closes everything else: whether the kernel can, and the folders of views.
 pub(super) fn close(
     config: &NodeConfig,
-    vms: &[VmFile],
+    needs: &Needs,
 ) -> Result<(bool, Vec<PathBuf>), SandboxError> {
     let origin = config.origin.as_ref().map(ToString::to_string);
     let folder = origin.as_deref().and_then(|o| o.strip_prefix("file:")).map(PathBuf::from);
@@ -135,13 +136,13 @@ pub(super) fn close(
     for path in own.chain([config.bootstrap_file.as_ref()]).flatten() {
         rules = allow(rules, path, read())?;
     }
-    rules = allow(rules, &config.state, write())?;
+    rules = allow(rules, &config.state, write(needs.devices))?;
     if let Some(folder) = config.socket.parent() {
         let what = AccessFs::MakeSock | AccessFs::RemoveFile;
         rules = allow(rules, folder, what)?;
     }
     let rules = ports(rules, config, dials)?;
-    let (rules, views) = view_folders(rules, config, vms)?;
+    let (rules, views) = view_folders(rules, config, needs)?;
     let status = rules.restrict_self().map_err(failed)?;
     Ok((status.ruleset != RulesetStatus::NotEnforced, views))
 }

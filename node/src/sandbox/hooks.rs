@@ -6,6 +6,7 @@
 //! nothing else. It ends with the daemon: then its standard input is closed.
 
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use stork_wire::text::Label;
 
 use super::SandboxError;
-use crate::config::VmFolder;
+use crate::config::{NodeConfig, VmFolder};
 use crate::store::SetId;
 use crate::view::hook::{HookEnv, HookError, HookOutcome, OUTPUT_LEN_MAX, run_hook};
 
@@ -51,16 +52,26 @@ enum Answer {
 
 /// The daemon's end.
 #[derive(Debug)]
-struct Runner {
-    child: Child,
-    orders: ChildStdin,
-    answers: BufReader<ChildStdout>,
+enum Runner {
+    /// A child of the daemon.
+    Child { child: Child, orders: ChildStdin, answers: BufReader<ChildStdout> },
+    /// Where systemd starts one, for each order.
+    At(PathBuf),
 }
 
 static RUNNER: OnceLock<Mutex<Runner>> = OnceLock::new();
 
 /// Starts the child of this process, once.
-pub(super) fn start(vms: &Path) -> Result<(), SandboxError> {
+pub(super) fn start(config: &NodeConfig) -> Result<(), SandboxError> {
+    let runner = match &config.sandbox.helpers {
+        Some(folder) => Runner::At(folder.join("hooks")),
+        None => start_child(&config.vms)?,
+    };
+    RUNNER.get_or_init(|| Mutex::new(runner));
+    Ok(())
+}
+
+fn start_child(vms: &Path) -> Result<Runner, SandboxError> {
     let failed = |e| SandboxError::new("the process that runs hooks cannot be started", e);
     let exe = std::env::current_exe().map_err(failed)?;
     let mut command = Command::new(exe);
@@ -75,21 +86,35 @@ pub(super) fn start(vms: &Path) -> Result<(), SandboxError> {
     let (Some(orders), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {
         return Err(failed(io::Error::from(io::ErrorKind::BrokenPipe)));
     };
-    let runner = Runner { child, orders, answers: BufReader::new(answers) };
-    RUNNER.get_or_init(|| Mutex::new(runner));
-    Ok(())
+    Ok(Runner::Child { child, orders, answers: BufReader::new(answers) })
 }
 
 impl Runner {
     fn ask(&mut self, order: &Order) -> io::Result<Answer> {
         let mut line = serde_json::to_vec(order)?;
         line.push(b'\n');
-        self.orders.write_all(&line)?;
-        read_line(&mut self.answers, ANSWER_LEN_MAX)?.ok_or_else(|| {
-            let ended = self.child.try_wait().ok().flatten();
-            let how = ended.map_or_else(String::new, |s| format!(" ({s})"));
+        let ended = |how: String| {
             io::Error::other(format!("the process that runs hooks has ended{how}: restart stork"))
-        })
+        };
+        match self {
+            Self::Child { child, orders, answers } => {
+                orders.write_all(&line)?;
+                read_line(answers, ANSWER_LEN_MAX)?.ok_or_else(|| {
+                    let status = child.try_wait().ok().flatten();
+                    ended(status.map_or_else(String::new, |s| format!(" ({s})")))
+                })
+            }
+            Self::At(path) => {
+                let mut socket = UnixStream::connect(&*path).map_err(|e| {
+                    let path = path.display();
+                    let text = format!("{path}: {e}: `systemctl status stork-hooks.socket`");
+                    io::Error::other(text)
+                })?;
+                socket.write_all(&line)?;
+                let answer = read_line(&mut BufReader::new(socket), ANSWER_LEN_MAX)?;
+                answer.ok_or_else(|| ended(String::new()))
+            }
+        }
     }
 }
 

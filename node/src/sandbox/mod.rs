@@ -1,14 +1,16 @@
 //! What the daemon takes away from itself before it listens, so that whoever takes it over gains
 //! little: files (Landlock), system calls (seccomp), capabilities, core dumps.
 //!
-//! It happens once, while the process has one thread, and for ever. Hooks are programs of the
-//! operator and would inherit all of it; therefore a child that is started before runs them, and
-//! takes no order but the name of a VM ([`hooks`]). A process that mounts views cannot have
-//! Landlock, because that forbids all mounts: it keeps the other measures.
+//! It happens once, while the process has one thread, and for ever. Two children are started
+//! before. Hooks are programs of the operator and would inherit all of it; therefore a child runs
+//! them, and takes no order but the name of a VM ([`hooks`]). And a process that mounts views
+//! cannot have Landlock, because that forbids all mounts; therefore another child mounts, and has
+//! no network ([`mounter`]).
 
 mod calls;
 mod files;
 pub mod hooks;
+pub mod mounter;
 mod rights;
 #[cfg(test)]
 mod tests;
@@ -20,7 +22,7 @@ use rustix::thread::CapabilitySet;
 
 use crate::catalog::VmFile;
 use crate::config::{NodeConfig, VmFolder};
-use crate::view::{Backend, mounts_for, prepare_idmap};
+use crate::view::{Backend, mounts_for};
 
 /// Why the process could not be locked up. It does not run then.
 #[derive(Debug, thiserror::Error)]
@@ -58,8 +60,10 @@ pub struct Report {
     pub files: bool,
     /// System calls that it does not need are refused (seccomp).
     pub calls: bool,
-    /// It may mount views.
+    /// Views can be mounted: by the view helper where the process is locked up, else by itself.
     pub mounts: bool,
+    /// A process of its own mounts, the view helper.
+    pub view_helper: bool,
     /// The user that it runs as.
     pub uid: u32,
     /// Capabilities that it kept, in the words of capabilities(7).
@@ -91,8 +95,12 @@ pub fn refuses(backend: Backend, target: &Path) -> Option<&'static str> {
 }
 
 /// What is known before anything is taken away.
+#[derive(Debug)]
 struct Needs {
+    /// Views are mounted.
     mounts: bool,
+    /// A VM's file grants what may be a device.
+    devices: bool,
     vms: Vec<VmFile>,
 }
 
@@ -101,10 +109,27 @@ impl Needs {
         let mut folder = VmFolder::new(config.vms.clone());
         folder.reread();
         let vms: Vec<VmFile> = folder.vms().into_values().collect();
-        let able = rights::effective().contains(CapabilitySet::SYS_ADMIN);
+        // Or by a helper that is not its child.
+        let able = rights::effective().contains(CapabilitySet::SYS_ADMIN)
+            || config.sandbox.helpers.is_some();
         // Without any VM nobody knows yet what will be wanted.
         let wanted = vms.is_empty() || vms.iter().any(|v| mounts_for(v.backend));
-        Self { mounts: able && config.sandbox.mounts.unwrap_or(wanted), vms }
+        let mounts = able && config.sandbox.mounts.unwrap_or(wanted);
+        let root = rustix::process::geteuid().is_root();
+        let devices = root && (vms.is_empty() || vms.iter().any(|vm| !vm.privileged.is_empty()));
+        Self { mounts, devices, vms }
+    }
+
+    /// Capabilities that the daemon goes on with.
+    fn capabilities(&self, port: u16) -> CapabilitySet {
+        let mut needed = rights::OWNERS;
+        if self.devices {
+            needed |= rights::DEVICES;
+        }
+        if port < 1_024 {
+            needed |= CapabilitySet::NET_BIND_SERVICE;
+        }
+        needed
     }
 }
 
@@ -126,23 +151,18 @@ pub fn enter(config: &NodeConfig) -> Result<(), SandboxError> {
     rights::no_dumps()?;
     let needs = Needs::find(config);
     if needs.mounts {
-        // Later no process can be made for a user namespace.
-        for map in needs.vms.iter().filter_map(|vm| vm.view.idmap) {
-            if let Err(e) = prepare_idmap(map) {
-                tracing::warn!("the map of ids from {} on cannot be made: {e}", map.uid);
-            }
-        }
+        mounter::start(config)?;
     }
-    hooks::start(&config.vms)?;
-    let capabilities = rights::keep(needs.mounts, config.listen.port())?;
-    let (files, views) =
-        if needs.mounts { (false, Vec::new()) } else { files::close(config, &needs.vms)? };
-    calls::refuse(needs.mounts)?;
+    hooks::start(config)?;
+    let capabilities = rights::keep(needs.capabilities(config.listen.port()))?;
+    let (files, views) = files::close(config, &needs)?;
+    calls::refuse(calls::Who::Daemon)?;
     let report = Report {
         enabled: true,
         files,
         calls: true,
         mounts: needs.mounts,
+        view_helper: needs.mounts,
         uid,
         capabilities,
         views,
@@ -151,7 +171,7 @@ pub fn enter(config: &NodeConfig) -> Result<(), SandboxError> {
         files = report.files, calls = report.calls, mounts = report.mounts, uid,
         capabilities = %report.capabilities.join(","), "sandbox"
     );
-    if !report.files && !report.mounts {
+    if !report.files {
         tracing::warn!("this kernel has no Landlock: files are not closed to the daemon");
     }
     REPORT.get_or_init(|| report);

@@ -8,17 +8,19 @@ use rustix::thread::{
 
 use super::SandboxError;
 
-/// What root needs to give files of packages their owners, modes, devices and attributes.
-const OWNERS: CapabilitySet = CapabilitySet::CHOWN
+/// What root needs to give files of packages their owners, modes and attributes.
+pub(super) const OWNERS: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::FOWNER)
     .union(CapabilitySet::FSETID)
     .union(CapabilitySet::SETFCAP)
-    .union(CapabilitySet::MKNOD)
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::DAC_READ_SEARCH);
 
+/// What it takes to make devices, which are the way to every disk for whoever may open them.
+pub(super) const DEVICES: CapabilitySet = CapabilitySet::MKNOD;
+
 /// What mounts need, and to see which processes still look at an old one.
-const MOUNTS: CapabilitySet = CapabilitySet::SYS_ADMIN.union(CapabilitySet::SYS_PTRACE);
+pub(super) const MOUNTS: CapabilitySet = CapabilitySet::SYS_ADMIN.union(CapabilitySet::SYS_PTRACE);
 
 /// The capabilities of this process; none where that cannot be found out.
 pub(super) fn effective() -> CapabilitySet {
@@ -40,14 +42,7 @@ pub(super) fn no_dumps() -> Result<(), SandboxError> {
 }
 
 /// Keeps what the work needs of what there is, for ever; no program can bring more.
-pub(super) fn keep(mounts: bool, port: u16) -> Result<Vec<&'static str>, SandboxError> {
-    let mut needed = OWNERS;
-    if mounts {
-        needed |= MOUNTS;
-    }
-    if port < 1_024 {
-        needed |= CapabilitySet::NET_BIND_SERVICE;
-    }
+pub(super) fn keep(needed: CapabilitySet) -> Result<Vec<&'static str>, SandboxError> {
     let fail = |e| SandboxError::new("capabilities cannot be dropped", e);
     let now = capabilities(None).map_err(fail)?;
     let kept = now.permitted & needed;

@@ -46,9 +46,10 @@ fn t108_files_outside_are_closed() {
         ..NodeConfig::default()
     };
     config.sandbox.views = vec![at("more"), at("not there")];
-    let vms = [vm(&at("vm-1/views/web-1"))];
+    let vms = vec![vm(&at("vm-1/views/web-1"))];
+    let needs = Needs { mounts: false, devices: false, vms };
     locked(|| {
-        let (closed, views) = files::close(&config, &vms).unwrap();
+        let (closed, views) = files::close(&config, &needs).unwrap();
         if !closed {
             eprintln!("skipped: this kernel has no Landlock");
             return;
@@ -80,7 +81,7 @@ fn t108_files_outside_are_closed() {
 #[test]
 fn t108_calls_are_refused() {
     locked(|| {
-        calls::refuse(false).unwrap();
+        calls::refuse(calls::Who::Daemon).unwrap();
         let status = fs::read_to_string("/proc/thread-self/status").unwrap();
         assert!(status.contains("Seccomp:\t2") && status.contains("NoNewPrivs:\t1"), "{status}");
         let program = std::process::Command::new("/bin/true").status();
@@ -101,13 +102,40 @@ fn t108_calls_are_refused() {
 fn t108_capabilities_are_dropped() {
     locked(|| {
         let root = !rights::effective().is_empty();
-        let kept = rights::keep(false, 7749).unwrap();
+        let needs = |devices| Needs { mounts: true, devices, vms: Vec::new() };
+        let kept = rights::keep(needs(false).capabilities(7749)).unwrap();
         assert_eq!(kept.is_empty(), !root, "{kept:?}");
-        for gone in ["SYS_ADMIN", "SYS_PTRACE", "NET_ADMIN", "SETUID", "NET_BIND_SERVICE"] {
+        for gone in ["SYS_ADMIN", "SYS_PTRACE", "NET_ADMIN", "SETUID", "NET_BIND_SERVICE", "MKNOD"]
+        {
             assert!(!kept.contains(&gone), "{kept:?}");
         }
         assert_eq!(rights::names(rights::effective()), kept);
-        assert_eq!(rights::keep(true, 443).unwrap(), kept, "nothing comes back");
+        assert_eq!(
+            rights::keep(needs(true).capabilities(443)).unwrap(),
+            kept,
+            "nothing comes back"
+        );
+    });
+}
+
+/// T109: the view helper has no network, and makes no socket of any kind.
+#[test]
+fn t109_the_view_helper_makes_no_socket() {
+    locked(|| {
+        if rights::effective().contains(CapabilitySet::SYS_ADMIN) {
+            crate::view::no_network().unwrap();
+            let cards = fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+            assert_eq!(cards.lines().skip(2).count(), 1, "nothing but a loopback: {cards}");
+        } else {
+            eprintln!("skipped: a network namespace needs root");
+        }
+        calls::refuse(calls::Who::Mounter).unwrap();
+        for family in [AddressFamily::INET, AddressFamily::INET6, AddressFamily::UNIX] {
+            let made = socket(family, SocketType::DGRAM, None).map(drop);
+            assert_eq!(made, Err(Errno::PERM), "{family:?}");
+        }
+        let program = std::process::Command::new("/bin/true").status();
+        assert_eq!(program.unwrap_err().kind(), ErrorKind::PermissionDenied);
     });
 }
 

@@ -64,6 +64,7 @@ pub use space::{Health, Reservation, Room, StoreStat};
 pub use unpack::{UnpackError, UnpackReport};
 pub use upload::UploadState;
 pub use verify::{Damage, VerifyReport, Verifying};
+pub(crate) use write::remove_in;
 
 use stork_wire::ids::PackId;
 
@@ -97,7 +98,7 @@ pub struct Store {
     options: StoreOptions,
     epoch: u64,
     db: redb::Database,
-    /// Are we root, so that owners and devices can be made?
+    /// May we give owners, as root may?
     root: bool,
     latched: AtomicBool,
     latch: Mutex<Option<space::Latch>>,
@@ -147,6 +148,12 @@ impl Store {
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Are files given the owners that packages name? Where not, all belong to this process.
+    #[must_use]
+    pub const fn gives_owners(&self) -> bool {
+        self.root
     }
 
     /// A random number of this opening: what was promised under another one is void.

@@ -163,6 +163,13 @@ fn remove_temps(dir: &Path) -> Result<u64, Fault> {
     Ok(removed)
 }
 
+/// May this process give files to other users, and work with them afterwards?
+fn may_give_owners() -> bool {
+    use rustix::thread::CapabilitySet;
+    let needed = CapabilitySet::CHOWN | CapabilitySet::FOWNER | CapabilitySet::DAC_OVERRIDE;
+    rustix::thread::capabilities(None).is_ok_and(|c| c.effective.contains(needed))
+}
+
 impl Store {
     /// Opens the store in `dir`, makes it where there is none, and repairs what a crash left.
     ///
@@ -186,7 +193,7 @@ impl Store {
             options,
             epoch: random().map_err(|e| opening(Fault::new("draw a number for", &dir, e)))?,
             db,
-            root: rustix::process::geteuid().is_root(),
+            root: may_give_owners(),
             latched: AtomicBool::new(false),
             latch: Mutex::default(),
             reserved: Mutex::default(),

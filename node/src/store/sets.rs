@@ -1,6 +1,6 @@
 //! Package sets: built once per host, shared by all VMs that show them, never changed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use stork_wire::codec::encode;
@@ -48,6 +48,19 @@ pub struct SetInfo {
     pub needs_suid: bool,
     /// It holds devices.
     pub needs_devices: bool,
+}
+
+impl SetInfo {
+    /// A set that is told by whoever has the database; where it is, is a matter of the folder.
+    pub(crate) fn on_disk(
+        (dir, id): (&Path, SetId),
+        form: SetForm,
+        (needs_suid, needs_devices): (bool, bool),
+    ) -> Self {
+        let path = dir.join("sets").join(id.to_string());
+        let (members, tag) = (Vec::new(), form.tag().to_owned());
+        Self { id, path, members, form, tag, needs_suid, needs_devices }
+    }
 }
 
 impl Store {

@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -154,6 +154,13 @@ pub(super) fn remove_any(path: &Path) -> Result<(), Fault> {
         Ok(meta) if !meta.is_dir() => remove_file(path),
         _ => remove_tree(path),
     }
+}
+
+/// Removes what has that name in a folder that is open, with all that is in it, if it is there.
+/// Wherever names lead meanwhile, nothing outside of the folder is touched.
+pub(crate) fn remove_in(folder: &OwnedFd, name: &str) -> io::Result<()> {
+    let path = format!("/proc/thread-self/fd/{}/{name}", folder.as_raw_fd());
+    remove_any(Path::new(&path)).map_err(|f| f.source)
 }
 
 /// Gives every folder beneath `path` the mode 0700; links are not followed.

@@ -6,12 +6,15 @@
 
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
+use stork_wire::ids::ManifestId;
+
 use super::private::Carried;
 use super::{
-    Backend, Generation, ViewError, ViewSpec, composefs, hardlink, image, mounts, overlay, sysext,
-    tree,
+    Backend, Generation, Ground, ViewError, ViewSpec, composefs, hardlink, image, mounts, overlay,
+    sysext, tree,
 };
-use crate::store::{SetForm, SetId, SetInfo, Store};
+use crate::store::{SetForm, SetId, SetInfo};
 
 /// One switch.
 #[derive(Debug, Clone, Copy)]
@@ -23,11 +26,13 @@ pub(super) struct Step<'a> {
     /// The generation that `next` goes on from: the one shown before, or the one that a rollback
     /// shows again. None for a first one, and where a view that vanished is shown again.
     pub(super) from: Option<&'a Generation>,
+    /// The manifests of what `next` and `from` show: they name configuration files.
+    pub(super) manifests: &'a [ManifestId],
 }
 
 /// What a target shows, asked of the kernel or of the file system.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Seen {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
     pub(super) set: SetId,
     /// Which generation, where the backend makes one different from another of the same set.
     pub(super) generation: Option<u64>,
@@ -64,13 +69,19 @@ pub(super) trait Show: Sync {
     ///
     /// # Errors
     /// The VM then sees what it saw before, or already the new set: `shown` tells.
-    fn switch(&self, store: &Store, spec: &ViewSpec, step: Step<'_>) -> Result<(), ViewError>;
+    fn switch(&self, ground: &Ground<'_>, spec: &ViewSpec, step: Step<'_>)
+    -> Result<(), ViewError>;
 
     /// What the target really shows; none where that is nothing of ours.
-    fn shown(&self, store: &Store, spec: &ViewSpec) -> Result<Option<Seen>, ViewError>;
+    fn shown(&self, ground: &Ground<'_>, spec: &ViewSpec) -> Result<Option<Seen>, ViewError>;
 
     /// Finishes a switch to `to` that was cut between its steps, as far as it had been made.
-    fn mend(&self, _store: &Store, _spec: &ViewSpec, _to: &Generation) -> Result<(), ViewError> {
+    fn mend(
+        &self,
+        _ground: &Ground<'_>,
+        _spec: &ViewSpec,
+        _to: &Generation,
+    ) -> Result<(), ViewError> {
         Ok(())
     }
 
@@ -78,7 +89,7 @@ pub(super) trait Show: Sync {
     /// `kept` are the numbers of the VM's generations.
     fn tidy(
         &self,
-        _store: &Store,
+        _ground: &Ground<'_>,
         _spec: &ViewSpec,
         _kept: &BTreeSet<u64>,
     ) -> Result<(), ViewError> {
@@ -86,7 +97,7 @@ pub(super) trait Show: Sync {
     }
 
     /// Takes away all that is ours at the target.
-    fn hide(&self, store: &Store, spec: &ViewSpec) -> Result<(), ViewError>;
+    fn hide(&self, ground: &Ground<'_>, spec: &ViewSpec) -> Result<(), ViewError>;
 
     /// Does each generation have something of its own, so that one is not like another of the same
     /// set?
@@ -95,15 +106,15 @@ pub(super) trait Show: Sync {
     }
 
     /// Does any process still see the generation, through an old mount perhaps? It is then kept.
-    fn in_use(&self, store: &Store, generation: &Generation) -> bool {
-        mounts::shown_anywhere(store, generation.set)
+    fn in_use(&self, ground: &Ground<'_>, generation: &Generation) -> bool {
+        mounts::shown_anywhere(ground, generation.set)
     }
 
     /// Removes what the backend kept for a generation that is dropped: it was never shown, or is
     /// not shown any more.
     fn drop_generation(
         &self,
-        _store: &Store,
+        _ground: &Ground<'_>,
         _spec: &ViewSpec,
         _number: u64,
     ) -> Result<(), ViewError> {
@@ -111,7 +122,7 @@ pub(super) trait Show: Sync {
     }
 
     /// What became of the VM's private changes when a generation came; none where it has none.
-    fn carried(&self, _store: &Store, _spec: &ViewSpec, _number: u64) -> Option<Carried> {
+    fn carried(&self, _ground: &Ground<'_>, _spec: &ViewSpec, _number: u64) -> Option<Carried> {
         None
     }
 }

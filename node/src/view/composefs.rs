@@ -10,12 +10,11 @@
 //!
 //! fs-verity is not asked for: many kernels lack it, and the objects are hashed by `stork verify`.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::OnceLock;
 
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstat, mkdirat, openat, unlinkat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
@@ -23,10 +22,11 @@ use rustix::mount::{
 };
 
 use super::backend::{Seen, Show, Step};
+use super::ground::link;
 use super::mounts;
 use super::tree::{clone_of, layers, restrict, swap, uncover};
-use super::{Generation, IdMap, ViewError, ViewSpec, idmap};
-use crate::store::{SetForm, SetInfo, Store};
+use super::{Generation, Ground, IdMap, ViewError, ViewSpec, idmap};
+use crate::store::{SetForm, SetInfo};
 
 /// See the top of this file.
 #[derive(Debug)]
@@ -44,43 +44,49 @@ impl Show for Composefs {
         let Some(why) = *LACKING.get_or_init(lacking) else { return Ok(()) };
         Err(ViewError::Host { vm: spec.vm.clone(), backend: spec.backend, why })
     }
-    fn switch(&self, store: &Store, spec: &ViewSpec, step: Step<'_>) -> Result<(), ViewError> {
-        swap(store, spec, step.set.id, || {
-            let mount = match shared(store, spec, step.set)? {
+    fn switch(
+        &self,
+        ground: &Ground<'_>,
+        spec: &ViewSpec,
+        step: Step<'_>,
+    ) -> Result<(), ViewError> {
+        swap(ground, spec, step.set.id, || {
+            let mount = match shared(ground, spec, step.set)? {
                 Some(mount) => mount,
-                None => overlay(store, spec, step.set)?,
+                None => overlay(ground, spec, step.set)?,
             };
             restrict(&mount, step.set)?;
             Ok(mount)
         })
     }
-    fn shown(&self, store: &Store, spec: &ViewSpec) -> Result<Option<Seen>, ViewError> {
-        let Some(top) = layers(store, &spec.target)?.into_iter().next() else { return Ok(None) };
+    fn shown(&self, ground: &Ground<'_>, spec: &ViewSpec) -> Result<Option<Seen>, ViewError> {
+        let Some(top) = layers(ground, &spec.target)?.into_iter().next() else { return Ok(None) };
         let Some(set) = top.set else { return Ok(None) };
         // A mount of an image that was moved away since shows nothing that counts.
         let map = spec.options.idmap;
-        let here = store.set_info(set)?.and_then(|info| stamp(&info, map));
+        let here = ground.image(set).ok().and_then(|image| stamp(&image, map));
         let is_current = here.is_some() && top.generation == here;
         Ok(is_current.then(|| Seen::of_set(set)))
     }
-    fn mend(&self, store: &Store, spec: &ViewSpec, to: &Generation) -> Result<(), ViewError> {
-        uncover(store, spec, Some(to.set))
+    fn mend(&self, ground: &Ground<'_>, spec: &ViewSpec, to: &Generation) -> Result<(), ViewError> {
+        uncover(ground, spec, Some(to.set))
     }
-    fn hide(&self, store: &Store, spec: &ViewSpec) -> Result<(), ViewError> {
-        uncover(store, spec, None)
+    fn hide(&self, ground: &Ground<'_>, spec: &ViewSpec) -> Result<(), ViewError> {
+        uncover(ground, spec, None)
     }
 }
 
 /// Tells one building of a set from another by the inode of its image, and the same with other ids.
-fn stamp(set: &SetInfo, map: Option<IdMap>) -> Option<u64> {
-    let inode = set.path.symlink_metadata().ok()?.ino();
+fn stamp(image: &OwnedFd, map: Option<IdMap>) -> Option<u64> {
+    let inode = fstat(image).ok()?.st_ino;
     let Some(map) = map else { return Some(inode) };
     let text = format!("{inode} {} {} {}", map.uid, map.gid, map.count);
     blake3::hash(text.as_bytes()).as_bytes().first_chunk().map(|b| u64::from_le_bytes(*b))
 }
 
-fn name(store: &Store, set: &SetInfo, map: Option<IdMap>) -> Result<String, ViewError> {
-    Ok(mounts::source(&mounts::tag_of_set(store, set.id)?, set.id, stamp(set, map)))
+fn name(ground: &Ground<'_>, set: &SetInfo, map: Option<IdMap>) -> Result<String, ViewError> {
+    let stamp = stamp(&ground.image(set.id)?, map);
+    Ok(mounts::source(&mounts::tag_of_set(ground, set.id), set.id, stamp))
 }
 
 /// What this host lacks. Modules that can be loaded are loaded by the question.
@@ -103,13 +109,18 @@ fn lacking() -> Option<&'static str> {
 }
 
 /// A clone of a mount of the set that some VM has already.
-fn shared(store: &Store, spec: &ViewSpec, set: &SetInfo) -> Result<Option<OwnedFd>, ViewError> {
-    let name = name(store, set, spec.options.idmap)?;
+fn shared(
+    ground: &Ground<'_>,
+    spec: &ViewSpec,
+    set: &SetInfo,
+) -> Result<Option<OwnedFd>, ViewError> {
+    let name = name(ground, set, spec.options.idmap)?;
     let all = mounts::here().map_err(|e| ViewError::io("read the mounts of", &set.path, e))?;
     for mount in all.iter().filter(|m| m.is_overlay_of(&name)) {
         // Another mount may hide that place, or it may be gone by now.
-        let Ok(clone) = clone_of(&mount.point) else { continue };
-        let Ok(top) = rustix::fs::fstat(&clone) else { continue };
+        let Ok(point) = open(&mount.point, OFlags::PATH) else { continue };
+        let Ok(clone) = clone_of(&point, &mount.point) else { continue };
+        let Ok(top) = fstat(&clone) else { continue };
         if mount.is_on(top.st_dev) {
             return Ok(Some(clone));
         }
@@ -140,16 +151,9 @@ fn open(path: &Path, flags: OFlags) -> Result<OwnedFd, ViewError> {
     openat(CWD, path, flags, Mode::empty()).map_err(|e| ViewError::io("open", path, e))
 }
 
-/// The kernel's own link to what a descriptor leads to: short, without colons, and never another
-/// file, whatever happens to names meanwhile.
-fn link(fd: &OwnedFd) -> String {
-    format!("/proc/thread-self/fd/{}", fd.as_raw_fd())
-}
-
-/// A mount of an image, attached nowhere.
-pub(super) fn erofs(path: &Path) -> Result<OwnedFd, ViewError> {
-    let file = open(path, OFlags::RDONLY)?;
-    mount("erofs", path, &[("source", link(&file))])
+/// A mount of an image, attached nowhere; the path is for messages only.
+pub(super) fn erofs(image: &OwnedFd, path: &Path) -> Result<OwnedFd, ViewError> {
+    mount("erofs", path, &[("source", link(image))])
 }
 
 /// What an overlay is made of.
@@ -162,15 +166,19 @@ pub(super) struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    pub(super) fn new(store: &Store, spec: &ViewSpec, set: &'a SetInfo) -> Result<Self, ViewError> {
-        let objects = open(&store.dir().join("objects"), OFlags::PATH | OFlags::DIRECTORY)?;
-        let (image, map) = (erofs(&set.path)?, spec.options.idmap);
+    pub(super) fn new(
+        ground: &Ground<'_>,
+        spec: &ViewSpec,
+        set: &'a SetInfo,
+    ) -> Result<Self, ViewError> {
+        let objects = ground.objects()?;
+        let (image, map) = (erofs(&ground.image(set.id)?, &set.path)?, spec.options.idmap);
         // An overlay can't be mapped, so what lies beneath it is. Owners come from the image alone.
         if let Some(map) = map {
             let failed = |source| ViewError::IdMap { vm: spec.vm.clone(), first: map.uid, source };
-            idmap::apply(image.as_fd(), map).map_err(failed)?;
+            idmap::apply(image.as_fd(), idmap::Map::of_guest(map)).map_err(failed)?;
         }
-        Ok(Self { set, name: name(store, set, map)?, image, objects })
+        Ok(Self { set, name: name(ground, set, map)?, image, objects })
     }
 
     /// The overlay over the image, which is seen at `below`.
@@ -187,14 +195,14 @@ impl<'a> Parts<'a> {
 }
 
 /// The overlay of a set, attached nowhere.
-fn overlay(store: &Store, spec: &ViewSpec, set: &SetInfo) -> Result<OwnedFd, ViewError> {
-    let parts = Parts::new(store, spec, set)?;
+fn overlay(ground: &Ground<'_>, spec: &ViewSpec, set: &SetInfo) -> Result<OwnedFd, ViewError> {
+    let parts = Parts::new(ground, spec, set)?;
     match parts.over(&parts.image) {
         // Before 6.15 a layer must be attached somewhere when the overlay is made.
         Err(ViewError::Io { source, .. })
             if Errno::from_io_error(&source) == Some(Errno::INVAL) =>
         {
-            attached(store, spec, &parts)
+            attached(ground, spec, &parts)
         }
         made => made,
     }
@@ -202,22 +210,28 @@ fn overlay(store: &Store, spec: &ViewSpec, set: &SetInfo) -> Result<OwnedFd, Vie
 
 /// Makes the overlay while the image is attached in the store for a moment.
 pub(super) fn attached(
-    store: &Store,
+    ground: &Ground<'_>,
     spec: &ViewSpec,
     parts: &Parts<'_>,
 ) -> Result<OwnedFd, ViewError> {
-    let place = store.vm_dir(&spec.vm)?.join("image");
-    let fail = |what, e: Errno| ViewError::io(what, &place, e);
-    match rustix::fs::mkdirat(CWD, &place, Mode::RWXU) {
+    const PLACE: &str = "image";
+    let folder = ground.vm_folder(&spec.vm)?;
+    let path = ground.vm_path(&spec.vm).join(PLACE);
+    let fail = |what, e: Errno| ViewError::io(what, &path, e);
+    match mkdirat(&folder, PLACE, Mode::RWXU) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(e) => return Err(fail("make the folder", e)),
     }
-    let from = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-    move_mount(&parts.image, "", CWD, &place, from).map_err(|e| fail("mount at", e))?;
-    let made = open(&place, OFlags::PATH | OFlags::DIRECTORY).and_then(|below| parts.over(&below));
-    let gone = unmount(&place, UnmountFlags::DETACH).map_err(|e| fail("unmount", e));
-    if let Err(e) = std::fs::remove_dir(&place) {
-        tracing::debug!(path = %place.display(), %e, "an empty folder stays");
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let open = || openat(&folder, PLACE, flags, Mode::empty()).map_err(|e| fail("open", e));
+    let how = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(&parts.image, "", open()?, "", how).map_err(|e| fail("mount at", e))?;
+    let below = open()?;
+    let made = parts.over(&below);
+    let gone = unmount(link(&below), UnmountFlags::DETACH).map_err(|e| fail("unmount", e));
+    drop(below);
+    if let Err(e) = unlinkat(&folder, PLACE, AtFlags::REMOVEDIR) {
+        tracing::debug!(path = %path.display(), %e, "an empty folder stays");
     }
     gone.and(made)
 }

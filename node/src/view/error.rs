@@ -106,6 +106,29 @@ pub enum ViewError {
         /// The generation.
         number: u64,
     },
+    /// The operator's: this daemon may not give files to other users.
+    #[error(
+        "`{path}` in the view of {vm} {what}, and stork-node may only make plain files of its own, \
+         which are shown as root's"
+    )]
+    Owner {
+        /// The VM.
+        vm: Label,
+        /// The first such path.
+        path: String,
+        /// What it is.
+        what: String,
+    },
+    /// What the view helper said, or that it said nothing.
+    #[error("{why}")]
+    Helper {
+        /// The VM.
+        vm: Label,
+        /// What it said.
+        why: String,
+        /// What to do about it.
+        help: String,
+    },
     /// The operator's: there is no such generation.
     #[error("{vm} has no earlier generation{}", numbered(*number))]
     NoGeneration {
@@ -137,9 +160,14 @@ impl ViewError {
 
     /// What the operator can do about it; empty where there is nothing to do.
     #[must_use]
-    pub fn help(&self) -> &'static str {
+    pub fn help(&self) -> &str {
         match self {
             Self::Store(e) | Self::Set(SetError::Store(e)) => e.help(),
+            Self::Helper { help, .. } => help,
+            Self::Owner { .. } => {
+                "use the backend \"composefs\", which needs no owners on the host's disk, or run \
+                 the daemon with the drop-in deploy/systemd/tree.conf"
+            }
             Self::Set(SetError::OtherFileSystem { .. }) => {
                 "put the target on the file system of the store, or use the backend \"tree\""
             }
@@ -154,8 +182,8 @@ impl ViewError {
                 "name an absolute path of real folders; the last one is made, or must be empty"
             }
             Self::Sandbox { mounted, .. } if mounts_for(*mounted) => {
-                "restart stork-node with the unit's drop-in for mounted views \
-                 (deploy/systemd/tree.conf), or use the backend \"hardlink\""
+                "restart stork-node with the view helper (deploy/systemd/helpers.conf), or use the \
+                 backend \"hardlink\""
             }
             Self::Sandbox { .. } => {
                 "make the folder, name it in `[sandbox] views` of node.toml, and restart stork-node"

@@ -203,7 +203,7 @@ impl Views {
     pub(super) fn forget(&self, spec: &ViewSpec, number: u64) -> Result<(), ViewError> {
         self.store.remove_state(&key(&spec.vm, number))?;
         self.store.release_lease(&lease_name(&spec.vm, number))?;
-        show(spec.backend).drop_generation(&self.store, spec, number)
+        self.drop_generation(spec, number)
     }
 
     pub(super) fn forget_all(&self, spec: &ViewSpec) -> Result<(), ViewError> {
@@ -243,7 +243,7 @@ impl Views {
         for generation in old.iter().filter(|g| g.number != current) {
             let needed = kept.iter().any(|g| g.set == generation.set);
             let spared = needed && !backend.per_generation();
-            if spared || !backend.in_use(&self.store, generation) {
+            if spared || !self.in_use(spec, generation) {
                 self.forget(spec, generation.number)?;
             }
         }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::backend::{Seen, Show, Step};
 use super::target::{is_empty, open_folder};
-use super::{Isolation, ViewError, ViewSpec};
+use super::{Ground, Isolation, ViewError, ViewSpec};
 use crate::failpoint;
 use crate::store::{SetForm, SetId, SetInfo, Store};
 
@@ -33,17 +33,27 @@ impl Show for Hardlink {
     fn check(&self, spec: &ViewSpec) -> Result<(), ViewError> {
         check(spec)
     }
-    fn switch(&self, store: &Store, spec: &ViewSpec, step: Step<'_>) -> Result<(), ViewError> {
-        switch(store, spec, step.set, step.next.number)
+    fn switch(
+        &self,
+        ground: &Ground<'_>,
+        spec: &ViewSpec,
+        step: Step<'_>,
+    ) -> Result<(), ViewError> {
+        switch(ground.store()?, spec, step.set, step.next.number)
     }
-    fn shown(&self, _: &Store, spec: &ViewSpec) -> Result<Option<Seen>, ViewError> {
+    fn shown(&self, _: &Ground<'_>, spec: &ViewSpec) -> Result<Option<Seen>, ViewError> {
         Ok(shown(spec)?.map(Seen::of_set))
     }
-    fn tidy(&self, store: &Store, spec: &ViewSpec, _: &BTreeSet<u64>) -> Result<(), ViewError> {
-        tidy(store, spec, false)
+    fn tidy(
+        &self,
+        ground: &Ground<'_>,
+        spec: &ViewSpec,
+        _: &BTreeSet<u64>,
+    ) -> Result<(), ViewError> {
+        tidy(ground.store()?, spec, false)
     }
-    fn hide(&self, store: &Store, spec: &ViewSpec) -> Result<(), ViewError> {
-        hide(store, spec)
+    fn hide(&self, ground: &Ground<'_>, spec: &ViewSpec) -> Result<(), ViewError> {
+        hide(ground.store()?, spec)
     }
 }
 
@@ -142,7 +152,10 @@ pub(super) fn switch(
     let old = inode(&spec.target);
     let old_set = shown(spec)?;
     let foreign = match (old, old_set) {
-        (Some(_), None) => !is_empty(&spec.target)?,
+        (Some(_), None) => {
+            let folder = open_folder(spec, &spec.target, false)?;
+            !folder.map_or(Ok(true), |fd| is_empty(&fd, &spec.target))?
+        }
         (None, _) => spec.target.symlink_metadata().is_ok(),
         (Some(_), Some(_)) => false,
     };

@@ -10,11 +10,12 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use stork_wire::codec::List;
 
 use super::mounts::{self, Home};
-use super::{ViewError, ViewSpec, Views};
-use crate::store::{SetId, Store};
+use super::{Ground, ViewError, ViewSpec, Views};
+use crate::store::SetId;
 
 /// Processes that are listed; the others are counted.
 const LISTED_MAX: usize = 200;
@@ -24,25 +25,37 @@ const FILES_MAX: usize = 4_096;
 const MAPS_LEN_MAX: u64 = 4 * 1024 * 1024;
 
 /// One process, and the first thing that was found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
     /// Its number.
     pub pid: u32,
     /// Its program, as it calls itself.
     pub program: String,
     /// `file` (open), `map`, `program`, `folder` (its own or its root), or `mount`.
-    pub holds: &'static str,
+    pub holds: String,
     /// The path as that process sees it.
     pub path: String,
 }
 
 /// All of them.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Holders {
     /// The first of them, by number.
     pub processes: Vec<Holder>,
     /// How many more there are.
     pub more: u64,
+}
+
+/// Sets of one VM that are looked for at the most: generations that a VM keeps.
+const SETS_MAX: usize = 1_024;
+
+/// What is looked for: the sets of earlier generations, the current one, and of the earlier ones
+/// those that no VM shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Asked {
+    old: List<SetId, SETS_MAX>,
+    now: SetId,
+    mounted: List<SetId, SETS_MAX>,
 }
 
 /// What is old.
@@ -54,11 +67,15 @@ struct Old {
 }
 
 /// The inodes of all that a set shows.
-fn inodes(store: &Store, set: SetId) -> Result<BTreeSet<u64>, ViewError> {
-    let Some(info) = store.set_info(set)? else { return Ok(BTreeSet::new()) };
-    let tree = store.set_tree(set)?.unwrap_or_default();
-    let all = tree.entries.iter().map(|e| info.path.join(e.path.as_str()));
-    let found = all.chain([info.path.clone()]).filter_map(|p| p.symlink_metadata().ok());
+fn inodes(ground: &Ground<'_>, set: SetId) -> Result<BTreeSet<u64>, ViewError> {
+    let tree = match ground.set_tree(set) {
+        Ok(tree) => tree,
+        Err(ViewError::NoSet(_)) => return Ok(BTreeSet::new()),
+        Err(e) => return Err(e),
+    };
+    let path = ground.dir().join("sets").join(set.to_string());
+    let all = tree.entries.iter().map(|e| path.join(e.path.as_str()));
+    let found = all.chain([path.clone()]).filter_map(|p| p.symlink_metadata().ok());
     Ok(found.map(|m| m.ino()).collect())
 }
 
@@ -127,24 +144,34 @@ impl Views {
         let Some(current) = self.current(&spec.vm)? else { return Ok(Holders::default()) };
         let mut sets: BTreeSet<SetId> = self.generations(&spec.vm)?.iter().map(|g| g.set).collect();
         sets.remove(&current.set);
-        let mut old = BTreeSet::new();
-        for set in &sets {
-            old.append(&mut inodes(&self.store, *set)?);
-        }
-        let now = inodes(&self.store, current.set)?;
-        let device = self.store.dir().metadata().map(|m| m.dev());
-        let device = device.map_err(|e| ViewError::io("look at", self.store.dir(), e))?;
         // A set that another VM shows now is not old there: mounts are told for the sets that no
         // VM has as its current one.
         let others = self.current_sets()?;
-        let old = Old {
-            inodes: old.difference(&now).copied().collect(),
-            device,
-            sets: sets.difference(&others).copied().collect(),
-            home: mounts::here().ok().and_then(|m| Home::of(self.store.dir(), &m)),
+        let asked = Asked {
+            mounted: List::truncated(sets.difference(&others).copied()),
+            old: List::truncated(sets),
+            now: current.set,
         };
-        Ok(look(&old))
+        self.look_for_holders(spec, asked)
     }
+}
+
+/// Looks at all processes.
+pub(super) fn find(ground: &Ground<'_>, asked: &Asked) -> Result<Holders, ViewError> {
+    let mut old = BTreeSet::new();
+    for set in asked.old.iter() {
+        old.append(&mut inodes(ground, *set)?);
+    }
+    let now = inodes(ground, asked.now)?;
+    let device = ground.dir().metadata().map(|m| m.dev());
+    let device = device.map_err(|e| ViewError::io("look at", ground.dir(), e))?;
+    let old = Old {
+        inodes: old.difference(&now).copied().collect(),
+        device,
+        sets: asked.mounted.iter().copied().collect(),
+        home: mounts::here().ok().and_then(|m| Home::of(ground.dir(), &m)),
+    };
+    Ok(look(&old))
 }
 
 fn look(old: &Old) -> Holders {
@@ -171,7 +198,8 @@ fn look(old: &Old) -> Holders {
             continue;
         }
         let program = fs::read_to_string(process.join("comm")).unwrap_or_default();
-        out.processes.push(Holder { pid, program: program.trim().to_owned(), holds, path });
+        let (program, holds) = (program.trim().to_owned(), holds.to_owned());
+        out.processes.push(Holder { pid, program, holds, path });
     }
     out
 }

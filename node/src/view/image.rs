@@ -10,8 +10,8 @@
 
 use super::backend::{Seen, Show, Step};
 use super::tree::{shown, switch, uncover};
-use super::{Generation, ViewError, ViewSpec};
-use crate::store::{SetForm, Store};
+use super::{Generation, Ground, ViewError, ViewSpec};
+use crate::store::SetForm;
 
 /// See the top of this file.
 #[derive(Debug)]
@@ -24,16 +24,21 @@ impl Show for Image {
     fn mounts(&self) -> bool {
         true
     }
-    fn switch(&self, store: &Store, spec: &ViewSpec, step: Step<'_>) -> Result<(), ViewError> {
-        switch(store, spec, step.set)
+    fn switch(
+        &self,
+        ground: &Ground<'_>,
+        spec: &ViewSpec,
+        step: Step<'_>,
+    ) -> Result<(), ViewError> {
+        switch(ground, spec, step.set)
     }
-    fn shown(&self, store: &Store, spec: &ViewSpec) -> Result<Option<Seen>, ViewError> {
-        Ok(shown(store, spec)?.map(Seen::of_set))
+    fn shown(&self, ground: &Ground<'_>, spec: &ViewSpec) -> Result<Option<Seen>, ViewError> {
+        Ok(shown(ground, spec)?.map(Seen::of_set))
     }
-    fn mend(&self, store: &Store, spec: &ViewSpec, to: &Generation) -> Result<(), ViewError> {
-        uncover(store, spec, Some(to.set))
+    fn mend(&self, ground: &Ground<'_>, spec: &ViewSpec, to: &Generation) -> Result<(), ViewError> {
+        uncover(ground, spec, Some(to.set))
     }
-    fn hide(&self, store: &Store, spec: &ViewSpec) -> Result<(), ViewError> {
-        uncover(store, spec, None)
+    fn hide(&self, ground: &Ground<'_>, spec: &ViewSpec) -> Result<(), ViewError> {
+        uncover(ground, spec, None)
     }
 }

@@ -9,6 +9,7 @@ mod backend;
 mod composefs;
 mod error;
 mod generations;
+mod ground;
 mod hardlink;
 mod holders;
 pub mod hook;
@@ -16,6 +17,8 @@ mod idmap;
 mod image;
 mod mounts;
 mod number;
+mod obey;
+pub mod order;
 mod overlay;
 mod private;
 pub mod probe;
@@ -23,11 +26,14 @@ mod sys;
 mod sysext;
 mod target;
 mod tree;
+mod work;
 
 #[cfg(test)]
 mod hook_tests;
 #[cfg(test)]
 mod image_tests;
+#[cfg(test)]
+mod obey_tests;
 #[cfg(test)]
 mod overlay_tests;
 #[cfg(test)]
@@ -46,11 +52,12 @@ pub use backend::{form_of, mounts_for};
 pub use error::ViewError;
 pub use generations::{Generation, GenerationLabel, GenerationState, ReleaseLabel};
 pub use holders::{Holder, Holders};
-pub use idmap::prepare as prepare_idmap;
+pub use idmap::prepare_all as prepare_maps;
+pub use obey::obey;
 pub use private::{Carried, Hides, Shadowed};
-pub(crate) use sys::{Shared, dedupe};
+pub(crate) use sys::{Shared, dedupe, no_network};
 
-use backend::{Seen, Step, show};
+use ground::Ground;
 
 pub use crate::catalog::{Backend, IdMap, ViewOptions};
 use crate::store::{SetId, SetInfo, Store};
@@ -129,12 +136,12 @@ impl Views {
     /// Checks that a view could be shown, without touching anything: to refuse a wrong file of a
     /// VM when it is read.
     pub fn check(&self, spec: &ViewSpec) -> Result<(), ViewError> {
-        target::check_target(&self.store, spec)?;
+        target::check_target(self.store.dir(), spec)?;
         if let Some(why) = sandbox::refuses(spec.backend, &spec.target) {
             let (vm, target) = (spec.vm.clone(), spec.target.clone());
             return Err(ViewError::Sandbox { vm, target, why, mounted: spec.backend });
         }
-        show(spec.backend).check(spec)
+        self.check_backend(spec)
     }
 
     /// Shows a set to a VM as its next generation. Hold the store ([`Store::hold`]) from before
@@ -151,6 +158,7 @@ impl Views {
     ) -> Result<Generation, ViewError> {
         self.check(spec)?;
         let _one = self.one();
+        self.settle(spec)?;
         let from = self.current(&spec.vm)?;
         self.show_from(spec, set, label, now_unix, from.as_ref())
     }
@@ -166,6 +174,7 @@ impl Views {
     ) -> Result<Generation, ViewError> {
         self.check(spec)?;
         let _one = self.one();
+        self.settle(spec)?;
         self.show_from(spec, set, earlier.label.clone(), now_unix, Some(earlier))
     }
 
@@ -180,23 +189,35 @@ impl Views {
         let number = from.map(|g| g.number);
         let pending = self.record(spec, set.id, label, (now_unix, number))?;
         failpoint::hit("view.generation.recorded");
-        let step = Step { set, next: &pending, from };
-        if let Err(e) = show(spec.backend).switch(&self.store, spec, step) {
-            // A failed check after a switch means that the new set may be there: then it stays.
-            if !matches!(self.actual(spec), Ok(Some(seen)) if seen.is(&pending)) {
+        if let Err(e) = self.switch(spec, (set, &pending), from) {
+            // A failed check after a switch means that the new set may be there: then it stays. So
+            // it does where nobody can tell by now, and the next switch settles it.
+            if self.actual(spec).is_ok_and(|seen| seen.is_none_or(|s| !s.is(&pending))) {
                 self.forget(spec, pending.number)?;
             }
             return Err(e);
         }
         let generation = self.make_current(pending)?;
         failpoint::hit("view.switched");
-        number::write_beside(spec, generation.number);
+        self.write_beside(spec, generation.number);
         self.prune(spec, generation.number)?;
         Ok(generation)
     }
 
-    fn actual(&self, spec: &ViewSpec) -> Result<Option<Seen>, ViewError> {
-        show(spec.backend).shown(&self.store, spec)
+    /// Finishes or undoes switches that were cut, by a crash of the view helper for instance.
+    fn settle(&self, spec: &ViewSpec) -> Result<Option<Reconciled>, ViewError> {
+        let mut done = None;
+        for pending in self.pending(&spec.vm)? {
+            self.mend(spec, &pending)?;
+            if self.actual(spec)?.is_some_and(|seen| seen.is(&pending)) {
+                self.make_current(pending)?;
+                done = Some(Reconciled::Finished);
+            } else {
+                self.forget(spec, pending.number)?;
+                done = Some(Reconciled::Undone);
+            }
+        }
+        Ok(done)
     }
 
     /// Which set the VM sees right now, asked of the kernel or of the file system.
@@ -209,35 +230,23 @@ impl Views {
     pub fn reconcile(&self, spec: &ViewSpec) -> Result<Reconciled, ViewError> {
         self.check(spec)?;
         let _one = self.one();
-        let backend = show(spec.backend);
-        let mut done = Reconciled::AsItWas;
-        for pending in self.pending(&spec.vm)? {
-            backend.mend(&self.store, spec, &pending)?;
-            if self.actual(spec)?.is_some_and(|seen| seen.is(&pending)) {
-                self.make_current(pending)?;
-                done = Reconciled::Finished;
-            } else {
-                self.forget(spec, pending.number)?;
-                done = Reconciled::Undone;
-            }
-        }
+        let mut done = self.settle(spec)?.unwrap_or(Reconciled::AsItWas);
         let Some(current) = self.current(&spec.vm)? else {
             return Ok(if done == Reconciled::Undone { done } else { Reconciled::Nothing });
         };
-        backend.mend(&self.store, spec, &current)?;
+        self.mend(spec, &current)?;
         let mut current = current;
         if !self.actual(spec)?.is_some_and(|seen| seen.is(&current)) {
             let set = self.store.set_info(current.set)?.ok_or(ViewError::NoSet(current.set))?;
-            let set = self.store.set_in_form(&set, backend.form())?;
+            let set = self.store.set_in_form(&set, form_of(spec.backend))?;
             current = self.reformed(current, set.id)?;
-            let step = Step { set: &set, next: &current, from: None };
-            backend.switch(&self.store, spec, step)?;
+            self.switch(spec, (&set, &current), None)?;
             done = Reconciled::ShownAgain;
         }
         self.write_number(&current)?;
-        number::write_beside(spec, current.number);
+        self.write_beside(spec, current.number);
         self.prune(spec, current.number)?;
-        backend.tidy(&self.store, spec, &self.numbers(&spec.vm)?)?;
+        self.tidy_backend(spec)?;
         Ok(done)
     }
 
@@ -248,22 +257,14 @@ impl Views {
         if let Some(current) = self.current(&spec.vm)? {
             self.prune(spec, current.number)?;
         }
-        show(spec.backend).tidy(&self.store, spec, &self.numbers(&spec.vm)?)
-    }
-
-    /// What became of the VM's private changes when a generation came; none where the backend has
-    /// none.
-    #[must_use]
-    pub fn carried(&self, spec: &ViewSpec, number: u64) -> Option<Carried> {
-        show(spec.backend).carried(&self.store, spec, number)
+        self.tidy_backend(spec)
     }
 
     /// Shows the VM nothing any more and forgets its generations.
     pub fn hide(&self, spec: &ViewSpec) -> Result<(), ViewError> {
-        target::check_target(&self.store, spec)?;
+        target::check_target(self.store.dir(), spec)?;
         let _one = self.one();
-        show(spec.backend).hide(&self.store, spec)?;
-        number::remove_beside(spec);
+        self.hide_backend(spec)?;
         self.forget_all(spec)
     }
 }

@@ -6,8 +6,8 @@ use std::{fs, io};
 
 use stork_wire::text::Label;
 
-use super::ViewError;
-use crate::store::{SetId, Store};
+use super::Ground;
+use crate::store::SetId;
 
 /// One line of `mountinfo`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,30 +54,19 @@ pub(super) struct Layer {
 /// What only this store, and who sees such a mount, can know: the names of mounts are believed in
 /// the namespaces of guests as well, whose root can mount an overlay under any name. Each VM, and
 /// each set that VMs share, has a tag of its own.
-pub(super) fn tag(store: &Store, of: &str) -> Result<String, ViewError> {
-    const SECRET: &str = "views:secret";
-    let known = store.get_state(SECRET)?.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
-    let secret = match known {
-        Some(secret) => secret,
-        None => {
-            let mut new = [0; 32];
-            getrandom::fill(&mut new)
-                .map_err(|e| ViewError::io("draw a secret for", store.dir(), io::Error::from(e)))?;
-            store.put_state(SECRET, &new)?;
-            new
-        }
-    };
-    Ok(blake3::keyed_hash(&secret, of.as_bytes()).to_hex().chars().take(TAG_LEN).collect())
+fn tag(ground: &Ground<'_>, of: &str) -> String {
+    let hash = blake3::keyed_hash(ground.secret(), of.as_bytes());
+    hash.to_hex().chars().take(TAG_LEN).collect()
 }
 
 /// The tag of mounts that are one VM's own.
-pub(super) fn tag_of_vm(store: &Store, vm: &Label) -> Result<String, ViewError> {
-    tag(store, &format!("vm {vm}"))
+pub(super) fn tag_of_vm(ground: &Ground<'_>, vm: &Label) -> String {
+    tag(ground, &format!("vm {vm}"))
 }
 
 /// The tag of mounts that all VMs share which show a set.
-pub(super) fn tag_of_set(store: &Store, set: SetId) -> Result<String, ViewError> {
-    tag(store, &format!("set {set}"))
+pub(super) fn tag_of_set(ground: &Ground<'_>, set: SetId) -> String {
+    tag(ground, &format!("set {set}"))
 }
 
 /// What a mount that is no bind of the set's folder is called.
@@ -216,17 +205,24 @@ impl Home {
 
 /// Is the set mounted anywhere on this host, in any namespace, as a part of the store or by a name
 /// with this tag? Where that can't be told, it is.
-pub(super) fn shown_anywhere(store: &Store, set: SetId) -> bool {
-    let home = here().ok().and_then(|m| Home::of(store.dir(), &m));
-    let Some((home, tag)) = home.zip(tag_of_set(store, set).ok()) else { return true };
+pub(super) fn shown_anywhere(ground: &Ground<'_>, set: SetId) -> bool {
+    let home = here().ok().and_then(|m| Home::of(ground.dir(), &m));
+    let Some(home) = home else { return true };
+    let tag = tag_of_set(ground, set);
     let ours = |l: &Layer| l.tag.as_ref().is_none_or(|t| *t == tag);
     home.anywhere(|l| l.set == Some(set) && ours(l))
 }
 
 /// The same for one generation of a VM.
-pub(super) fn generation_anywhere(store: &Store, vm: &Label, set: SetId, number: u64) -> bool {
-    let home = here().ok().and_then(|m| Home::of(store.dir(), &m));
-    let Some((home, tag)) = home.zip(tag_of_vm(store, vm).ok()) else { return true };
+pub(super) fn generation_anywhere(
+    ground: &Ground<'_>,
+    vm: &Label,
+    set: SetId,
+    number: u64,
+) -> bool {
+    let home = here().ok().and_then(|m| Home::of(ground.dir(), &m));
+    let Some(home) = home else { return true };
+    let tag = tag_of_vm(ground, vm);
     home.anywhere(|l| {
         l.set == Some(set) && l.generation == Some(number) && l.tag.as_deref() == Some(&tag)
     })

@@ -14,8 +14,7 @@
 //! The source of the mount names set and generation, so that `shown` is asked of the kernel.
 
 use std::collections::BTreeSet;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::mount::{
@@ -24,11 +23,12 @@ use rustix::mount::{
 };
 
 use super::backend::{Seen, Show, Step};
+use super::ground::link;
 use super::mounts;
 use super::private::{Carried, Layer, Layers};
-use super::tree::{detached, guard, layers, swap, uncover, uncover_to};
-use super::{Generation, ViewError, ViewSpec, sys};
-use crate::store::{SetForm, Store};
+use super::tree::{detached, guard, layers, map_of, swap, uncover, uncover_to};
+use super::{Generation, Ground, ViewError, ViewSpec, sys};
+use crate::store::SetForm;
 
 /// See the top of this file.
 #[derive(Debug)]
@@ -45,98 +45,105 @@ impl Show for Overlay {
         true
     }
 
-    fn switch(&self, store: &Store, spec: &ViewSpec, step: Step<'_>) -> Result<(), ViewError> {
+    fn switch(
+        &self,
+        ground: &Ground<'_>,
+        spec: &ViewSpec,
+        step: Step<'_>,
+    ) -> Result<(), ViewError> {
         let (set, number) = (step.set, step.next.number);
-        if mounts::generation_anywhere(store, &spec.vm, set.id, number) {
+        if mounts::generation_anywhere(ground, &spec.vm, set.id, number) {
             return Err(ViewError::LayerInUse { vm: spec.vm.clone(), number });
         }
-        let own = Layers::of(store, spec)?;
-        let tag = mounts::tag_of_vm(store, &spec.vm)?;
-        swap(store, spec, set.id, || mount(spec, step, &own.prepare(step)?, &tag))?;
+        let own = Layers::of(ground, spec)?;
+        let tag = mounts::tag_of_vm(ground, &spec.vm);
+        swap(ground, spec, set.id, || mount(ground, spec, step, (&own.prepare(step)?, &tag)))?;
         if let Err(e) = own.note_late(number) {
             tracing::warn!(vm = %spec.vm, "{e}");
         }
-        match self.shown(store, spec)? {
+        match self.shown(ground, spec)? {
             Some(seen) if seen.is(step.next) => Ok(()),
             _ => Err(ViewError::NotShown { target: spec.target.clone(), set: set.id }),
         }
     }
 
-    fn shown(&self, store: &Store, spec: &ViewSpec) -> Result<Option<Seen>, ViewError> {
-        let top = layers(store, &spec.target)?.into_iter().next();
+    fn shown(&self, ground: &Ground<'_>, spec: &ViewSpec) -> Result<Option<Seen>, ViewError> {
+        let top = layers(ground, &spec.target)?.into_iter().next();
         let seen = top.and_then(|l| Some((l.set?, Some(l.generation?))));
         Ok(seen.map(|(set, generation)| Seen { set, generation }))
     }
 
-    fn mend(&self, store: &Store, spec: &ViewSpec, to: &Generation) -> Result<(), ViewError> {
+    fn mend(&self, ground: &Ground<'_>, spec: &ViewSpec, to: &Generation) -> Result<(), ViewError> {
         let (set, number) = (Some(to.set), Some(to.number));
-        uncover_to(store, spec, Some(&|layer| layer.set == set && layer.generation == number))
+        uncover_to(ground, spec, Some(&|layer| layer.set == set && layer.generation == number))
     }
 
-    fn tidy(&self, store: &Store, spec: &ViewSpec, kept: &BTreeSet<u64>) -> Result<(), ViewError> {
-        Layers::of(store, spec)?.tidy(kept)
+    fn tidy(
+        &self,
+        ground: &Ground<'_>,
+        spec: &ViewSpec,
+        kept: &BTreeSet<u64>,
+    ) -> Result<(), ViewError> {
+        Layers::of(ground, spec)?.tidy(kept)
     }
 
-    fn hide(&self, store: &Store, spec: &ViewSpec) -> Result<(), ViewError> {
-        uncover(store, spec, None)
+    fn hide(&self, ground: &Ground<'_>, spec: &ViewSpec) -> Result<(), ViewError> {
+        uncover(ground, spec, None)
     }
 
-    fn in_use(&self, store: &Store, generation: &Generation) -> bool {
-        mounts::generation_anywhere(store, &generation.vm, generation.set, generation.number)
+    fn in_use(&self, ground: &Ground<'_>, generation: &Generation) -> bool {
+        mounts::generation_anywhere(ground, &generation.vm, generation.set, generation.number)
     }
 
     fn drop_generation(
         &self,
-        store: &Store,
+        ground: &Ground<'_>,
         spec: &ViewSpec,
         number: u64,
     ) -> Result<(), ViewError> {
-        Layers::of(store, spec)?.remove(number)
+        Layers::of(ground, spec)?.remove(number)
     }
 
-    fn carried(&self, store: &Store, spec: &ViewSpec, number: u64) -> Option<Carried> {
-        Layers::of(store, spec).ok()?.record(number)
+    fn carried(&self, ground: &Ground<'_>, spec: &ViewSpec, number: u64) -> Option<Carried> {
+        Layers::of(ground, spec).ok()?.record(number)
     }
-}
-
-/// A colon parts the folders of the old option.
-fn escaped(path: &Path) -> PathBuf {
-    path.to_string_lossy().replace('\\', "\\\\").replace(':', "\\:").into()
 }
 
 /// A mount of a generation that is attached nowhere yet.
-fn mount(spec: &ViewSpec, step: Step<'_>, layer: &Layer, tag: &str) -> Result<OwnedFd, ViewError> {
+fn mount(
+    ground: &Ground<'_>,
+    spec: &ViewSpec,
+    step: Step<'_>,
+    (layer, tag): (&Layer, &str),
+) -> Result<OwnedFd, ViewError> {
     // The overlay itself can't be mapped, so what lies beneath it is.
-    let mapped = spec.options.idmap.map(|_| detached(spec, step.set)).transpose()?;
-    let lower = mapped.as_ref().map_or_else(
-        || step.set.path.clone(),
-        |fd| format!("/proc/thread-self/fd/{}", fd.as_raw_fd()).into(),
-    );
-    let fail = |what| move |e: Errno| ViewError::io(what, &layer.upper, e);
+    let mut lower = ground.set(step.set.id)?;
+    if map_of(&lower, spec, step.set)?.is_some() {
+        lower = detached(ground, spec, step.set)?;
+    }
+    // The folders are open, and named by the kernel's links to them, not by paths.
+    let (lower, upper, work) = (link(&lower), link(&layer.upper), link(&layer.work));
+    let fail = |what| move |e: Errno| ViewError::io(what, &layer.path, e);
     let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(fail("open an overlay for"))?;
     let name = mounts::source(tag, step.set.id, Some(step.next.number));
     let options = [
-        ("source", Path::new(&name)),
-        ("redirect_dir", Path::new("nofollow")),
-        ("metacopy", Path::new("off")),
-        ("index", Path::new("off")),
-        ("nfs_export", Path::new("off")),
-        ("xino", Path::new("auto")),
-        ("upperdir", &layer.upper),
-        ("workdir", &layer.work),
+        ("source", name.as_str()),
+        ("redirect_dir", "nofollow"),
+        ("metacopy", "off"),
+        ("index", "off"),
+        ("nfs_export", "off"),
+        ("xino", "auto"),
+        ("upperdir", &upper),
+        ("workdir", &work),
+        ("lowerdir", &lower),
     ];
     for (key, value) in options {
         fsconfig_set_string(fs.as_fd(), key, value).map_err(fail("set up the overlay of"))?;
     }
-    let path = lower.as_path();
-    // `lowerdir+` takes any path, from Linux 6.5 on.
-    fsconfig_set_string(fs.as_fd(), "lowerdir+", path)
-        .or_else(|_e| fsconfig_set_string(fs.as_fd(), "lowerdir", escaped(path)))
-        .map_err(fail("set up the lower folder of"))?;
     fsconfig_create(fs.as_fd()).map_err(fail("make the overlay of"))?;
     let mount = fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
         .map_err(fail("mount the overlay of"))?;
     sys::mount_setattr(mount.as_fd(), guard(step.set))
-        .map_err(|e| ViewError::io("set attributes of the mount of", &layer.upper, e))?;
+        .map_err(|e| ViewError::io("set attributes of the mount of", &layer.path, e))?;
     Ok(mount)
 }

@@ -77,10 +77,11 @@ fn layers_of_two_vms_are_told_apart() {
         assert_eq!(w.show(&two, 0).unwrap().number, first.number);
         fs::write(one.target.join("own"), "one").unwrap();
         assert!(!two.target.join("own").exists());
-        let tags = [&one.vm, &two.vm].map(|vm| mounts::tag_of_vm(&w.store, vm).unwrap());
+        let ground = Ground::of(&w.store).unwrap();
+        let tags = [&one.vm, &two.vm].map(|vm| mounts::tag_of_vm(&ground, vm));
         assert_ne!(tags[0], tags[1]);
         let anywhere = |spec: &ViewSpec, number| {
-            mounts::generation_anywhere(&w.store, &spec.vm, w.sets[0].id, number)
+            mounts::generation_anywhere(&ground, &spec.vm, w.sets[0].id, number)
         };
         assert!(anywhere(&one, 1) && anywhere(&two, 1));
         w.views.hide(&two).unwrap();

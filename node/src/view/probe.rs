@@ -34,8 +34,14 @@ pub struct Probes {
 
 impl Probes {
     fn none(why: &str) -> Self {
-        let no = || Err(why.to_owned());
-        Self { api: no(), beneath: no(), overlay: no(), data_only: no(), erofs: no() }
+        Self::of(&Err(why.to_owned()))
+    }
+
+    /// The same answer to everything.
+    #[must_use]
+    pub fn of(probe: &Probe) -> Self {
+        let it = || probe.clone();
+        Self { api: it(), beneath: it(), overlay: it(), data_only: it(), erofs: it() }
     }
 }
 

@@ -99,7 +99,17 @@ pub(super) fn private_namespace() -> io::Result<()> {
     Ok(done?)
 }
 
-/// The same for tests.
+/// Puts this thread, the only one of its process, into a network namespace of its own, where there
+/// is nothing.
+pub(crate) fn no_network() -> io::Result<()> {
+    use rustix::thread::{UnshareFlags, unshare_unsafe};
+    #[expect(unsafe_code, reason = "rustix marks unshare as unsafe for its FILES flag")]
+    // SAFETY: only the network namespace is new; the descriptor table stays shared.
+    let done = unsafe { unshare_unsafe(UnshareFlags::NEWNET) };
+    Ok(done?)
+}
+
+/// A mount namespace for tests.
 #[cfg(test)]
 pub(super) fn own_namespace() {
     private_namespace().unwrap();

@@ -6,8 +6,8 @@
 use super::backend::{Seen, Show, Step};
 use super::target::refuse;
 use super::tree::{self, Tree};
-use super::{Generation, ViewError, ViewSpec};
-use crate::store::{SYSEXT_NAME, SetForm, Store};
+use super::{Generation, Ground, ViewError, ViewSpec};
+use crate::store::{SYSEXT_NAME, SetForm};
 
 const MOUNT: Tree = Tree { form: SetForm::Sysext };
 
@@ -28,16 +28,21 @@ impl Show for Sysext {
         }
         Err(refuse(spec, "the target of a system extension must end in `/stork`, its name"))
     }
-    fn switch(&self, store: &Store, spec: &ViewSpec, step: Step<'_>) -> Result<(), ViewError> {
-        tree::switch(store, spec, step.set)
+    fn switch(
+        &self,
+        ground: &Ground<'_>,
+        spec: &ViewSpec,
+        step: Step<'_>,
+    ) -> Result<(), ViewError> {
+        tree::switch(ground, spec, step.set)
     }
-    fn shown(&self, store: &Store, spec: &ViewSpec) -> Result<Option<Seen>, ViewError> {
-        MOUNT.shown(store, spec)
+    fn shown(&self, ground: &Ground<'_>, spec: &ViewSpec) -> Result<Option<Seen>, ViewError> {
+        MOUNT.shown(ground, spec)
     }
-    fn mend(&self, store: &Store, spec: &ViewSpec, to: &Generation) -> Result<(), ViewError> {
-        MOUNT.mend(store, spec, to)
+    fn mend(&self, ground: &Ground<'_>, spec: &ViewSpec, to: &Generation) -> Result<(), ViewError> {
+        MOUNT.mend(ground, spec, to)
     }
-    fn hide(&self, store: &Store, spec: &ViewSpec) -> Result<(), ViewError> {
-        MOUNT.hide(store, spec)
+    fn hide(&self, ground: &Ground<'_>, spec: &ViewSpec) -> Result<(), ViewError> {
+        MOUNT.hide(ground, spec)
     }
 }

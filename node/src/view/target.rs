@@ -7,8 +7,8 @@ use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 use rustix::io::Errno;
 use stork_wire::text::Label;
 
+use super::ground::link;
 use super::{Backend, Isolation, ViewError, ViewOptions, ViewSpec};
-use crate::store::Store;
 
 /// The target can't be a view.
 pub(super) fn refuse(spec: &ViewSpec, why: &'static str) -> ViewError {
@@ -16,7 +16,7 @@ pub(super) fn refuse(spec: &ViewSpec, why: &'static str) -> ViewError {
 }
 
 /// Checks a target without touching anything.
-pub(super) fn check_target(store: &Store, spec: &ViewSpec) -> Result<(), ViewError> {
+pub(super) fn check_target(store: &Path, spec: &ViewSpec) -> Result<(), ViewError> {
     let target = &spec.target;
     let plain = |c| matches!(c, Component::RootDir | Component::Normal(_));
     if !target.is_absolute() || !target.components().all(plain) {
@@ -25,7 +25,7 @@ pub(super) fn check_target(store: &Store, spec: &ViewSpec) -> Result<(), ViewErr
     if target.parent().is_none() {
         return Err(refuse(spec, "a view never covers the root of the host"));
     }
-    if store.dir().starts_with(target) || target.starts_with(store.dir()) {
+    if store.starts_with(target) || target.starts_with(store) {
         return Err(refuse(spec, "it must lie outside of the store, and not hide it"));
     }
     Ok(())
@@ -78,9 +78,9 @@ pub(super) fn make_folder(vm: &Label, path: &Path) -> Result<OwnedFd, ViewError>
     open_folder(&spec, path, true)?.ok_or_else(|| ViewError::io("open", path, Errno::NOENT))
 }
 
-/// Is there nothing in the folder?
-pub(super) fn is_empty(path: &Path) -> Result<bool, ViewError> {
-    let mut entries =
-        std::fs::read_dir(path).map_err(|e| ViewError::io("list the folder", path, e))?;
+/// Is there nothing in the folder? The path is for messages only.
+pub(super) fn is_empty(folder: &OwnedFd, path: &Path) -> Result<bool, ViewError> {
+    let entries = std::fs::read_dir(link(folder));
+    let mut entries = entries.map_err(|e| ViewError::io("list the folder", path, e))?;
     Ok(entries.next().is_none())
 }

@@ -257,7 +257,7 @@ fn tree_view() {
         w.show(&spec, 1).unwrap();
         assert_eq!(which(&spec.target).unwrap(), "b");
         assert_eq!(std::io::read_to_string(kept).unwrap(), "a", "open files stay");
-        assert_eq!(tree::layers(&w.store, &spec.target).unwrap().len(), 1);
+        assert_eq!(tree::layers(&Ground::of(&w.store).unwrap(), &spec.target).unwrap().len(), 1);
         let w = w.restart();
         assert_eq!(w.views.shown(&spec).unwrap(), Some(w.sets[1].id));
         unmount(&spec.target, UnmountFlags::DETACH).unwrap();
@@ -281,16 +281,19 @@ fn tree_reconciles_a_cut_switch() {
         w.show(&spec, 0).unwrap();
         let pending =
             w.views.record(&spec, w.sets[1].id, GenerationLabel::default(), (1, None)).unwrap();
-        tree::switch(&w.store, &spec, &w.sets[1]).unwrap();
+        tree::switch(&Ground::of(&w.store).unwrap(), &spec, &w.sets[1]).unwrap();
         // The old one above the new one, as before the last step of the switch.
         mount_bind(&w.sets[0].path, &spec.target).unwrap();
-        let sets: Vec<_> =
-            tree::layers(&w.store, &spec.target).unwrap().iter().map(|l| l.set).collect();
+        let sets: Vec<_> = tree::layers(&Ground::of(&w.store).unwrap(), &spec.target)
+            .unwrap()
+            .iter()
+            .map(|l| l.set)
+            .collect();
         assert_eq!(sets, [Some(w.sets[0].id), Some(w.sets[1].id)]);
         let w = w.restart();
         assert_eq!(w.views.reconcile(&spec).unwrap(), Reconciled::Finished);
         assert_eq!(which(&spec.target).unwrap(), "b");
-        assert_eq!(tree::layers(&w.store, &spec.target).unwrap().len(), 1);
+        assert_eq!(tree::layers(&Ground::of(&w.store).unwrap(), &spec.target).unwrap().len(), 1);
         assert_eq!(w.views.current(&spec.vm).unwrap().unwrap().number, pending.number);
         // Something of others at the target is never covered.
         w.views.hide(&spec).unwrap();

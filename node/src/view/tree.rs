@@ -9,16 +9,15 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount};
 
 use super::backend::{Seen, Show, Step};
 use super::mounts::{self, Home, Layer};
 use super::target::{is_empty, open_folder, refuse};
-use super::{Generation, ViewError, ViewSpec, idmap, sys};
+use super::{Generation, Ground, ViewError, ViewSpec, idmap, sys};
 use crate::failpoint;
-use crate::store::{SetForm, SetId, SetInfo, Store};
+use crate::store::{SetForm, SetId, SetInfo};
 
 /// See the top of this file.
 #[derive(Debug)]
@@ -34,37 +33,44 @@ impl Show for Tree {
     fn mounts(&self) -> bool {
         true
     }
-    fn switch(&self, store: &Store, spec: &ViewSpec, step: Step<'_>) -> Result<(), ViewError> {
-        switch(store, spec, step.set)
+    fn switch(
+        &self,
+        ground: &Ground<'_>,
+        spec: &ViewSpec,
+        step: Step<'_>,
+    ) -> Result<(), ViewError> {
+        switch(ground, spec, step.set)
     }
-    fn shown(&self, store: &Store, spec: &ViewSpec) -> Result<Option<Seen>, ViewError> {
-        Ok(shown(store, spec)?.map(Seen::of_set))
+    fn shown(&self, ground: &Ground<'_>, spec: &ViewSpec) -> Result<Option<Seen>, ViewError> {
+        Ok(shown(ground, spec)?.map(Seen::of_set))
     }
-    fn mend(&self, store: &Store, spec: &ViewSpec, to: &Generation) -> Result<(), ViewError> {
-        uncover_to(store, spec, Some(&|layer| layer.tag.is_none() && layer.set == Some(to.set)))
+    fn mend(&self, ground: &Ground<'_>, spec: &ViewSpec, to: &Generation) -> Result<(), ViewError> {
+        uncover_to(ground, spec, Some(&|layer| layer.tag.is_none() && layer.set == Some(to.set)))
     }
-    fn hide(&self, store: &Store, spec: &ViewSpec) -> Result<(), ViewError> {
-        uncover(store, spec, None)
+    fn hide(&self, ground: &Ground<'_>, spec: &ViewSpec) -> Result<(), ViewError> {
+        uncover(ground, spec, None)
     }
 }
 
 /// What is mounted at the target, the topmost first.
-pub(super) fn layers(store: &Store, target: &Path) -> Result<Vec<Layer>, ViewError> {
+pub(super) fn layers(ground: &Ground<'_>, target: &Path) -> Result<Vec<Layer>, ViewError> {
     let mounts = mounts::here().map_err(|e| ViewError::io("read the mounts of", target, e))?;
-    let home = Home::of(store.dir(), &mounts);
+    let home = Home::of(ground.dir(), &mounts);
     Ok(home.map_or_else(Vec::new, |h| h.layers(&mounts, target)))
 }
 
 /// Which set the target shows; the kernel says so, not our records.
-pub(super) fn shown(store: &Store, spec: &ViewSpec) -> Result<Option<SetId>, ViewError> {
-    let top = layers(store, &spec.target)?.into_iter().next();
+pub(super) fn shown(ground: &Ground<'_>, spec: &ViewSpec) -> Result<Option<SetId>, ViewError> {
+    let top = layers(ground, &spec.target)?.into_iter().next();
     Ok(top.filter(|layer| layer.tag.is_none()).and_then(|layer| layer.set))
 }
 
-/// A mount of what is at the path, attached nowhere.
-pub(super) fn clone_of(path: &Path) -> Result<OwnedFd, ViewError> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    open_tree(CWD, path, flags).map_err(|e| ViewError::io("clone the mount of", path, e))
+/// A mount of what is open, attached nowhere; the path is for messages only.
+pub(super) fn clone_of(what: &OwnedFd, path: &Path) -> Result<OwnedFd, ViewError> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    open_tree(what, "", flags).map_err(|e| ViewError::io("clone the mount of", path, e))
 }
 
 /// Makes a mount that is attached nowhere yet read-only, and gives it what the set needs and no
@@ -82,11 +88,26 @@ pub(super) const fn guard(set: &SetInfo) -> u64 {
     suid | devices
 }
 
-/// A read-only mount of the set's folder, with the ids of the guest, attached nowhere.
-pub(super) fn detached(spec: &ViewSpec, set: &SetInfo) -> Result<OwnedFd, ViewError> {
-    let mount = clone_of(&set.path)?;
-    if let Some(map) = spec.options.idmap {
-        let failed = |source| ViewError::IdMap { vm: spec.vm.clone(), first: map.uid, source };
+/// How the ids of a set's folder are mapped in a view; none where they are shown as they are.
+pub(super) fn map_of(
+    folder: &OwnedFd,
+    spec: &ViewSpec,
+    set: &SetInfo,
+) -> Result<Option<idmap::Map>, ViewError> {
+    let owner = idmap::owner_of(folder).map_err(|e| ViewError::io("look at", &set.path, e))?;
+    Ok(idmap::Map::of_files(owner, spec.options.idmap))
+}
+
+/// A read-only mount of the set's folder, with the ids that the guest is to see, attached nowhere.
+pub(super) fn detached(
+    ground: &Ground<'_>,
+    spec: &ViewSpec,
+    set: &SetInfo,
+) -> Result<OwnedFd, ViewError> {
+    let folder = ground.set(set.id)?;
+    let mount = clone_of(&folder, &set.path)?;
+    if let Some(map) = map_of(&folder, spec, set)? {
+        let failed = |source| ViewError::IdMap { vm: spec.vm.clone(), first: map.first(), source };
         idmap::apply(mount.as_fd(), map).map_err(failed)?;
     }
     restrict(&mount, set)?;
@@ -100,13 +121,13 @@ fn take_away(fd: &OwnedFd, target: &Path) -> Result<(), ViewError> {
 }
 
 /// Shows a set at the target, instead of what of ours is shown there.
-pub(super) fn switch(store: &Store, spec: &ViewSpec, set: &SetInfo) -> Result<(), ViewError> {
-    swap(store, spec, set.id, || detached(spec, set))
+pub(super) fn switch(ground: &Ground<'_>, spec: &ViewSpec, set: &SetInfo) -> Result<(), ViewError> {
+    swap(ground, spec, set.id, || detached(ground, spec, set))
 }
 
 /// Puts a new mount, which is attached nowhere yet, in place of what of ours is at the target.
 pub(super) fn swap(
-    store: &Store,
+    ground: &Ground<'_>,
     spec: &ViewSpec,
     set: SetId,
     new: impl FnOnce() -> Result<OwnedFd, ViewError>,
@@ -116,12 +137,12 @@ pub(super) fn swap(
         open_folder(spec, target, true)?.ok_or_else(|| ViewError::io("open", target, Errno::NOENT))
     };
     let old = open()?;
-    let top = layers(store, target)?.into_iter().next();
+    let top = layers(ground, target)?.into_iter().next();
     match &top {
         Some(layer) if !layer.ours => {
             return Err(refuse(spec, "something that is not ours is mounted there"));
         }
-        None if !is_empty(target)? => return Err(refuse(spec, "the folder is not empty")),
+        None if !is_empty(&old, target)? => return Err(refuse(spec, "the folder is not empty")),
         _ => {}
     }
     let new = new()?;
@@ -172,24 +193,24 @@ fn check_shown(
 /// Takes away mounts of ours from the top until `wanted` shows; with `None`, all of them. A crash
 /// between the two steps of a switch leaves the old mount above the new one.
 pub(super) fn uncover(
-    store: &Store,
+    ground: &Ground<'_>,
     spec: &ViewSpec,
     wanted: Option<SetId>,
 ) -> Result<(), ViewError> {
     match wanted {
-        None => uncover_to(store, spec, None),
-        wanted => uncover_to(store, spec, Some(&|layer| layer.set == wanted)),
+        None => uncover_to(ground, spec, None),
+        wanted => uncover_to(ground, spec, Some(&|layer| layer.set == wanted)),
     }
 }
 
 /// The same for a mount that is told by more than its set. Where none is wanted, all stay.
 pub(super) fn uncover_to(
-    store: &Store,
+    ground: &Ground<'_>,
     spec: &ViewSpec,
     wanted: Option<&dyn Fn(&Layer) -> bool>,
 ) -> Result<(), ViewError> {
     loop {
-        let layers = layers(store, &spec.target)?;
+        let layers = layers(ground, &spec.target)?;
         let Some(top) = layers.first().filter(|l| l.ours) else { return Ok(()) };
         if wanted.is_some_and(|wanted| wanted(top) || !layers.iter().any(wanted)) {
             return Ok(());

@@ -110,7 +110,7 @@ fn composefs_is_shared() {
         w.show(one, 1);
         assert_eq!((data(&one.target), data(&two.target)), ("b".into(), "a".into()));
         assert_eq!(std::io::read_to_string(kept).unwrap(), "a", "open files stay");
-        assert_eq!(tree::layers(&w.store, &one.target).unwrap().len(), 1);
+        assert_eq!(tree::layers(&Ground::of(&w.store).unwrap(), &one.target).unwrap().len(), 1);
         let w = w.restart();
         let [one, two] = &specs;
         assert_eq!(w.views.shown(one).unwrap(), Some(w.sets[1].id));
@@ -121,8 +121,7 @@ fn composefs_is_shared() {
         // A switch that a crash cut between its two steps.
         let pending =
             w.views.record(one, w.sets[0].id, GenerationLabel::default(), (1, None)).unwrap();
-        let step = Step { set: &w.sets[0], next: &pending, from: None };
-        show(Backend::Composefs).switch(&w.store, one, step).unwrap();
+        w.views.switch(one, (&w.sets[0], &pending), None).unwrap();
         let aside = w.folder.path().join("aside");
         std::fs::create_dir(&aside).unwrap();
         w.show(&ViewSpec { target: aside.clone(), ..w.spec("x", Backend::Composefs) }, 1);
@@ -236,8 +235,9 @@ fn composefs_old_mounts() {
         assert_eq!(w.store.gc(false).unwrap().sets, 1);
         w.compare(&spec.target, 1);
 
-        let parts = composefs::Parts::new(&w.store, &spec, &w.sets[1]).unwrap();
-        let mount = composefs::attached(&w.store, &spec, &parts).unwrap();
+        let ground = Ground::of(&w.store).unwrap();
+        let parts = composefs::Parts::new(&ground, &spec, &w.sets[1]).unwrap();
+        let mount = composefs::attached(&ground, &spec, &parts).unwrap();
         let flags = rustix::mount::MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         rustix::mount::move_mount(&mount, "", rustix::fs::CWD, &elsewhere, flags).unwrap();
         w.compare(&elsewhere, 1);
@@ -270,7 +270,8 @@ fn t100_image() {
         assert_eq!(error.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
         let inside = w.folder.path().join("inside");
         std::fs::create_dir(&inside).unwrap();
-        let image = composefs::erofs(&file).unwrap();
+        let open = std::fs::File::open(&file).unwrap().into();
+        let image = composefs::erofs(&open, &file).unwrap();
         let flags = rustix::mount::MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         rustix::mount::move_mount(&image, "", rustix::fs::CWD, &inside, flags).unwrap();
         w.compare(&inside, 0);
