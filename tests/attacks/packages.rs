@@ -145,7 +145,11 @@ fn broken() -> Vec<Case> {
         Case { file: "dots.deb", bytes: deb(&dots), says: "leaves the tree by `..`" },
         Case { file: "no.deb", bytes: ar(&[("debian-binary", b"2.0\n")]), says: "is no .deb" },
         Case { file: "cut.tar", bytes: long, says: "is broken or cut off" },
-        Case { file: "text.tar", bytes: b"hello".repeat(200), says: "is no .deb, no tar archive" },
+        Case {
+            file: "text.tar",
+            bytes: b"hello".repeat(200),
+            says: "no tar archive and no directory",
+        },
         Case { file: "bomb.tar.gz", bytes: bomb(gzip), says: "unpacks to more than" },
         Case {
             file: "bomb.tar.zst",

@@ -23,6 +23,7 @@ pub mod manifest;
 pub mod permit;
 pub mod proof;
 pub mod seal;
+pub mod rpm;
 pub mod sign;
 #[cfg(test)]
 mod sign_tests;

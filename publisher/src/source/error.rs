@@ -21,7 +21,7 @@ pub enum SourceError {
     #[error("cannot write the contents to a temporary file")]
     Spool(#[source] std::io::Error),
     /// Neither an archive of a known kind nor a directory.
-    #[error("`{0}` is no .deb, no tar archive and no directory")]
+    #[error("`{0}` is no .deb, no .rpm, no tar archive and no directory")]
     UnknownKind(PathBuf),
     /// It does not begin like a `.deb`, or lacks a member that every `.deb` has.
     #[error("`{path}` is no .deb: {why}")]
@@ -29,6 +29,14 @@ pub enum SourceError {
         /// Which file.
         path: PathBuf,
         /// What is missing.
+        why: String,
+    },
+    /// It is no RPM package, or one that cannot be published.
+    #[error("`{path}` is no RPM package to publish: {why}")]
+    NotAnRpm {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
         why: String,
     },
     /// A member is announced that the file is too short for.
@@ -141,8 +149,8 @@ pub enum SourceError {
         /// The options that are missing.
         missing: Vec<&'static str>,
     },
-    /// Options that contradict a `.deb`.
-    #[error("a .deb says its name, version and architecture itself: leave out {0}")]
+    /// Options that contradict a package that says its own name.
+    #[error("this package says its name, version and architecture itself: leave out {0}")]
     Contradiction(&'static str),
     /// A rule of trees that has no variant of its own here.
     #[error("the tree is refused: {0}")]
@@ -157,10 +165,14 @@ impl SourceError {
             Self::Read { .. } => "check the path and its permissions".into(),
             Self::Spool(_) => "make room, or set TMPDIR to a larger disk".into(),
             Self::UnknownKind(_) => {
-                "give a .deb, a .tar, .tar.gz, .tar.xz, .tar.zst or a directory".into()
+                "give a .deb, .rpm, .tar, .tar.gz, .tar.xz, .tar.zst or a directory".into()
             }
             Self::NotADeb { .. } | Self::TruncatedDeb { .. } | Self::Archive { .. } => {
                 "build or download the file again and compare its checksum".into()
+            }
+            Self::NotAnRpm { .. } => {
+                "check it by `rpm -K`; correct the spec file and build it again if it is whole"
+                    .into()
             }
             Self::Control(_) => "correct debian/control and build the package again".into(),
             Self::AbsolutePath(_) => "pack with relative paths: tar -C DIR -cf FILE .".into(),

@@ -1,4 +1,4 @@
-//! Packages as maintainers have them (`.deb`, tar archives, directories) read into one normal form:
+//! Packages as maintainers have them (`.deb`, `.rpm`, tar archives, directories) read into one normal form:
 //! a checked tree, its contents in a spool, and what the package says about itself.
 //!
 //! Archives are opened here and nowhere else: hosts only ever see manifests (design §4 "Daemon").
@@ -14,6 +14,7 @@ mod dpkg_tests;
 mod error;
 mod holes;
 mod inflate;
+mod rpm;
 mod spool;
 #[cfg(test)]
 mod tests;
@@ -112,6 +113,7 @@ pub fn read(path: &Path, options: &ReadOptions) -> Result<Package, SourceError> 
     let mut file = File::open(path).map_err(failed)?;
     let is_dir = file.metadata().map_err(failed)?.is_dir();
     let is_deb = !is_dir && deb::is_deb(&mut file).map_err(failed)?;
+    let is_rpm = !is_dir && rpm::is_rpm(&mut file).map_err(failed)?;
     let usr_merge = if is_deb { options.usr_merge } else { UsrMerge::AsIs };
     let mut builder = Builder::new(Rules {
         path: path.into(),
@@ -122,6 +124,10 @@ pub fn read(path: &Path, options: &ReadOptions) -> Result<Package, SourceError> 
     if is_deb {
         refuse_names(options)?;
         return deb::read(path, &mut file, builder);
+    }
+    if is_rpm {
+        refuse_names(options)?;
+        return rpm::read(path, &mut file, builder);
     }
     let (name, version, arch) = named(path, options)?;
     let format = if is_dir {

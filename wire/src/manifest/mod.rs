@@ -111,7 +111,8 @@ pub struct Source {
     pub sha256: [u8; 32],
     /// The control file of a `.deb`, as it stands there.
     pub control: Blob<65_536>,
-    /// Maintainer scripts and other members of the control archive; a tree view runs none.
+    /// Maintainer scripts and other members of the control archive; a tree view runs none. Of an
+    /// RPM package: its main header, without what its payload says of itself.
     pub control_files: List<ControlFile, 64>,
 }
 
@@ -125,6 +126,8 @@ pub enum SourceFormat {
     Tar,
     /// A directory.
     Directory,
+    /// An RPM package.
+    Rpm,
 }
 
 /// One member of a package's control archive.
