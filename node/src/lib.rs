@@ -16,6 +16,7 @@ mod late;
 pub mod net;
 pub mod overlay;
 pub mod push;
+pub mod rpm;
 pub mod run;
 pub mod sandbox;
 pub mod store;

@@ -1,4 +1,4 @@
-//! Packages of a view as apt and dpkg take them: archives written again, signatures, repositories.
+//! Packages of a view as apt and dnf take them: archives written again, signatures, repositories.
 //!
 //! What is made is judged by the real programs; one that is not here is said and skipped.
 
@@ -11,6 +11,7 @@
 )]
 
 mod attached;
+mod dnf;
 mod hardware;
 mod hooks;
 mod nspawn;

@@ -13,13 +13,13 @@ use super::run;
 const SCRIPT: &str = include_str!("guest.sh");
 
 /// A guest: a root in a mount namespace below that of the fleet.
-struct Guest {
+pub(super) struct Guest {
     keeper: Child,
     root: PathBuf,
 }
 
 impl Guest {
-    fn start(namespace: &Namespace, base: PathBuf, views: &Path, lower: &Path) -> Self {
+    pub(super) fn start(namespace: &Namespace, base: PathBuf, views: &Path, lower: &Path) -> Self {
         let mut unshare = namespace.command("unshare");
         unshare.args(["-m", "--propagation", "slave", "sh", "-c", SCRIPT, "guest"]);
         unshare.arg(&base).arg(views).arg(lower);
@@ -31,13 +31,13 @@ impl Guest {
     }
 
     /// Runs a command in the guest; what it printed.
-    fn run(&self, command: &str) -> String {
+    pub(super) fn run(&self, command: &str) -> String {
         let (said, ok) = self.attempt(command);
         assert!(ok, "{command}: {said}");
         said
     }
 
-    fn attempt(&self, command: &str) -> (String, bool) {
+    pub(super) fn attempt(&self, command: &str) -> (String, bool) {
         let mut nsenter = Command::new("nsenter");
         nsenter.arg("-t").arg(self.keeper.id().to_string()).args(["-m", "chroot"]);
         nsenter.arg(&self.root).args(["sh", "-c", &format!("{command} 2>&1")]);
@@ -211,6 +211,6 @@ fn a_folder_is_no_package_for_apt() {
     host.write_vm("vm", &VmFile::usual(&["web"], &host.target("vm")).shown_as("packages"));
     fleet.push(&fleet.package("folder", "1", &[("x", b"x")]), &["web"]);
     stork_tests::wait::wait_until("the reason", || {
-        host.tell(&["events"]).to_string().contains("not published from a .deb")
+        host.tell(&["events"]).to_string().contains("neither from a .deb")
     });
 }

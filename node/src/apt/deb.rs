@@ -8,10 +8,10 @@
 use std::collections::BTreeSet;
 use std::io::{self, Cursor, Read, Seek, SeekFrom, Write};
 
-use ring::digest::{Context, SHA256};
 use stork_wire::ids::ContentId;
 use stork_wire::manifest::{Manifest, Source, SourceFormat, Tree, TreeEntry, TreeNode};
 
+use super::content::{CopyError, Open, Written, copy_content, describe};
 use super::md5sums;
 use super::tar::{Archive, Head, Kind};
 
@@ -19,21 +19,8 @@ use super::tar::{Archive, Head, Kind};
 pub const FORMAT: u32 = 1;
 /// zstd's own default. python3.11-minimal, 6.9 MB: 2.85 MB in 0.04 s; level 9 2.64 MB in 0.19 s.
 const LEVEL: i32 = 3;
-const CHUNK: usize = 64 * 1024;
 /// Ten decimal digits of an `ar` header.
 const MEMBER_LEN_MAX: u64 = 9_999_999_999;
-
-/// Gives the bytes of a content.
-pub type Open<'a> = dyn FnMut(ContentId) -> io::Result<Box<dyn Read>> + 'a;
-
-/// What was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Deb {
-    /// Bytes of the file.
-    pub len: u64,
-    /// Its SHA-256.
-    pub sha256: [u8; 32],
-}
 
 /// Why a `.deb` cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +45,15 @@ pub enum DebError {
     Io(#[from] io::Error),
 }
 
+impl From<CopyError> for DebError {
+    fn from(e: CopyError) -> Self {
+        match e {
+            CopyError::Damaged(content) => Self::Damaged(content),
+            CopyError::Io(e) => Self::Io(e),
+        }
+    }
+}
+
 /// Writes the `.deb` of a manifest. The writer must be empty, and is at its end afterwards.
 ///
 /// # Errors
@@ -66,7 +62,7 @@ pub fn write_deb<W: Read + Write + Seek>(
     manifest: &Manifest,
     open: &mut Open<'_>,
     out: &mut W,
-) -> Result<Deb, DebError> {
+) -> Result<Written, DebError> {
     let Manifest { tree, source, .. } = manifest;
     if source.format != SourceFormat::Deb {
         return Err(DebError::NotADeb);
@@ -91,25 +87,7 @@ pub fn write_deb<W: Read + Write + Seek>(
     out.write_all(if len % 2 == 1 { b"\n" } else { b"" })?;
     out.seek(SeekFrom::Start(head))?;
     out.write_all(&member("data.tar.zst", time, len))?;
-    describe(out)
-}
-
-/// Length and hash of a file from its beginning.
-pub fn describe<R: Read + Seek>(file: &mut R) -> Result<Deb, DebError> {
-    file.seek(SeekFrom::Start(0))?;
-    let mut hash = Context::new(&SHA256);
-    let mut chunk = vec![0; CHUNK];
-    let mut len = 0;
-    loop {
-        let n = file.read(&mut chunk)?;
-        if n == 0 {
-            break;
-        }
-        len += n as u64;
-        hash.update(chunk.get(..n).unwrap_or_default());
-    }
-    let sha256 = hash.finish().as_ref().try_into().unwrap_or_default();
-    Ok(Deb { len, sha256 })
+    Ok(describe(out)?)
 }
 
 /// The header of a member of the `ar` archive.
@@ -210,38 +188,12 @@ fn data_entry<W: Write>(
     let (mode, uid, gid, mtime) = (e.mode, e.uid, e.gid, e.mtime);
     tar.begin(&Head { path: &path, kind, mode, uid, gid, mtime, size, link: &link })?;
     let Some((content, size)) = bytes.filter(|(_, size)| *size > 0) else { return Ok(()) };
-    copy(tar, content, size, open(content)?)?;
+    copy_content(content, size, open(content)?, &mut |bytes| tar.bytes(bytes))?;
     Ok(tar.end_entry(size)?)
 }
 
-/// Copies the bytes of a content, and checks that they are these.
-fn copy<W: Write>(
-    tar: &mut Archive<W>,
-    content: ContentId,
-    size: u64,
-    reader: Box<dyn Read>,
-) -> Result<(), DebError> {
-    // One byte more, so that a file that is too long is seen.
-    let mut reader = reader.take(size.saturating_add(1));
-    let mut hash = blake3::Hasher::new();
-    let mut chunk = vec![0; CHUNK];
-    let mut left = size;
-    loop {
-        let n = reader.read(&mut chunk)?;
-        if n == 0 {
-            break;
-        }
-        let bytes = chunk.get(..n).unwrap_or_default();
-        left = left.checked_sub(n as u64).ok_or(DebError::Damaged(content))?;
-        hash.update(bytes);
-        tar.bytes(bytes)?;
-    }
-    let right = left == 0 && *hash.finalize().as_bytes() == content.0;
-    if right { Ok(()) } else { Err(DebError::Damaged(content)) }
-}
-
 /// The same into memory, for what is small.
-pub fn deb_bytes(manifest: &Manifest, open: &mut Open<'_>) -> Result<(Vec<u8>, Deb), DebError> {
+pub fn deb_bytes(manifest: &Manifest, open: &mut Open<'_>) -> Result<(Vec<u8>, Written), DebError> {
     let mut out = Cursor::new(Vec::new());
     let deb = write_deb(manifest, open, &mut out)?;
     Ok((out.into_inner(), deb))

@@ -3,7 +3,7 @@
 use ring::digest::{SHA256, digest};
 use stork_wire::ids::hex;
 
-use super::{Deb, EPOCH_TEXT, Stanza};
+use super::{EPOCH_TEXT, Stanza, Written};
 
 /// Names of the files of a repository, relative to its folder.
 #[derive(Debug, Clone, Copy)]
@@ -30,7 +30,7 @@ pub struct Indexed {
     /// What its control file says.
     pub stanza: Stanza,
     /// Its length and hash.
-    pub deb: Deb,
+    pub deb: Written,
 }
 
 impl Indexed {
@@ -91,7 +91,7 @@ mod tests {
     fn an_index() {
         let text = "Package: acme\nVersion: 2:1.0~rc1\nArchitecture: all\nDescription: x\n";
         let stanza = Stanza::parse(text.as_bytes()).unwrap();
-        let one = Indexed { stanza, deb: Deb { len: 7, sha256: [0xab; 32] } };
+        let one = Indexed { stanza, deb: Written { len: 7, sha256: [0xab; 32] } };
         assert_eq!(one.file_name(), "acme_1.0~rc1_all.deb");
         let index = packages(&[one]);
         let hash = "ab".repeat(32);

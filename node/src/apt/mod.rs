@@ -6,6 +6,7 @@
 //! not kept, because the store has their files already; a rebuilt one has another hash, which is
 //! why the index is made and signed here.
 
+mod content;
 pub mod deb;
 mod index;
 mod md5sums;
@@ -13,7 +14,8 @@ pub mod pgp;
 mod stanza;
 mod tar;
 
-pub use deb::{Deb, DebError, write_deb};
+pub use content::{CopyError, Open, Written, copy_content, describe};
+pub use deb::{DebError, write_deb};
 pub use index::{Indexed, Names, packages, release, source_entry};
 pub use stanza::{BadControl, Stanza};
 

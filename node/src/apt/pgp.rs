@@ -16,6 +16,7 @@ const TAG_PUBLIC_KEY: u8 = 6;
 const TAG_USER_ID: u8 = 13;
 const EDDSA: u8 = 22;
 const HASH_SHA512: u8 = 10;
+const KIND_BYTES: u8 = 0x00;
 const KIND_TEXT: u8 = 0x01;
 const KIND_CERTIFICATION: u8 = 0x13;
 /// 1.3.6.1.4.1.11591.15.1, with its length.
@@ -145,6 +146,12 @@ impl SigningKey {
         ]
         .concat();
         armor("PUBLIC KEY BLOCK", &bytes)
+    }
+
+    /// A signature of some bytes, which stands beside them.
+    #[must_use]
+    pub fn detached(&self, bytes: &[u8]) -> String {
+        armor("SIGNATURE", &self.signature(KIND_BYTES, &[], &[bytes]))
     }
 
     /// A text with its signature, as an `InRelease` is. The text must end with a newline, and have

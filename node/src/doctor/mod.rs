@@ -219,7 +219,7 @@ fn tools() -> Vec<Line> {
             "createrepo_c",
             "createrepo_c",
             false,
-            "rpm repositories are not made: see docs/HYPERVISORS.md",
+            "not needed: stork-node writes the metadata itself",
             programs::named(&["createrepo_c"]),
         ),
         (

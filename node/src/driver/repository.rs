@@ -1,6 +1,6 @@
-//! What goes into an apt repository says of itself what was announced.
+//! What goes into a repository says of itself what was announced.
 //!
-//! A guest's apt believes the index. Rules of the charter and of the VM judge the announcement; so
+//! A guest's apt or dnf believes the index. Rules of the charter and of the VM judge the announcement; so
 //! a control file that names another package, version or machine, or that provides a name which
 //! was not announced, would pass them by.
 
@@ -8,18 +8,23 @@ use stork_wire::feed::Release;
 use stork_wire::manifest::Manifest;
 
 use crate::apt::Stanza;
+use crate::rpm::{RpmError, check, header_of};
 
 /// Compares a control file with its announcement; the answer is for people.
 pub(super) fn check_control(r: &Release, manifest: &Manifest) -> Result<(), String> {
     let provided: Vec<&str> = r.provides.iter().map(|p| p.as_str()).collect();
     let announced = [r.package.as_str(), r.version.as_str(), r.arch.as_str()];
-    compare(&manifest.source.control, announced, &provided)
-        .map_err(|why| format!("{} {}: {why}", r.package, r.version))
+    let compared = match header_of(manifest) {
+        Ok(header) => check(&header, announced, &provided).map_err(|e| e.to_string()),
+        Err(RpmError::NotAnRpm) => compare(&manifest.source.control, announced, &provided),
+        Err(e) => Err(e.to_string()),
+    };
+    compared.map_err(|why| format!("{} {}: {why}", r.package, r.version))
 }
 
 fn compare(control: &[u8], announced: [&str; 3], provided: &[&str]) -> Result<(), String> {
     if control.is_empty() {
-        return Err("it was not published from a .deb, which apt needs".to_owned());
+        return Err("it was published neither from a .deb nor from an .rpm".to_owned());
     }
     let stanza = Stanza::parse(control).map_err(|e| e.to_string())?;
     let [package, version, arch] = announced;
@@ -48,7 +53,7 @@ mod tests {
         for other in [["openssl", "1", "all"], ["acme", "2", "all"], ["acme", "1", "amd64"]] {
             assert!(check(text, other, &["api", "mta"]).is_err(), "{other:?}");
         }
-        assert!(check("", acme, &[]).unwrap_err().contains("not published from a .deb"));
+        assert!(check("", acme, &[]).unwrap_err().contains("neither from a .deb"));
         let two = format!("{text}\nPackage: openssl\n");
         assert!(check(&two, acme, &["api", "mta"]).is_err());
     }

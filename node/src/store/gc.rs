@@ -75,7 +75,7 @@ impl Store {
         // Packs first: they have no rows, so that even a full disk lets go of them.
         self.sweep_packs(&marks, &mut report)?;
         self.sweep_sets(&marks, &mut report)?;
-        report.bytes += self.sweep_debs(dry_run)?;
+        report.bytes += self.sweep_archives(dry_run)?;
         self.sweep_trees(&marks, &mut report)?;
         self.sweep_manifests(&marks, &mut report)?;
         failpoint::hit("store.gc.half_swept");

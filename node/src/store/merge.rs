@@ -144,9 +144,9 @@ pub enum SetError {
         /// The path.
         path: String,
     },
-    /// The publisher's or the operator's: a release can't be a package of an apt repository.
-    #[error("{package} can't go into an apt repository: {why}")]
-    NotForApt {
+    /// The publisher's or the operator's: a release can't be a package of a repository.
+    #[error("{package} can't go into a repository: {why}")]
+    NotForRepository {
         /// The package.
         package: String,
         /// Why.

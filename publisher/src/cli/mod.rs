@@ -60,7 +60,7 @@ enum Command {
     /// Found, change, sign and check a fleet's charter: who may do what
     #[command(subcommand)]
     Charter(CharterCommand),
-    /// Pack a .deb, tar archive or directory without sending it
+    /// Pack a .deb, .rpm, tar archive or directory without sending it
     Pack(PackArgs),
     /// Show what is inside a package, a manifest or a packed directory
     Inspect(InspectArgs),
@@ -171,7 +171,7 @@ impl ReadArgs {
 
 #[derive(Debug, Args)]
 struct PackArgs {
-    /// A .deb, tar archive or directory
+    /// A .deb, .rpm, tar archive or directory
     file: PathBuf,
     /// Where manifest and packs are written
     #[arg(long, value_name = "DIR")]
@@ -258,7 +258,7 @@ struct AuthorArgs {
 The content is on the disk of --copies nodes, and in the origin, before the release is announced.
 Running the same command again goes on where it stopped.")]
 struct PushArgs {
-    /// A .deb, tar archive or directory
+    /// A .deb, .rpm, tar archive or directory
     file: PathBuf,
     #[command(flatten)]
     who: AuthorArgs,

@@ -75,7 +75,7 @@ const RECONNECT_AFTER_S: u64 = 240;
 /// What to push, and how.
 #[derive(Debug, Clone)]
 pub struct PushOptions {
-    /// A `.deb`, tar archive or directory.
+    /// A `.deb`, `.rpm`, tar archive or directory.
     pub package: PathBuf,
     /// How to read it.
     pub read: ReadOptions,

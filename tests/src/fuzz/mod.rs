@@ -11,6 +11,7 @@ mod decoders;
 mod mutate;
 mod overlay;
 mod planner;
+mod rpm;
 mod runner;
 mod sample_files;
 mod sample_frames;
@@ -50,6 +51,7 @@ pub const TARGETS: &[Target] = &[
     decoder("node_toml", texts::node_toml, samples::node_tomls),
     decoder("vm_toml", texts::vm_toml, samples::vm_tomls),
     decoder("control_request", texts::control_request, texts::control_requests),
+    decoder("rpm_header", rpm::rpm_header, rpm::samples),
     machine("overlay", overlay::overlay, overlay::samples),
     machine("trust", trust::trust, trust::samples),
     machine("planner", planner::planner, planner::samples),

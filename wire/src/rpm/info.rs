@@ -16,6 +16,8 @@ const GREATER: u32 = 1 << 2;
 const EQUAL: u32 = 1 << 3;
 /// It asks for a feature of rpm itself.
 const RPMLIB: u32 = 1 << 24;
+/// Bytes of all paths of a header: folders are named once there, and with each file here.
+const PATHS_LEN_MAX: usize = 64 * 1024 * 1024;
 /// A file that is not in the payload.
 const GHOST: u32 = 1 << 6;
 
@@ -238,11 +240,12 @@ impl Header {
         let number = |tag: u32, i: usize| self.numbers(tag).get(i).copied().ok_or_else(uneven);
         let half = |tag: u32, i: usize| self.short_numbers(tag).get(i).copied().ok_or_else(uneven);
         let text = |bytes: Option<&[u8]>| utf8(bytes.unwrap_or_default()).map(str::to_owned);
-        let mut out = Vec::with_capacity(count);
+        let (mut out, mut total) = (Vec::with_capacity(count), 0);
         for (i, name) in names.enumerate() {
             let dir = dirs.get(number(tag::DIRINDEXES, i)? as usize).ok_or_else(uneven)?;
-            if dir.len() + name.len() > PATH_LEN_MAX {
-                return Err(bad("has a path that is too long"));
+            total += dir.len() + name.len();
+            if dir.len() + name.len() > PATH_LEN_MAX || total > PATHS_LEN_MAX {
+                return Err(bad("has a path that is too long, or too many of them"));
             }
             let path = format!("{}{}", utf8(dir)?, utf8(name)?);
             let path = path.strip_prefix('/').ok_or_else(|| bad("has a path without a slash"))?;

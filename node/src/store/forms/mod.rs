@@ -6,12 +6,13 @@
 //! these: building in a temporary place, the record, leases, collection, quarantine and recovery
 //! are the same for all forms.
 
+mod archives;
 mod erofs;
 mod folder;
 mod repository;
 mod sysext;
 
-pub(super) use repository::DEBS;
+pub(super) use archives::DEBS;
 pub use repository::repository_key;
 pub use sysext::SYSEXT_NAME;
 
@@ -31,7 +32,7 @@ pub use erofs::{IMAGE, IMAGE_ALIGN};
 pub enum SetForm {
     /// A folder of hard links to objects.
     Folder,
-    /// An apt repository of the releases.
+    /// A repository of the releases, for apt and for dnf.
     Repository,
     /// The folder with the file that makes it a system extension.
     Sysext,

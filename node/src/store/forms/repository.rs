@@ -1,59 +1,53 @@
-//! The form `repository`: an apt repository of the releases, as a folder.
+//! The form `repository`: the releases as a folder that apt and dnf install from.
 //!
-//! Each archive is written once per host from the store's files (`debs/`, by manifest) and
-//! hard-linked into the sets that show it, until no set does. Nothing is merged: what two packages
-//! may not both have is judged by the guest's own dpkg. The index is signed by a key of this host,
-//! made at first use; its public half is in the folder.
+//! Releases that were published from a `.deb` are in its index for apt, those from an `.rpm` in its
+//! metadata for dnf. Nothing is merged: what two packages may not both have is judged by the
+//! guest's own dpkg or rpm. The index is signed by a key of this host, made at first use; its
+//! public half is in the folder.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-use stork_wire::ids::{ContentId, ManifestId, TreeId, hex, unhex};
-use stork_wire::manifest::{Manifest, TreeNode};
+use stork_wire::ids::{ManifestId, TreeId, hex, unhex};
 use zeroize::Zeroizing;
 
 use super::super::merge::SetError;
-use super::super::objects::Meta;
 use super::super::sets::SetInfo;
 use super::super::write::{self, Fault, NewFile};
-use super::super::{Store, StoreError, lock};
+use super::super::{Store, StoreError};
+use super::archives::{Kind, refused, shown_meta};
 use crate::apt::pgp::SigningKey;
-use crate::apt::{
-    Deb, DebError, EPOCH, Indexed, Names, Stanza, deb, packages, release, source_entry,
-};
+use crate::apt::{EPOCH, Indexed, Names, Stanza, packages, release, source_entry};
+use crate::rpm::{self, header_of, metadata, repo_file};
 
-/// The folder of written archives.
-pub(in super::super) const DEBS: &str = "debs";
 const KEY_FILE: &str = "apt.key";
 const KEY_HEADER: &str = "stork apt key v1";
 /// Where guests have the folder of views, if nothing else is known.
 const GUEST_PATH: &str = "/opt/stork/packages";
+/// The folder of metadata for dnf.
+const REPODATA: &str = "repodata";
+/// An entry for `/etc/yum.repos.d`.
+const REPO_FILE: &str = "stork.repo";
 
-/// What is known of a written archive.
-#[derive(Debug, Serialize, Deserialize)]
-struct DebRow {
-    len: u64,
-    sha256: String,
+/// What the index says of one release.
+enum Listed {
+    Deb(Indexed),
+    Rpm(Box<rpm::Indexed>),
 }
 
-impl DebRow {
-    fn deb(&self) -> Option<Deb> {
-        let sha256 = unhex(&self.sha256)?.try_into().ok()?;
-        Some(Deb { len: self.len, sha256 })
+impl Listed {
+    const fn kind(&self) -> Kind {
+        match self {
+            Self::Deb(_) => Kind::Deb,
+            Self::Rpm(_) => Kind::Rpm,
+        }
     }
 }
 
-fn row_key(manifest: ManifestId) -> String {
-    format!("deb:{}:{}", deb::FORMAT, hex(manifest.as_bytes()))
-}
-
-fn refused(package: &str, why: &dyn std::error::Error) -> SetError {
-    SetError::NotForApt { package: package.to_owned(), why: why.to_string() }
-}
+/// The members of a repository by the names of their archives.
+type All = BTreeMap<String, (ManifestId, Listed)>;
 
 /// The signing key of a state folder, if it was made; for whoever prints its public half.
 pub fn repository_key(state: &Path) -> io::Result<Option<SigningKey>> {
@@ -79,11 +73,6 @@ pub fn repository_key(state: &Path) -> io::Result<Option<SigningKey>> {
 }
 
 impl Store {
-    fn deb_path(&self, manifest: ManifestId) -> PathBuf {
-        let name = format!("{}-{}.deb", hex(manifest.as_bytes()), deb::FORMAT);
-        self.dir.join(DEBS).join(name)
-    }
-
     /// The signing key; made where there is none.
     fn signing_key(&self) -> Result<SigningKey, StoreError> {
         let path = self.dir.join(KEY_FILE);
@@ -110,81 +99,30 @@ impl Store {
         file.replace(&dir.join(name))
     }
 
-    fn repository_manifest(&self, label: &str, id: ManifestId) -> Result<Manifest, SetError> {
-        let found = self.manifest_decoded(id)?;
-        found.ok_or_else(|| SetError::Incomplete { package: label.to_owned() })
-    }
-
-    /// The archive of a release: written now, or before.
-    fn archive(&self, label: &str, id: ManifestId) -> Result<(Manifest, Deb), SetError> {
-        let manifest = self.repository_manifest(label, id)?;
-        let path = self.deb_path(id);
-        let row = self.get_state(&row_key(id))?;
-        let row = row.and_then(|bytes| serde_json::from_slice::<DebRow>(&bytes).ok());
-        if let Some(deb) = row.and_then(|row| row.deb())
-            && path.metadata().is_ok_and(|m| m.len() == deb.len)
-        {
-            return Ok((manifest, deb));
-        }
-        self.check_free(manifest.tree.payload_len(), 1)?;
-        let dir = self.dir.join(DEBS);
-        let fault = |f| self.fault(f);
-        let file = NewFile::create(&dir).map_err(fault)?;
-        let paths = self.content_files(&manifest, label)?;
-        let mut open = |content: ContentId| -> io::Result<Box<dyn io::Read>> {
-            let path = paths.get(&content).ok_or(io::ErrorKind::NotFound)?;
-            Ok(Box::new(File::open(path)?))
-        };
-        let written = deb::write_deb(&manifest, &mut open, &mut file.file());
-        let made = written.map_err(|e| match e {
-            DebError::Io(e) => self.fault(Fault::new("write the archive", &path, e)).into(),
-            DebError::Damaged(content) => StoreError::DamagedContent(content).into(),
-            e => refused(label, &e),
-        })?;
-        drop(file.dress(&shown_meta(EPOCH.into()), self.root).map_err(fault)?);
-        file.sync().map_err(fault)?;
-        file.replace(&path).map_err(fault)?;
-        write::sync_dir(&dir).map_err(fault)?;
-        let row = DebRow { len: made.len, sha256: hex(&made.sha256) };
-        self.put_state(&row_key(id), &serde_json::to_vec(&row).unwrap_or_default())?;
-        Ok((manifest, made))
-    }
-
-    /// Where the files of a manifest are.
-    fn content_files(
-        &self,
-        manifest: &Manifest,
-        label: &str,
-    ) -> Result<BTreeMap<ContentId, PathBuf>, SetError> {
-        let mut out = BTreeMap::new();
-        for entry in &manifest.tree.entries {
-            let TreeNode::File { content, size, .. } = &entry.node else { continue };
-            if *size > 0 && !out.contains_key(content) {
-                let path = self.content_path(*content);
-                let path =
-                    path.map_err(|_gone| SetError::Incomplete { package: label.to_owned() })?;
-                out.insert(*content, path);
-            }
-        }
-        Ok(out)
-    }
-
     /// What the index says of the members, in the order of the archives' names.
-    fn indexed(
-        &self,
-        members: &[(String, ManifestId, TreeId)],
-    ) -> Result<BTreeMap<String, (ManifestId, Indexed)>, SetError> {
-        let mut all = BTreeMap::new();
+    fn indexed(&self, members: &[(String, ManifestId, TreeId)]) -> Result<All, SetError> {
+        let mut all = All::new();
         for (label, id, _) in members {
-            let (manifest, deb) = self.archive(label, *id)?;
-            let stanza = Stanza::parse(&manifest.source.control).map_err(|e| refused(label, &e))?;
+            let (manifest, written) = self.archive(label, *id)?;
             // The announcement is what was judged; the driver compares all of it.
             let (package, version) = label.split_once(' ').unwrap_or((label, ""));
-            stanza
-                .check(package, version, stanza.get("Architecture"))
-                .map_err(|e| refused(label, &e))?;
-            let one = Indexed { stanza, deb };
-            let name = one.file_name();
+            let (name, one) = match Kind::of(&manifest) {
+                Kind::Deb => {
+                    let stanza = Stanza::parse(&manifest.source.control);
+                    let stanza = stanza.map_err(|e| refused(label, &e))?;
+                    let checked = stanza.check(package, version, stanza.get("Architecture"));
+                    checked.map_err(|e| refused(label, &e))?;
+                    let one = Indexed { stanza, deb: written };
+                    (one.file_name(), Listed::Deb(one))
+                }
+                Kind::Rpm => {
+                    let header = header_of(&manifest).map_err(|e| refused(label, &e))?;
+                    let checked = rpm::check_name(&header, package, version);
+                    checked.map_err(|e| refused(label, &e))?;
+                    let one = rpm::Indexed { header, rpm: written };
+                    (one.file_name(), Listed::Rpm(Box::new(one)))
+                }
+            };
             if all.insert(name.clone(), (*id, one)).is_some() {
                 let why = io::Error::other(format!("{name} is there twice"));
                 return Err(refused(label, &why));
@@ -193,24 +131,35 @@ impl Store {
         Ok(all)
     }
 
-    /// The small files of a repository: name and bytes.
-    fn small_files(
-        &self,
-        all: &BTreeMap<String, (ManifestId, Indexed)>,
-    ) -> Result<[(&'static str, String); 5], StoreError> {
+    /// The small files of a repository, by their names in it: path and text.
+    fn small_files(&self, all: &All) -> Result<Vec<(&'static str, String)>, SetError> {
         let key = self.signing_key()?;
-        let all: Vec<Indexed> = all.values().map(|(_, one)| one.clone()).collect();
-        let index = packages(&all);
+        let (mut debs, mut rpms) = (Vec::new(), Vec::new());
+        for (_, one) in all.values() {
+            match one {
+                Listed::Deb(one) => debs.push(one.clone()),
+                Listed::Rpm(one) => rpms.push(rpm::Indexed::clone(one)),
+            }
+        }
+        let index = packages(&debs);
         let text = release(&index);
         let (signed, public) = (key.clearsign(&text), key.certificate());
         let entry = source_entry(GUEST_PATH, &public);
-        Ok([
+        let mut out = vec![
             (Names::PACKAGES, index),
             (Names::RELEASE, text),
             (Names::IN_RELEASE, signed),
             (Names::KEY, public),
             (Names::SOURCES, entry),
-        ])
+        ];
+        if !rpms.is_empty() {
+            let parts = metadata(&rpms).map_err(|e| refused("the metadata", &e))?;
+            let signed = parts.last().map_or_else(String::new, |(_, t)| key.detached(t.as_bytes()));
+            out.extend(parts);
+            out.push(("repodata/repomd.xml.asc", signed));
+            out.push((REPO_FILE, repo_file(GUEST_PATH)));
+        }
+        Ok(out)
     }
 
     /// Builds the folder.
@@ -220,25 +169,29 @@ impl Store {
         dest: &Path,
     ) -> Result<(), SetError> {
         let all = self.indexed(members)?;
-        let pool = dest.join(Names::POOL);
+        let small = self.small_files(&all)?;
+        let (pool, repodata) = (dest.join(Names::POOL), dest.join(REPODATA));
+        let folders = [dest, &pool, &repodata];
+        let has_rpms = small.iter().any(|(name, _)| name.starts_with(REPODATA));
+        let folders = folders.get(..if has_rpms { 3 } else { 2 }).unwrap_or_default();
         let make = || -> Result<(), Fault> {
-            for dir in [dest, &pool] {
+            for dir in folders {
                 let made = std::fs::DirBuilder::new().mode(0o755).create(dir);
                 made.map_err(|e| Fault::new("make the folder", dir, e))?;
             }
-            for (name, (id, _)) in &all {
-                let (from, to) = (self.deb_path(*id), pool.join(name));
+            for (name, (id, one)) in &all {
+                let (from, to) = (self.archive_path(one.kind(), *id), pool.join(name));
                 std::fs::hard_link(&from, &to).map_err(|e| Fault::new("link", &to, e))?;
             }
-            write::sync_dir(&pool)
-        };
-        let done = make().map_err(|f| SetError::from(self.fault(f))).and_then(|()| {
-            for (name, text) in self.small_files(&all)? {
-                self.shown_file(dest, name, text.as_bytes(), time_of(&text))
-                    .map_err(|f| self.fault(f))?;
+            for (name, text) in &small {
+                let path = dest.join(name);
+                let (dir, name) = (path.parent().unwrap_or(dest), path.file_name());
+                let name = name.unwrap_or_default().to_string_lossy();
+                self.shown_file(dir, &name, text.as_bytes(), time_of(text))?;
             }
-            Ok(write::sync_dir(dest).map_err(|f| self.fault(f))?)
-        });
+            folders.iter().rev().try_for_each(|dir| write::sync_dir(dir))
+        };
+        let done = make().map_err(|f| SetError::from(self.fault(f)));
         if done.is_err() {
             self.remove_folder(dest)?;
         }
@@ -249,59 +202,26 @@ impl Store {
     /// the next time.
     pub(super) fn repository_whole(&self, set: &SetInfo) -> Result<bool, StoreError> {
         let mut right = true;
-        for (_, id, _) in &set.members {
-            let path = self.deb_path(*id);
-            let row = self.get_state(&row_key(*id))?;
-            let row = row.and_then(|bytes| serde_json::from_slice::<DebRow>(&bytes).ok());
-            let now = File::open(&path).ok().and_then(|mut f| deb::describe(&mut f).ok());
-            if now.is_none() || now != row.and_then(|row| row.deb()) {
-                self.remove_state(&row_key(*id))?;
-                write::remove_file(&path).map_err(|f| self.fault(f))?;
-                right = false;
-            }
+        for (label, id, _) in &set.members {
+            let Ok(manifest) = self.released(label, *id) else { return Ok(false) };
+            right &= self.archive_whole(Kind::of(&manifest), *id)?;
         }
         if !right {
             return Ok(false);
         }
         let Ok(all) = self.indexed(&set.members) else { return Ok(false) };
-        let same_file = |name: &String, id: &ManifestId| {
+        let same_file = |name: &String, (id, one): &(ManifestId, Listed)| {
             let inode = |p: PathBuf| p.symlink_metadata().map(|m| m.ino()).ok();
-            inode(set.path.join(Names::POOL).join(name)) == inode(self.deb_path(*id))
+            let own = inode(self.archive_path(one.kind(), *id));
+            inode(set.path.join(Names::POOL).join(name)) == own
         };
-        let linked = all.iter().all(|(name, (id, _))| same_file(name, id));
-        let small = self.small_files(&all)?;
+        let linked = all.iter().all(|(name, one)| same_file(name, one));
+        let Ok(small) = self.small_files(&all) else { return Ok(false) };
         let same = |(name, text): &(&str, String)| {
             std::fs::read(set.path.join(name)).is_ok_and(|bytes| bytes == text.as_bytes())
         };
         Ok(linked && small.iter().all(same))
     }
-
-    /// Removes archives that no set shows; returns their bytes.
-    pub(in super::super) fn sweep_debs(&self, dry_run: bool) -> Result<u64, StoreError> {
-        let _one = lock(&self.building);
-        let dir = self.dir.join(DEBS);
-        let names = super::super::open::names(&dir).map_err(|f| self.fault(f))?;
-        let mut bytes = 0;
-        for name in names {
-            let path = dir.join(&name);
-            let Ok(meta) = path.symlink_metadata() else { continue };
-            if meta.nlink() > 1 {
-                continue;
-            }
-            bytes += meta.len();
-            if dry_run {
-                continue;
-            }
-            let manifest = name.split_once('-').map_or("", |(id, _)| id);
-            self.remove_state(&format!("deb:{}:{manifest}", deb::FORMAT))?;
-            write::remove_file(&path).map_err(|f| self.fault(f))?;
-        }
-        Ok(bytes)
-    }
-}
-
-fn shown_meta(mtime: i64) -> Meta {
-    Meta { mode: 0o644, uid: 0, gid: 0, mtime, xattrs: Vec::new() }
 }
 
 /// A time for a file that differs where its bytes do: apt takes a file of the same time and size
