@@ -1,8 +1,8 @@
 //! What goes into a repository says of itself what was announced.
 //!
-//! A guest's apt or dnf believes the index. Rules of the charter and of the VM judge the announcement; so
-//! a control file that names another package, version or machine, or that provides a name which
-//! was not announced, would pass them by.
+//! A guest's apt or dnf believes the index. Rules of the charter and of the VM judge the
+//! announcement; so a control file that names another package, version or machine, or that provides
+//! a name which was not announced, would pass them by.
 
 use stork_wire::feed::Release;
 use stork_wire::manifest::Manifest;

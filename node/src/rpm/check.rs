@@ -1,9 +1,9 @@
 //! What a header says against what was announced.
 //!
 //! The publisher wrote it, and a guest's dnf believes what the metadata say. So nothing may stand
-//! there that makes one package look like another, or puts it in another's place. Sonames, `perl(…)`
-//! and other capabilities that are no names of packages are not announced, and not judged: a file
-//! of that name could be in the package as well.
+//! there that makes one package look like another, or puts it in another's place. Sonames,
+//! `perl(…)` and other capabilities that are no names of packages are not announced, and not
+//! judged: a file of that name could be in the package as well.
 
 use stork_wire::rpm::info::debian_arch;
 use stork_wire::rpm::{BadHeader, Header, tag};

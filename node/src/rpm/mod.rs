@@ -9,6 +9,8 @@
 mod check;
 mod cpio;
 mod package;
+#[cfg(test)]
+mod package_tests;
 mod repodata;
 mod xml;
 

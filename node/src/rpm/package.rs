@@ -279,7 +279,3 @@ fn write_member<W: Write>(
     }
     Ok(archive.pad()?)
 }
-
-#[cfg(test)]
-#[path = "package_tests.rs"]
-mod tests;

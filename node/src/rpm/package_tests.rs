@@ -1,12 +1,18 @@
 //! Packages whose header and tree say different things; what real tools take is tested by
 //! `tests/apt`.
 
-use std::io::Cursor;
+use std::io::{self, Cursor, Read};
 
+use ring::digest::{SHA256, digest};
 use stork_wire::codec::{Blob, List};
-use stork_wire::manifest::{ControlFile, Packing, Source};
+use stork_wire::ids::{ContentId, hex};
+use stork_wire::manifest::{
+    ControlFile, Manifest, Packing, Source, SourceFormat, Tree, TreeEntry, TreeNode,
+};
+use stork_wire::rpm::{Header, Region, Value, tag};
 
-use super::*;
+use super::package::{RpmError, header_of, header_range, write_rpm};
+use crate::apt::Written;
 
 const TEXT: &[u8] = b"#!/bin/sh\n";
 
@@ -48,7 +54,7 @@ fn manifest(change: impl FnOnce(&mut Header, &mut Vec<TreeEntry>)) -> Manifest {
     ];
     change(&mut h, &mut entries);
     let bytes = Blob::new(h.encode(Region::Main)).unwrap();
-    let kept = ControlFile { name: HEADER.parse().unwrap(), mode: 0o644, bytes };
+    let kept = ControlFile { name: "header".parse().unwrap(), mode: 0o644, bytes };
     Manifest {
         version: 2,
         tree: Tree { entries: List::truncated(entries) },

@@ -1,5 +1,5 @@
-//! Packages as maintainers have them (`.deb`, `.rpm`, tar archives, directories) read into one normal form:
-//! a checked tree, its contents in a spool, and what the package says about itself.
+//! Packages as maintainers have them (`.deb`, `.rpm`, tar archives, directories) read into one
+//! normal form: a checked tree, its contents in a spool, and what the package says about itself.
 //!
 //! Archives are opened here and nowhere else: hosts only ever see manifests (design §4 "Daemon").
 

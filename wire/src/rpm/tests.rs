@@ -1,3 +1,5 @@
+//! Headers that are written, read, asked, and broken.
+
 use super::info::{Dependency, Evr, Relation, debian_arch};
 use super::*;
 
