@@ -22,8 +22,8 @@ pub mod limits;
 pub mod manifest;
 pub mod permit;
 pub mod proof;
-pub mod seal;
 pub mod rpm;
+pub mod seal;
 pub mod sign;
 #[cfg(test)]
 mod sign_tests;
