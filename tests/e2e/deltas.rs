@@ -71,14 +71,15 @@ fn holders_fetch_the_difference_and_keep_the_whole_for_newcomers() {
 #[test]
 fn the_last_holder_took_only_a_delta() {
     let mut fleet = Fleet::new(&["web"], 3);
-    let image = |change: u8| {
+    let image = |change: &str| {
         let mut bytes = vec![0; 100 << 20];
         bytes[..300_000].copy_from_slice(&noise("image", 300_000));
-        bytes[70 << 20] = change;
+        // More than goes in one answer, so that it comes in pieces.
+        bytes[70 << 20..][..60_000].copy_from_slice(&noise(change, 60_000));
         bytes
     };
     let [old, new] = ["1", "2"].map(|version| {
-        let image = image(version.as_bytes()[0]);
+        let image = image(version);
         fleet.package("disk", version, &[("disk.img", &image), ("note", version.as_bytes())])
     });
     let usual = |fleet: &Fleet, host: usize| {

@@ -43,6 +43,7 @@ mod sandbox;
 mod sensors;
 mod share;
 mod sites;
+mod smalls;
 mod trees;
 mod views;
 mod ways_out;

@@ -2,6 +2,9 @@
 
 /// Bytes of one control frame. A peer that announces more is closed (attack A25).
 pub const FRAME_LEN_MAX: usize = 64 * 1024;
+/// Bytes of a manifest with its packs that go together in one frame: it leaves a quarter of the
+/// largest frame, and of an outbox room for five.
+pub const SMALL_LEN_MAX: usize = 48 * 1024;
 /// Bytes of one frame of the push protocol: a list of 4 096 live releases must fit.
 pub const PUSH_FRAME_LEN_MAX: usize = 256 * 1024;
 /// Bytes of one frame before the peer is admitted: a Hello with its certificate and record.

@@ -41,6 +41,10 @@ impl Driver {
                 }
             }
             Action::SendManifest { to, manifest } => self.send_manifest(to, manifest),
+            Action::SendSmall { to, manifest, swarm } => self.send_small(to, manifest, swarm),
+            Action::TakeSmall { from, manifest, swarm, bytes } => {
+                self.take_small(from, manifest, swarm, bytes);
+            }
             Action::SendPiece { to, swarm, piece } => self.send_piece(to, swarm, piece),
             Action::StopPiece { to, swarm, piece } => {
                 if let Some(task) = self.sending.remove(&(to, swarm, piece)) {
@@ -86,7 +90,7 @@ impl Driver {
         }
     }
 
-    fn blame(&mut self, node: NodeId, why: Why) {
+    pub(super) fn blame(&mut self, node: NodeId, why: Why) {
         let (code, text) = match why {
             Why::BadPiece => ("bad_piece", "sent a piece that does not hash right"),
             Why::BadManifest => ("bad_manifest", "sent bytes that are not the manifest"),
@@ -249,6 +253,10 @@ impl Driver {
                 self.planner_input(Input::PieceSendFailed { swarm, piece, to });
             }
         }
+    }
+
+    pub(super) fn on_manifest_out(&mut self, manifest: ManifestId, to: NodeId) {
+        self.planner_input(Input::ManifestSent { manifest, to });
     }
 
     fn send_manifest(&self, to: NodeId, id: ManifestId) {

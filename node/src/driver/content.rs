@@ -100,9 +100,12 @@ impl SwarmInfo {
 
 impl Driver {
     /// A release was announced: if it was pushed to this host, it is served from now on.
-    pub(super) fn on_entry(&mut self, entry: &Entry) {
+    pub(super) fn on_entry(&mut self, entry: &Entry, teller: Option<NodeId>) {
         self.note_unread(entry);
         if let Some(r) = entry.release() {
+            if let Some(by) = teller {
+                self.tellers.told(r.manifest.id, by);
+            }
             let text = format!("{} {} by {}", r.package, r.version, entry.publisher.short());
             self.event("announced", text);
             if r.origins.contains(&self.me) {
@@ -289,7 +292,6 @@ impl Driver {
                 if let Some(asks) = asks {
                     self.privileges.insert(id, asks);
                 }
-                self.entries.insert(id, manifest.tree.entries.len() as u64);
                 content.manifest = Some(manifest);
                 let size = content.release.manifest.size;
                 if matches!(content.stage, Stage::Manifest) {
@@ -321,12 +323,7 @@ impl Driver {
                     return self.planner_input(Input::ManifestFailed { manifest: id, from, fault });
                 }
                 if content.wanted && matches!(content.stage, Stage::Manifest | Stage::Whole) {
-                    let urgency = content.release.urgency;
-                    let release = content.release.clone();
-                    let (interested, origins) = self.candidates(&release);
-                    let (manifest, size) = (id, release.manifest.size);
-                    let want = Input::WantManifest { manifest, interested, origins, urgency, size };
-                    self.planner_input(want);
+                    self.want_manifest(id);
                 }
             }
         }

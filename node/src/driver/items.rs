@@ -159,7 +159,7 @@ impl Driver {
                 let read = unread.then(|| self.trust.read_entry(&item)).flatten();
                 let entry = read.as_ref().unwrap_or_else(|| entry.get());
                 self.catalog.apply(entry);
-                self.on_entry(entry);
+                self.on_entry(entry, source);
                 self.look_at_private_entry(entry);
                 self.trust.take_ready(log, seq)
             }

@@ -63,6 +63,7 @@ const KNOWN: &[(&str, &[&str])] = &[
     ("repacks", &["different", "same"]),
     ("scrubs", &["done"]),
     ("sealed", &["unread"]),
+    ("small_contents", &["bad", "fetched", "not_kept", "served"]),
     ("swarms", &["bad", "hungry", "too_many"]),
     ("switches", &["done", "failed", "mix_and_match", "rolled_back", "shadowed"]),
     ("syncs", &["begun"]),

@@ -50,6 +50,7 @@ mod renewal;
 mod repository;
 mod restored;
 mod scrub;
+mod small;
 mod staging;
 mod switch;
 mod tap;
@@ -137,8 +138,6 @@ pub struct Driver {
     contents: BTreeMap<ManifestId, Content>,
     /// What asks for a privilege, of the manifests that were read.
     privileges: Privileges,
-    /// How many entries their trees have.
-    entries: BTreeMap<ManifestId, u64>,
     /// Permits of operators to go back.
     permits: Permits,
     swarms: BTreeMap<SwarmId, SwarmInfo>,
@@ -158,6 +157,8 @@ pub struct Driver {
     bootstrap: bootstrap::Bootstrap,
     pace: pace::Pace,
     limited_told: Option<Tick>,
+    /// Who told of the last few releases.
+    tellers: small::Tellers,
     tap: Tap,
     gather: gather::Gather,
     started_unix: u64,
@@ -219,7 +220,6 @@ impl Driver {
             vms: BTreeMap::new(),
             contents: BTreeMap::new(),
             privileges: Privileges::new(),
-            entries: BTreeMap::new(),
             permits: Permits::none(),
             swarms: BTreeMap::new(),
             sending: BTreeMap::new(),
@@ -234,6 +234,7 @@ impl Driver {
             bootstrap,
             pace,
             limited_told: None,
+            tellers: small::Tellers::default(),
             tap: parts.tap,
             gather: gather::Gather::default(),
             started_unix: now,
@@ -378,9 +379,8 @@ impl Driver {
             Done::PieceOut { swarm, piece, to, result } => {
                 self.on_piece_out(swarm, piece, to, result);
             }
-            Done::ManifestOut { id, to } => {
-                self.planner_input(transfer::Input::ManifestSent { manifest: id, to });
-            }
+            Done::ManifestOut { id, to } => self.on_manifest_out(id, to),
+            Done::Small(done) => self.on_small(done),
             Done::Unpacked { id, variant, result } => self.on_unpacked(id, variant, result),
             Done::Repacked { id, whole } => self.on_repacked(id, whole),
             Done::FromOrigin { what, result } => self.on_from_origin(what, result),

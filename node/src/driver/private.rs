@@ -237,7 +237,7 @@ impl Driver {
             let live = feed.is_some_and(|f| f.live().any(|h| h == hash));
             if live && self.catalog.by_hash(hash).is_none() {
                 self.catalog.apply(&entry);
-                self.on_entry(&entry);
+                self.on_entry(&entry, None);
                 read += 1;
             }
         }

@@ -87,8 +87,8 @@ impl Driver {
         if quota.is_empty() {
             return;
         }
-        let entries = |m: &ManifestId| self.entries.get(m).copied().unwrap_or(0);
-        let size = |k: &KnownRelease| (k.release.unpacked_bytes, entries(&k.release.manifest.id));
+        // A manifest with another number of entries than was announced is refused.
+        let size = |k: &KnownRelease| (k.release.unpacked_bytes, u64::from(k.release.files));
         let mut told = Vec::new();
         for (name, vm) in &mut self.vms {
             let shown = vm.shown(&self.catalog).releases;

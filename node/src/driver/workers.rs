@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, mpsc};
 use super::Reply;
 use super::journal::{Batch, Journal, TakenBack};
 use super::origin::What;
+use super::small::SmallDone;
 use super::switch::Switched;
 use crate::store::{Damage, PartialPack, Reservation, Store, StoreError};
 use crate::trust::Fact;
@@ -73,6 +74,7 @@ pub(super) enum Done {
     Piece { swarm: SwarmId, piece: u32, from: NodeId, result: Result<(), PieceFault> },
     PieceOut { swarm: SwarmId, piece: u32, to: NodeId, result: Result<u32, String> },
     ManifestOut { id: ManifestId, to: NodeId },
+    Small(SmallDone),
     Unpacked { id: ManifestId, variant: Variant, result: Result<(u64, u64), String> },
     Repacked { id: ManifestId, whole: bool },
     FromOrigin { what: What, result: Result<Vec<u8>, OriginError> },

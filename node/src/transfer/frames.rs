@@ -67,7 +67,12 @@ impl Swarm {
                     injector.rare(piece, from, ctx.now);
                 }
             }
-            F::Interest(_) | F::HasManifest(_) | F::GetManifest(_) | F::Busy { .. } => {}
+            F::Interest(_)
+            | F::HasManifest(_)
+            | F::GetManifest(_)
+            | F::Busy { .. }
+            | F::GetSmall { .. }
+            | F::Small { .. } => {}
         }
     }
 }

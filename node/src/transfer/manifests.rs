@@ -12,20 +12,11 @@ use stork_wire::frame::TransferFrame;
 use stork_wire::ids::{ManifestId, NodeId};
 use stork_wire::tick::Tick;
 
-use super::ladder::FIRST_AT_ORIGIN;
 use super::message::{Action, Event, Fault, Why};
-use super::rng::rank;
-use super::store::{self, ORIGIN_STORE, Patience};
+use super::small::{Asked, Small};
+use super::store::{ORIGIN_STORE, Patience};
 use super::swarm::{CANDIDATES_MAX, Ctx};
 
-/// Candidates that hear of our interest at once (protocol.md §3e).
-const ASKED_AT_ONCE: usize = 5;
-/// Candidates asked in all before the round begins anew.
-const ASKED_MAX: usize = 32;
-/// Silence after which more candidates and the origins are asked.
-const ORIGIN_AFTER_MS: u64 = 300;
-/// And once everybody was asked, this wait before all are asked anew.
-const ASK_AGAIN_MS: u64 = 5_000;
 /// How long a manifest may take at first; doubles with each failure. 64 MiB at 1 Gbit/s is 0.6 s.
 const FETCH_MS: u64 = 2_000;
 const FETCH_MS_MAX: u64 = 60_000;
@@ -34,17 +25,15 @@ const SENDS_MAX: usize = 2;
 /// A send that the shell never reported is forgotten after this time.
 const SEND_MS_MAX: u64 = 60_000;
 /// Wait that we ask for when we are busy: time for two sends, so that most find another source.
-const BUSY_MS: u32 = 200;
+pub(super) const BUSY_MS: u32 = 200;
 /// Bounds of the wait that a busy peer may ask for.
 const BUSY_MS_RANGE: (u32, u32) = (20, 10_000);
 /// Wait after a peer failed to deliver.
 const FAILED_MS: u64 = 10_000;
-/// Peers that failed to deliver before the origin store is asked all the same.
-const FAILURES_MAX: u32 = 3;
 /// Wait after a peer sent something else.
 const BAD_MS: u64 = 300_000;
 /// Peers remembered that wait for a manifest, as many as one may have near and inbound.
-const WAITERS_MAX: usize = 64;
+pub(super) const WAITERS_MAX: usize = 64;
 /// Peers remembered that have a manifest.
 const HOLDERS_MAX: usize = 64;
 /// Manifests wanted or served at once (the live releases of a busy fleet).
@@ -55,25 +44,27 @@ const UNKNOWN_MAX: usize = 256;
 pub(super) const PACE_MS: u64 = 50;
 
 #[derive(Debug)]
-struct Want {
-    urgency: Urgency,
+pub(super) struct Want {
+    pub(super) urgency: Urgency,
     /// Bytes of the manifest.
-    size: u64,
+    pub(super) size: u64,
     /// When we began to look for it.
-    since: Tick,
+    pub(super) since: Tick,
     /// When the origin store may be asked.
-    store: Patience,
-    interested: Vec<NodeId>,
-    origins: Vec<NodeId>,
+    pub(super) store: Patience,
+    pub(super) interested: Vec<NodeId>,
+    pub(super) origins: Vec<NodeId>,
     /// Told of our interest.
-    asked: BTreeSet<NodeId>,
+    pub(super) asked: BTreeSet<NodeId>,
     /// Dialled to be told.
-    dialled: BTreeSet<NodeId>,
+    pub(super) dialled: BTreeSet<NodeId>,
     /// Who has it, and when it may be asked.
-    holders: BTreeMap<NodeId, Tick>,
-    fetching: Option<(NodeId, Tick)>,
-    failures: u32,
-    ask_at: Tick,
+    pub(super) holders: BTreeMap<NodeId, Tick>,
+    pub(super) fetching: Option<(NodeId, Tick)>,
+    pub(super) failures: u32,
+    pub(super) ask_at: Tick,
+    /// Who was asked for all of a small content at once.
+    pub(super) small: Option<Asked>,
 }
 
 #[derive(Debug, Default)]
@@ -107,7 +98,7 @@ impl Manifests {
     pub(super) fn want(
         &mut self,
         manifest: ManifestId,
-        (urgency, size): (Urgency, u64),
+        (urgency, size, small): (Urgency, u64, Option<Small>),
         (interested, origins): (Vec<NodeId>, Vec<NodeId>),
         ctx: &mut Ctx<'_>,
     ) {
@@ -130,8 +121,12 @@ impl Manifests {
             fetching: None,
             failures: 0,
             ask_at: ctx.now,
+            small: None,
         });
         self.roster(manifest, interested, origins);
+        if let Some(want) = self.want_of(manifest) {
+            want.ask_small(manifest, small, ctx);
+        }
         self.step(manifest, ctx);
     }
 
@@ -191,6 +186,7 @@ impl Manifests {
             return;
         }
         want.failures = want.failures.saturating_add(1);
+        want.small_failed(from, ctx.now);
         match fault {
             Fault::Gone => drop(want.holders.remove(&from)),
             Fault::Stalled => {
@@ -251,6 +247,9 @@ impl Manifests {
     pub(super) fn busy(&mut self, id: ManifestId, from: NodeId, ms: u32, ctx: &mut Ctx<'_>) {
         let want = self.0.get_mut(&id).and_then(|e| e.want.as_mut());
         let Some(want) = want else { return };
+        if want.small_ended(from, ctx.now) {
+            return self.step(id, ctx);
+        }
         if want.fetching.take_if(|(f, _)| *f == from).is_none() {
             return;
         }
@@ -280,6 +279,7 @@ impl Manifests {
             let Some(want) = &mut entry.want else { continue };
             want.asked.remove(&node);
             want.holders.remove(&node);
+            want.small_ended(node, ctx.now);
             if want.fetching.take_if(|(f, _)| *f == node).is_some() {
                 lost.push(*manifest);
             }
@@ -289,6 +289,16 @@ impl Manifests {
             ctx.actions.push(Action::UnexpectManifest { from: node, manifest });
             self.step(manifest, ctx);
         }
+    }
+
+    /// What is known of a manifest that is looked for.
+    pub(super) fn want_of(&mut self, manifest: ManifestId) -> Option<&mut Want> {
+        self.0.get_mut(&manifest)?.want.as_mut()
+    }
+
+    /// Is it here?
+    pub(super) fn has(&self, manifest: ManifestId) -> bool {
+        self.0.get(&manifest).is_some_and(|e| e.have)
     }
 
     pub(super) fn wanted(&self) -> bool {
@@ -326,6 +336,9 @@ impl Manifests {
         if want.fetching.is_some() {
             return;
         }
+        if want.small_may_come(ctx.now) {
+            return want.ask(manifest, ctx);
+        }
         // An origin is asked last, so that hosts that just got it take the load off it.
         let ready = want.holders.iter().filter(|(_, at)| **at <= ctx.now).map(|(n, _)| *n);
         let (origins, others): (Vec<_>, Vec<_>) = ready.partition(|n| want.origins.contains(n));
@@ -338,56 +351,5 @@ impl Manifests {
         want.fetching = Some((from, ctx.now.after_ms(wait)));
         ctx.actions.push(Action::ExpectManifest { from, manifest });
         ctx.send(from, TransferFrame::GetManifest(manifest));
-    }
-}
-
-impl Want {
-    /// Asks the origin store, when nobody has shown the manifest for long, or nobody delivers it.
-    fn draw(&mut self, manifest: ManifestId, ctx: &mut Ctx<'_>) {
-        let helped = !self.holders.is_empty() && self.failures < FAILURES_MAX;
-        let about = (self.since, &*self.interested);
-        if helped || !store::manifest_is_due(manifest, about, self.store, ctx) {
-            return;
-        }
-        if ctx.store.take(self.size, ctx.now) {
-            self.fetching = Some((ORIGIN_STORE, ctx.now.after_ms(store::MANIFEST_MS)));
-            ctx.actions.push(Action::FetchManifest { manifest });
-        }
-    }
-
-    /// Tells more candidates of our interest.
-    fn ask(&mut self, manifest: ManifestId, ctx: &mut Ctx<'_>) {
-        if ctx.now < self.ask_at {
-            return;
-        }
-        self.ask_at = ctx.now.after_ms(ORIGIN_AFTER_MS);
-        let first = self.asked.is_empty() && self.dialled.is_empty();
-        let is_new = |n: &&NodeId| **n != ctx.me && !self.asked.contains(n);
-        let new: Vec<NodeId> = self.interested.iter().filter(is_new).copied().collect();
-        let is_up = |n: &NodeId| ctx.peers.contains_key(n);
-        let (up, down): (Vec<_>, Vec<_>) = new.into_iter().partition(is_up);
-        let mut to = ctx.rng.sample(up, ASKED_AT_ONCE);
-        let missing = ASKED_AT_ONCE - to.len();
-        to.extend(ctx.rng.sample(down, missing));
-        let among_first = || {
-            rank(manifest.as_bytes(), ctx.me, &self.interested, FIRST_AT_ORIGIN) < FIRST_AT_ORIGIN
-        };
-        if !first || to.is_empty() || among_first() {
-            to.extend(self.origins.iter().filter(is_new).copied());
-        }
-        if to.is_empty() || self.asked.len() >= ASKED_MAX {
-            // Everyone was asked. They answer when they have it, unless they lost our interest.
-            self.asked.clear();
-            self.dialled.clear();
-            self.ask_at = ctx.now.after_ms(ASK_AGAIN_MS);
-        }
-        for node in to {
-            if ctx.peers.contains_key(&node) {
-                self.asked.insert(node);
-                ctx.send(node, TransferFrame::Interest(manifest));
-            } else if ctx.connect(node) {
-                self.dialled.insert(node);
-            }
-        }
     }
 }

@@ -7,6 +7,7 @@ use stork_wire::ids::{ManifestId, NodeId, SwarmId};
 use super::bandwidth::Limits;
 use super::pieces::PieceSet;
 use super::sites::Members;
+use super::small::Small;
 
 /// What an operator may set.
 #[derive(Debug, Clone)]
@@ -111,6 +112,8 @@ pub enum Input {
         urgency: Urgency,
         /// Its bytes.
         size: u64,
+        /// How all of it may come at once, where it is small.
+        small: Option<Small>,
     },
     /// A manifest is on disk and may be served.
     HaveManifest {
@@ -266,6 +269,27 @@ pub enum Action {
         to: NodeId,
         /// Which manifest.
         manifest: ManifestId,
+    },
+    /// Send the manifest and all pieces of this swarm in one `Small` frame, if they fit. Nothing is
+    /// reported: who asked turns to others if it does not come.
+    SendSmall {
+        /// To whom.
+        to: NodeId,
+        /// Which manifest.
+        manifest: ManifestId,
+        /// Which variant of it.
+        swarm: SwarmId,
+    },
+    /// Check and keep such an answer; `ManifestArrived` or `ManifestFailed` end it.
+    TakeSmall {
+        /// From whom.
+        from: NodeId,
+        /// Which manifest.
+        manifest: ManifestId,
+        /// Which variant of it.
+        swarm: SwarmId,
+        /// The manifest, then its packs.
+        bytes: Vec<u8>,
     },
     /// Stream a piece on the bulk connection, then report `PieceSent` or `PieceSendFailed`.
     SendPiece {

@@ -10,11 +10,13 @@
 //! `neighbour` (the state), `receive` and `room` (what I ask for), `upload`, `window`, `inject` and
 //! `fresh` (whom I serve, and how much at once), `sites`, `subscribe`, `standby`, `lag`, `pace` and
 //! `children` (what goes from site to site), `ladder` (whom I open to, and hunger), `store` (the
-//! origin store, where hunger ends), `manifests` (the phase before the pieces), `ledger`, `tree`
-//! and `view` (what people and metrics are told). How much of all that may go: `windows` (what
-//! holds when), `bandwidth` (what is left of it) and `credit` (how much is subscribed to).
+//! origin store, where hunger ends), `manifests` and `ask` (the phase before the pieces), `small`
+//! (the packs with the manifest), `ledger`, `tree` and `view` (what people and metrics are told).
+//! How much of all that may go: `windows` (what holds when), `bandwidth` (what is left of it) and
+//! `credit` (how much is subscribed to).
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod ask;
 mod bandwidth;
 #[cfg(test)]
 mod bandwidth_tests;
@@ -38,6 +40,7 @@ mod rng;
 mod room;
 mod roster;
 mod sites;
+mod small;
 mod standby;
 mod stats;
 mod store;
@@ -58,6 +61,7 @@ pub use message::{Action, Config, Event, Fault, Input, Join, Role, Topic, Why};
 pub use pieces::PieceSet;
 pub use planner::Planner;
 pub use sites::{Members, SiteHosts};
+pub use small::Small;
 pub use stats::Counters;
 pub use store::ORIGIN_STORE;
 pub use tree::{Behind, PeerView, StripeView};

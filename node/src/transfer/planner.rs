@@ -13,6 +13,7 @@ use super::manifests::{self, Manifests};
 use super::message::{Action, Config, Event, Input, Join, Role, Topic};
 use super::rng::Rng;
 use super::room::Room;
+use super::small::{self, Smalls};
 use super::stats::{Counters, Downlink};
 use super::store::{self, Allowance, ORIGIN_STORE};
 use super::swarm::{Ctx, Swarm};
@@ -39,6 +40,7 @@ pub struct Planner {
     dials: Dials,
     pub(super) swarms: BTreeMap<SwarmId, Swarm>,
     pub(super) manifests: Manifests,
+    smalls: Smalls,
     /// Who opened to a swarm before we joined it.
     pub(super) knocks: BTreeMap<SwarmId, BTreeSet<NodeId>>,
     uploader: Uploader,
@@ -80,6 +82,7 @@ impl Planner {
             dials: Dials::default(),
             swarms: BTreeMap::new(),
             manifests: Manifests::default(),
+            smalls: Smalls::default(),
             knocks: BTreeMap::new(),
             uploader: Uploader::default(),
             downlink: Downlink::default(),
@@ -145,6 +148,7 @@ impl Planner {
             swarm.flush(&mut ctx);
         }
         ctx.bandwidth.wake = None;
+        self.smalls.settle(&self.manifests, &self.swarms, &mut ctx);
         if ctx.bandwidth.pushed_last {
             self.uploader.pump(&mut self.swarms, &mut ctx);
             children::feed(&mut self.swarms, &mut ctx);
@@ -205,6 +209,7 @@ impl Planner {
             swarm.standby_gone(node, now);
         }
         self.manifests.peer_down(node, &mut ctx);
+        self.smalls.peer_down(node);
         self.knocks.retain(|_, nodes| {
             nodes.remove(&node);
             !nodes.is_empty()
@@ -249,8 +254,8 @@ impl Planner {
         let mut ctx = ctx!(self, now, actions);
         let all = &mut self.manifests;
         match input {
-            Input::WantManifest { manifest, interested, origins, urgency, size } => {
-                all.want(manifest, (urgency, size), (interested, origins), &mut ctx);
+            Input::WantManifest { manifest, interested, origins, urgency, size, small } => {
+                all.want(manifest, (urgency, size, small), (interested, origins), &mut ctx);
             }
             Input::HaveManifest { manifest } => all.have(manifest, &mut ctx),
             Input::DropManifest { manifest } => all.drop_manifest(manifest, &mut ctx),
@@ -309,9 +314,12 @@ impl Planner {
     fn frame(&mut self, from: NodeId, frame: TransferFrame, now: Tick, actions: &mut Vec<Action>) {
         use TransferFrame as F;
         let (swarm, frame) = match frame {
-            F::Interest(_) | F::HasManifest(_) | F::GetManifest(_) | F::Busy { .. } => {
-                return self.manifest_frame(from, &frame, now, actions);
-            }
+            F::Interest(_)
+            | F::HasManifest(_)
+            | F::GetManifest(_)
+            | F::Busy { .. }
+            | F::GetSmall { .. }
+            | F::Small { .. } => return self.manifest_frame(from, frame, now, actions),
             F::Open { swarm, .. }
             | F::Have { swarm, .. }
             | F::Grant { swarm, .. }
@@ -346,18 +354,24 @@ impl Planner {
     fn manifest_frame(
         &mut self,
         from: NodeId,
-        frame: &TransferFrame,
+        frame: TransferFrame,
         now: Tick,
         actions: &mut Vec<Action>,
     ) {
         let mut ctx = ctx!(self, now, actions);
         let all = &mut self.manifests;
-        match *frame {
+        match frame {
             TransferFrame::Interest(m) => all.interest(m, from, &mut ctx),
             TransferFrame::HasManifest(m) => all.held(m, from, &mut ctx),
             TransferFrame::GetManifest(m) => all.asked(m, from, &mut ctx),
             TransferFrame::Busy { manifest, retry_ms } => {
                 all.busy(manifest, from, retry_ms, &mut ctx);
+            }
+            TransferFrame::GetSmall { manifest, swarm } => {
+                self.smalls.asked((manifest, swarm), from, (all, &self.swarms), &mut ctx);
+            }
+            TransferFrame::Small { manifest, swarm, bytes } => {
+                small::came(all, (manifest, swarm), from, bytes.into_vec(), &mut ctx);
             }
             _ => {}
         }

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use stork_node::transfer::{
     Action, Config, Fault, Input, Join, Members, PeerView, PieceSet, Planner, Role, SiteHosts,
-    Topic,
+    Small, Topic,
 };
+use stork_wire::codec::Blob;
 use stork_wire::feed::Urgency;
 use stork_wire::frame::{Bits, Frame, TransferFrame};
 use stork_wire::ids::{ManifestId, NodeId, SwarmId};
@@ -70,7 +71,7 @@ impl Run<'_> {
         let manifest = ManifestId([self.bytes.pick(&[1, 1, 2, 9]); 32]);
         let (swarm, piece) = (self.swarm(), self.piece());
         let ms = self.bytes.wild32();
-        match self.bytes.below(17) {
+        match self.bytes.below(19) {
             0 => TransferFrame::Interest(manifest),
             1 => TransferFrame::HasManifest(manifest),
             2 => TransferFrame::GetManifest(manifest),
@@ -101,6 +102,11 @@ impl Run<'_> {
                 have: Bits::from_pieces([piece], PIECES),
             },
             15 => TransferFrame::Unsubscribe { swarm, stripe: self.stripe(), of: 4 },
+            16 => TransferFrame::GetSmall { manifest, swarm },
+            17 => {
+                let bytes = Blob::new(vec![7; self.bytes.pick(&[0, 3, 3, 4])]).unwrap_or_default();
+                TransferFrame::Small { manifest, swarm, bytes }
+            }
             _ => TransferFrame::Close(swarm),
         }
     }
@@ -162,7 +168,10 @@ impl Run<'_> {
             5 => {
                 let (interested, origins) = (self.nodes(), self.nodes());
                 let urgency = Urgency::Normal;
-                Input::WantManifest { manifest, interested, origins, urgency, size: 1_000 }
+                let teller = self.bytes.flag().then_some(who);
+                let len = self.bytes.pick(&[3, 3, 99_999]);
+                let small = Some(Small { swarm: self.swarm(), len, teller });
+                Input::WantManifest { manifest, interested, origins, urgency, size: 1_000, small }
             }
             6 => match self.bytes.below(5) {
                 0 => Input::HaveManifest { manifest },

@@ -1,6 +1,6 @@
 //! One valid frame of each type of the three protocols.
 
-use stork_wire::codec::encode;
+use stork_wire::codec::{Blob, encode};
 use stork_wire::feed::ManifestRef;
 use stork_wire::frame::{
     Bits, BulkHeader, Frame, Have, Hello, HelloAck, ItemRange, JoinReply, JoinRequest, LinkClass,
@@ -98,6 +98,8 @@ fn transfer() -> Vec<TransferFrame> {
             have: Bits::from_pieces([5, 9], 20),
         },
         TransferFrame::Unsubscribe { swarm, stripe: 1, of: 4 },
+        TransferFrame::GetSmall { manifest, swarm },
+        TransferFrame::Small { manifest, swarm, bytes: Blob::new(vec![7; 90]).unwrap_or_default() },
     ]
 }
 

@@ -109,6 +109,8 @@ fn transfer() -> Vec<TransferFrame> {
             have: Bits::from_pieces([3], 20),
         },
         TransferFrame::Unsubscribe { swarm, stripe: 3, of: 16 },
+        TransferFrame::GetSmall { manifest, swarm },
+        TransferFrame::Small { manifest, swarm, bytes: Blob::new(vec![7, 8, 9]).unwrap() },
     ]
 }
 

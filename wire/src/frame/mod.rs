@@ -161,7 +161,8 @@ impl Frame {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{LogId, SwarmId, hex, unhex};
+    use crate::codec::Blob;
+    use crate::ids::{LogId, ManifestId, SwarmId, hex, unhex};
     use crate::item::Head;
     use crate::limits::{FRAME_LEN_MAX, HEADS_PER_FRAME_MAX, SKETCH_CELLS_MAX};
 
@@ -228,7 +229,8 @@ mod tests {
         let keys = Frame::Keys(List::truncated([GroupKey::from_bytes([9; 32])]));
         let ahead = Frame::Overlay(OverlayFrame::Ahead(List::empty()));
         let swarm = SwarmId([1; 32]);
-        let end = Frame::Transfer(TransferFrame::Unsubscribe { swarm, stripe: 1, of: 2 });
+        let (manifest, bytes) = (ManifestId([2; 32]), Blob::new(vec![3]).unwrap());
+        let end = Frame::Transfer(TransferFrame::Small { manifest, swarm, bytes });
         for last in [keys, ahead, end] {
             let bytes = last.to_bytes();
             assert_eq!(read(&bytes), Ok(last));

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::{Blob, List};
 use crate::ids::{ManifestId, SwarmId};
-use crate::limits::{PIECES_MAX, PIECES_PER_PACK_MAX};
+use crate::limits::{PIECES_MAX, PIECES_PER_PACK_MAX, SMALL_LEN_MAX};
 
 /// A set of piece numbers, one bit each, lowest bit first.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -128,18 +128,37 @@ pub enum TransferFrame {
         /// Of how many.
         of: u32,
     },
+    /// Send me this manifest and the packs of this variant of it together, as soon as you have
+    /// both. Only for what is known to be small from its announcement.
+    GetSmall {
+        /// Which manifest.
+        manifest: ManifestId,
+        /// Which variant of it.
+        swarm: SwarmId,
+    },
+    /// The answer.
+    Small {
+        /// Which manifest.
+        manifest: ManifestId,
+        /// Which variant of it.
+        swarm: SwarmId,
+        /// The manifest, then the packs in its order.
+        bytes: Blob<SMALL_LEN_MAX>,
+    },
 }
 
 impl TransferFrame {
     /// Types of frame that are known here; a number from this on belongs to a later version.
-    pub(super) const KINDS: u64 = 15;
+    pub(super) const KINDS: u64 = 17;
 
     /// The manifest that it names.
     #[must_use]
     pub const fn manifest(&self) -> Option<ManifestId> {
         match self {
             Self::Interest(m) | Self::HasManifest(m) | Self::GetManifest(m) => Some(*m),
-            Self::Busy { manifest, .. } => Some(*manifest),
+            Self::Busy { manifest, .. }
+            | Self::GetSmall { manifest, .. }
+            | Self::Small { manifest, .. } => Some(*manifest),
             _ => None,
         }
     }
@@ -159,7 +178,9 @@ impl TransferFrame {
             | Self::Refuse { swarm, .. }
             | Self::Close(swarm)
             | Self::Subscribe { swarm, .. }
-            | Self::Unsubscribe { swarm, .. } => Some(*swarm),
+            | Self::Unsubscribe { swarm, .. }
+            | Self::GetSmall { swarm, .. }
+            | Self::Small { swarm, .. } => Some(*swarm),
         }
     }
 
@@ -182,6 +203,8 @@ impl TransferFrame {
             Self::Close(_) => "close",
             Self::Subscribe { .. } => "subscribe",
             Self::Unsubscribe { .. } => "unsubscribe",
+            Self::GetSmall { .. } => "get_small",
+            Self::Small { .. } => "small",
         }
     }
 }

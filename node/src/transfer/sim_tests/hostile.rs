@@ -156,7 +156,14 @@ fn t055_numbers_at_the_end_of_all_numbers() {
         p.handle(Tick(0), Input::Join(join), &mut Vec::new());
         let (interested, origins) = (vec![foe], vec![foe]);
         let urgency = stork_wire::feed::Urgency::Normal;
-        let want = Input::WantManifest { manifest, interested, origins, urgency, size: 1_000 };
+        let want = Input::WantManifest {
+            manifest,
+            interested,
+            origins,
+            urgency,
+            size: 1_000,
+            small: None,
+        };
         p.handle(Tick(0), want, &mut Vec::new());
         for now in [0, 1, 50, 1_000, 100_000, u64::MAX - 1, u64::MAX] {
             for n in [0, 1, 7, 8, u32::MAX - 1, u32::MAX] {

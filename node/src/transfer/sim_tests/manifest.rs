@@ -20,6 +20,7 @@ pub(super) fn start(world: &mut World, n: usize) {
             origins: vec![node(0)],
             urgency: Urgency::Normal,
             size: 64 * 1024,
+            small: None,
         };
         world.input(h, 0, want);
     }

@@ -8,6 +8,7 @@ mod hostile;
 mod limits;
 mod manifest;
 mod rules;
+mod small;
 mod spread;
 mod store;
 mod trouble;

@@ -54,6 +54,7 @@ pub(super) struct Host {
     pub(super) done_us: BTreeMap<SwarmId, u64>,
     pub(super) manifest_us: Option<u64>,
     pub(super) manifests_sent: u64,
+    pub(super) smalls_sent: u64,
     pub(super) sent_bytes: u64,
     pub(super) got_pieces: u64,
     pub(super) wasted_pieces: u64,
@@ -81,6 +82,8 @@ pub(super) struct World {
     pub(super) trace: Option<blake3::Hasher>,
     pub(super) rng: Rng,
     pub(super) store: Store,
+    /// How a host joins that got all of a small content at once.
+    pub(super) small: Option<Join>,
     agenda: BTreeMap<(u64, u64), Ev>,
     serial: u64,
 }
@@ -99,6 +102,7 @@ impl World {
             trace: None,
             rng,
             store: Store::default(),
+            small: None,
             agenda: BTreeMap::new(),
             serial: 0,
         };
@@ -133,6 +137,10 @@ impl World {
 
     pub(super) fn input(&mut self, host: usize, at_ms: u64, input: Input) {
         self.at(at_ms * 1000, Ev::Call(host, Box::new(input)));
+    }
+
+    pub(super) fn input_us(&mut self, host: usize, at_us: u64, input: Input) {
+        self.at(at_us, Ev::Call(host, Box::new(input)));
     }
 
     pub(super) fn kill(&mut self, host: usize, at_ms: u64) {
@@ -262,6 +270,8 @@ impl World {
                 self.enqueue(h, Job { to: who(to), load, bytes: MANIFEST_LEN });
             }
             Action::StopPiece { to, swarm, piece } => self.stop(h, who(to), swarm, piece),
+            Action::SendSmall { to, .. } => self.send_small(h, who(to)),
+            Action::TakeSmall { .. } => self.take_small(h, action),
             Action::Complete { swarm } => {
                 assert!(self.hosts[h].done_us.insert(swarm, now).is_none(), "completed twice");
             }
@@ -373,6 +383,7 @@ impl Host {
             done_us: BTreeMap::new(),
             manifest_us: None,
             manifests_sent: 0,
+            smalls_sent: 0,
             sent_bytes: 0,
             got_pieces: 0,
             wasted_pieces: 0,
