@@ -5,9 +5,16 @@ use super::world::Ev;
 /// An event with its time and number.
 pub(super) struct Due(pub(super) u64, pub(super) u64, pub(super) Ev);
 
+impl Due {
+    /// Both in one number: comparing them is a sixth of a run with ten thousand hosts otherwise.
+    const fn key(&self) -> u128 {
+        (self.0 as u128) << 64 | self.1 as u128
+    }
+}
+
 impl PartialEq for Due {
     fn eq(&self, other: &Self) -> bool {
-        (self.0, self.1) == (other.0, other.1)
+        self.key() == other.key()
     }
 }
 impl Eq for Due {}
@@ -15,9 +22,15 @@ impl PartialOrd for Due {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
+    fn lt(&self, other: &Self) -> bool {
+        self.key() < other.key()
+    }
+    fn le(&self, other: &Self) -> bool {
+        self.key() <= other.key()
+    }
 }
 impl Ord for Due {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.0, self.1).cmp(&(other.0, other.1))
+        self.key().cmp(&other.key())
     }
 }
