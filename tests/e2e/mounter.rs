@@ -126,6 +126,27 @@ fn the_helper_believes_only_files_of_root() {
     assert!(!host.seen("vm").join("share").exists());
 }
 
+/// A daemon that cannot start leaves nobody behind, although it starts its helper first.
+#[test]
+fn nothing_stays_of_a_daemon_that_does_not_start() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root mounts");
+        return;
+    }
+    let fleet = Fleet::charter_only(&["web"], None);
+    let mut host = fleet.stranger("host-9");
+    host.spawn();
+    let ended = wait_for("the daemon to end", || host.ended());
+    assert_eq!(ended.code(), Some(78), "{}", host.log());
+    let state = host.dir.join("state");
+    let mentions = |file: PathBuf| {
+        let words = fs::read(file.join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&words).contains(state.to_str().unwrap())
+    };
+    let left = || fs::read_dir("/proc").unwrap().flatten().any(|e| mentions(e.path()));
+    wait_until("its children to end", || !left());
+}
+
 /// What systemd does for stork-views.socket and stork-hooks.socket: for each call, a process whose
 /// standard input is the connection.
 fn listen_like_systemd(folder: &Path, host: &Host, words: Vec<OsString>) {

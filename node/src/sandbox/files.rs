@@ -4,6 +4,7 @@
 //! refused by the kernel, whoever the process is. Looking at names (`stat`) is not restricted, and
 //! neither is what is open already.
 
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use landlock::{
@@ -105,6 +106,16 @@ fn view_folders(
     Ok((rules, views))
 }
 
+/// Makes the folders that the daemon would make later, when it cannot any more. What goes wrong is
+/// told by whoever needs them.
+fn make_folders(config: &NodeConfig) {
+    let above = config.state.parent().into_iter().chain(config.socket.parent());
+    for folder in above.filter(|f| !f.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder).unwrap_or_default();
+    }
+    std::fs::DirBuilder::new().mode(0o700).create(&config.state).unwrap_or_default();
+}
+
 /// Closes everything else: whether the kernel can, and the folders of views.
 pub(super) fn close(
     config: &NodeConfig,
@@ -125,6 +136,7 @@ pub(super) fn close(
     let rules = rules.scope(Scope::Signal).map_err(failed)?;
     let mut rules = rules.create().map_err(failed)?;
 
+    make_folders(config);
     for path in PUBLIC.iter().chain(MACHINE) {
         rules = allow(rules, Path::new(path), read())?;
     }

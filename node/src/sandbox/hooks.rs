@@ -65,7 +65,10 @@ static RUNNER: OnceLock<Mutex<Runner>> = OnceLock::new();
 pub(super) fn start(config: &NodeConfig) -> Result<(), SandboxError> {
     let runner = match &config.sandbox.helpers {
         Some(folder) => Runner::At(folder.join("hooks")),
-        None => start_child(&config.vms)?,
+        None => {
+            let failed = |e| SandboxError::new("the folder of VM files has no path", e);
+            start_child(&std::path::absolute(&config.vms).map_err(failed)?)?
+        }
     };
     RUNNER.get_or_init(|| Mutex::new(runner));
     Ok(())

@@ -208,7 +208,12 @@ impl Client {
             (None, None) => return Err(lost(Errno::NOTCONN)),
         };
         self.number += 1;
-        let answer = ask_by(&socket, self.number, order, patience_s);
+        let answer = ask_by(&socket, self.number, order, patience_s).map_err(|e| match e {
+            MounterError::Lost(_) if self.at.is_some() => {
+                MounterError::Ended("it closed the connection".to_owned())
+            }
+            e => e,
+        });
         if self.at.is_none() || answer.as_ref().is_ok_and(|a| *a != Answer::Again) {
             self.socket = Some(socket);
         }
@@ -240,7 +245,7 @@ fn ask_by(
     }
     loop {
         let n = match receive(socket, &mut buffer, RecvFlags::empty()) {
-            Ok(0) => return Err(MounterError::Ended("for good".to_owned())),
+            Ok(0) => return Err(lost(Errno::PIPE)),
             Ok(n) => n,
             Err(Errno::AGAIN) => return Err(MounterError::Silent(patience_s)),
             Err(Errno::INTR) => continue,
@@ -287,10 +292,11 @@ pub fn watch(words: &[std::ffi::OsString]) -> io::Result<()> {
         }
         tracing::error!(%status, "the view helper ended; it is started again");
         let said = encode(&Said::Ended(status.to_string()));
-        if send(io::stdin(), &said, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).is_err() {
-            tracing::debug!("nobody waits for the view helper");
+        match send(io::stdin(), &said, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Ok(_) | Err(Errno::AGAIN) => std::thread::sleep(AGAIN_AFTER),
+            // The daemon has gone.
+            Err(_) => return Ok(()),
         }
-        std::thread::sleep(AGAIN_AFTER);
     }
 }
 
