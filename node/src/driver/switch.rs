@@ -174,6 +174,7 @@ impl Driver {
             Switched::Staged { .. } => {}
             Switched::Reconciled(Ok(Found { done, current, carried, receipt })) => {
                 vm.reconciled = true;
+                vm.failed = None;
                 vm.current = current;
                 (vm.carried, vm.receipt) = (carried, receipt);
                 if !matches!(done, Reconciled::Nothing | Reconciled::AsItWas) {
@@ -181,9 +182,11 @@ impl Driver {
                 }
             }
             Switched::Reconciled(Err(why)) => {
-                vm.failed = Some((why.clone(), Vec::new(), again));
+                let before = vm.failed.replace((why.clone(), Vec::new(), again));
                 self.counters.add("switches", "failed");
-                self.event("view_failed", format!("{name}: {why}"));
+                if before.is_none_or(|(old, _, _)| old != why) {
+                    self.event("view_failed", format!("{name}: {why}"));
+                }
                 return;
             }
             Switched::Shown { tried, result: Ok(shown) } => self.on_shown(name, &tried, shown),

@@ -279,7 +279,12 @@ impl Driver {
     /// Switches that failed are tried again when their time has come.
     pub(super) fn retry_switches(&mut self) {
         let now = self.clock.tick();
-        let due = |vm: &Vm| vm.failed.as_ref().is_some_and(|(_, _, at)| *at <= now);
+        let due =
+            |vm: &Vm| !vm.switching && vm.failed.as_ref().is_some_and(|(_, _, at)| *at <= now);
+        // Nothing is switched before records and reality were compared.
+        if self.vms.values().any(|vm| due(vm) && !vm.reconciled) {
+            self.reconcile_vms();
+        }
         if self.vms.values().any(due) || self.is_time() {
             self.replan_soon();
         }
