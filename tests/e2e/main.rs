@@ -12,6 +12,7 @@
 mod addresses;
 mod bandwidth;
 mod bootstrap;
+mod builds;
 mod charters;
 mod crashes;
 mod delegates;

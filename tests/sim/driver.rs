@@ -175,6 +175,9 @@ impl World {
 
     /// Judges an item: the rules of its content once for the whole process, its order here.
     fn judge(&mut self, i: u32, source: Option<u32>, item: Item) {
+        if self.own.is_some() {
+            return self.judge_own(i, source, item);
+        }
         let (log, seq, unix) = (item.log, item.seq, self.unix(i));
         if let Some(feed) = self.fork_of(&item) {
             let why = self.judge_fork(i, source, feed, &item);
@@ -339,14 +342,15 @@ impl World {
         let all = ranges.iter().flat_map(|r| (r.from..=r.to).map(|seq| (r.log, seq)));
         let mut frames = Vec::new();
         for (log, seq) in all {
-            let Some(p) = self.on_disk(i, log, seq) else { continue };
-            let len = item_bytes(&p.item);
+            let published = || self.on_disk(i, log, seq).map(|p| std::sync::Arc::clone(&p.item));
+            let Some(item) = self.own_item(i, log, seq).or_else(published) else { continue };
+            let len = item_bytes(&item);
             if bytes + len > FRAME_LEN_MAX as u64 - 1_024 || batch.len() == ITEMS_PER_FRAME_MAX {
                 frames.push(std::mem::take(&mut batch));
                 bytes = 0;
             }
             bytes += len;
-            batch.push(Item::clone(&p.item));
+            batch.push(Item::clone(&item));
         }
         frames.push(batch);
         for items in frames.into_iter().filter(|f| !f.is_empty()) {

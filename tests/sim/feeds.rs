@@ -58,7 +58,7 @@ pub(crate) struct Feed {
     pub(crate) home: u32,
     pub(crate) items: Vec<Published>,
     pub(super) publisher: PublisherId,
-    group: GroupId,
+    pub(super) group: GroupId,
     pub(super) key: Arc<SecretKey>,
     pub(super) live: Vec<ReleaseHash>,
 }
@@ -74,9 +74,11 @@ pub(crate) struct Feeds {
     pub(super) judge: Trust,
     forged: BTreeMap<[u8; 32], Refusal>,
     pub(super) messages: u32,
+    /// The charter.
+    pub(super) documents: Vec<Item>,
 }
 
-fn key(seed: u64, n: u64) -> SecretKey {
+pub(super) fn key(seed: u64, n: u64) -> SecretKey {
     let mut bytes = [0; 32];
     for (i, slot) in bytes.iter_mut().enumerate() {
         *slot = mix2(seed, n * 32 + i as u64).to_le_bytes()[0];
@@ -84,7 +86,7 @@ fn key(seed: u64, n: u64) -> SecretKey {
     SecretKey::from_seed(&bytes)
 }
 
-fn signed<T: Body>(
+pub(super) fn signed<T: Body>(
     kind: ItemKind,
     log: LogId,
     seq: u64,
@@ -117,7 +119,8 @@ impl Feeds {
         let by_log = BTreeMap::new();
         let (judge, forged, forks) = (Trust::new(fleet), BTreeMap::new(), BTreeMap::new());
         let all = Vec::new();
-        let mut feeds = Self { all, by_log, forks, fleet, judge, forged, messages: 0 };
+        let mut feeds =
+            Self { all, by_log, forks, fleet, judge, forged, messages: 0, documents: Vec::new() };
         let log = LogId::root(fleet);
         feeds.accept(&signed(ItemKind::Root, log, 1, (&root, fleet, &root_key))?)?;
         for (n, home) in homes.iter().enumerate() {
@@ -194,6 +197,9 @@ impl Feeds {
     }
 
     fn accept(&mut self, item: &Item) -> Result<()> {
+        if item.kind < ItemKind::Entry {
+            self.documents.push(item.clone());
+        }
         self.accept_at(item, UNIX_START)
     }
 
@@ -332,7 +338,7 @@ impl Feed {
     }
 }
 
-fn release(group: GroupId, n: u64) -> Result<Release> {
+pub(super) fn release(group: GroupId, n: u64) -> Result<Release> {
     let name = n.to_le_bytes();
     Ok(Release {
         package: "hello".parse()?,

@@ -66,6 +66,9 @@ impl World {
 
     /// Heads on a node's disk: of its feeds, and of the proofs that it has.
     pub(crate) fn heads_on_disk(&self, i: u32) -> Vec<Head> {
+        if let Some(own) = self.own(i) {
+            return own.trust.heads();
+        }
         let Some(node) = self.node(i) else { return Vec::new() };
         let logs = (0u32..).zip(&node.logs);
         let feeds = logs.filter_map(|(feed, (_, stored))| self.held(i, feed, *stored));

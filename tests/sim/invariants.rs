@@ -87,7 +87,8 @@ impl World {
     /// Only genuine items are passed on by honest nodes (I11).
     pub(crate) fn check_sent(&mut self, i: u32, frame: &OverlayFrame) {
         let OverlayFrame::Push { item, .. } = frame else { return };
-        if self.node(i).is_some_and(super::world::Node::is_honest) && !self.is_genuine(item) {
+        let honest = self.node(i).is_some_and(super::world::Node::is_honest);
+        if honest && self.own.is_none() && !self.is_genuine(item) {
             self.violation("I11", i, || "passes on an item that nobody published".to_owned());
         }
     }

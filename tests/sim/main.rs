@@ -18,12 +18,14 @@ mod meter;
 mod narrow;
 mod network;
 mod news;
+mod own;
 mod puppet;
 mod queue;
 mod records;
 mod report;
 mod revoke;
 mod rng;
+mod rotate;
 mod soak;
 mod sync_cost;
 #[cfg(test)]
@@ -51,6 +53,8 @@ enum Command {
     News(news::News),
     /// How fast a recall is beside the announcements of the same moment.
     Revoke(revoke::Revoke),
+    /// A stolen or rotated key, in a fleet whose hosts judge for themselves.
+    Rotate(rotate::Rotate),
     /// How a content spreads, with or without faults.
     Content(content::Content),
     /// Random mixes of all faults: each seed is a history of its own.
@@ -67,6 +71,10 @@ fn main() -> ExitCode {
             violations
         }),
         Command::Revoke(r) => revoke::run(&r).map(|(value, bad)| {
+            print(&value, r.json);
+            bad
+        }),
+        Command::Rotate(r) => rotate::run(&r).map(|(value, bad)| {
             print(&value, r.json);
             bad
         }),

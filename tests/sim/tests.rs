@@ -12,7 +12,7 @@ use stork_wire::sign::{Envelope, SecretKey};
 use super::feeds::{Feeds, UNIX_START};
 use super::frame_size::{HINT_BYTES, frame_bytes};
 use super::news::{self, News};
-use super::{revoke, soak, sync_cost};
+use super::{revoke, rotate, soak, sync_cost};
 
 #[derive(Debug, Parser)]
 struct Line {
@@ -256,4 +256,32 @@ fn t117_revocations_are_as_fast_as_announcements() {
     assert_eq!(bad, 0, "{v:#}");
     assert_eq!(v["p99_holds"], true, "{v:#}");
     assert!(v["pairs"].as_u64().unwrap() > 1_000, "{v:#}");
+}
+
+#[derive(Debug, Parser)]
+struct RotateLine {
+    #[command(flatten)]
+    rotate: rotate::Rotate,
+}
+
+/// Runs `rotate`: all hosts must agree by themselves, and hold nothing void.
+fn rotated(arguments: &str) {
+    let words = std::iter::once("rotate").chain(arguments.split_whitespace());
+    let (value, wrong) = rotate::run(&RotateLine::parse_from(words).rotate).unwrap();
+    assert_eq!(wrong, 0, "{value:#}");
+    assert_eq!(value["agree"], value["hosts"], "{value:#}");
+}
+
+/// T026: junk by a stolen release key is on all hosts, which judge for themselves; the publisher's
+/// next document ends it everywhere, also on one that slept.
+#[test]
+fn t026_junk_of_a_stolen_key_ends_with_its_epoch() {
+    rotated("--nodes 10 --entries 600");
+}
+
+/// T118: a key is rotated on one side of a cut, and the other side goes on with the old one: both
+/// end alike when it heals.
+#[test]
+fn t118_a_rotation_during_a_cut() {
+    rotated("--nodes 10 --entries 600 --partition");
 }

@@ -106,6 +106,8 @@ pub(crate) struct World {
     /// Every record that was ever signed: by node, with its incarnation.
     pub(crate) records: Vec<Vec<Arc<Peer>>>,
     pub(crate) scratch: Vec<Vec<Action>>,
+    /// Where each host judges for itself: its rules and journal.
+    pub(crate) own: Option<Vec<super::own::Own>>,
     /// Nodes that are down for a while.
     pub(crate) down: BTreeSet<(u64, u32)>,
 }
@@ -176,6 +178,7 @@ impl World {
             queue: Queue::default(),
             records: Vec::new(),
             scratch: Vec::new(),
+            own: None,
             down: BTreeSet::new(),
             options,
         };

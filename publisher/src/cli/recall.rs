@@ -24,6 +24,9 @@ VMs that show a recalled release go back to the newest one that is left and that
 installs it any more. A version that was recalled is not published again: give the mended package
 a new one.
 
+With --root the publisher's root signs; the release key of publisher.toml only asks the node what
+there is.
+
 By --release nothing is looked up: so the publisher's root takes back what a stolen key has
 released, also after that key has ended itself. `stork release PACKAGE --json` has the hashes.")]
 pub(super) struct RecallArgs {
@@ -42,7 +45,7 @@ pub(super) struct RecallArgs {
     #[arg(long, value_name = "HASH", conflicts_with = "arch")]
     release: Vec<ReleaseHash>,
     /// Say it by the publisher's root instead of the release key
-    #[arg(long, requires = "release")]
+    #[arg(long)]
     root: bool,
     /// The publisher's directory, as `charter init` made it
     #[arg(long, value_name = "DIR", env = "STORK_CHARTER")]
@@ -77,18 +80,21 @@ pub(super) fn run(args: RecallArgs) -> Result<(), Failure> {
         let report = runtime()?.block_on(push::recall_hashes(&options))?;
         return super::narrow::show(&report, args.json);
     }
-    if args.key.len() > 1 {
+    if args.key.len() > 1 && !args.root {
         let why = "one release key signs: give --key once".into();
         return Err(PushError::Usage(why).into());
     }
+    let (key, root) =
+        if args.root { (None, Some(args.key)) } else { (args.key.into_iter().next(), None) };
     let options = RecallOptions {
         package: args.package,
         versions: args.version,
         arch: args.arch,
         reason: args.reason,
         charter: args.charter,
-        key: args.key.into_iter().next(),
+        key,
         passphrase,
+        root,
         to: args.to,
         dry_run: args.dry_run,
     };

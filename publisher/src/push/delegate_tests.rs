@@ -109,6 +109,7 @@ async fn t001_t002_what_a_job_cannot_do() {
         charter: shop.dir.path().join("c"),
         key: Some(spec.clone()),
         passphrase: Passphrase::None,
+        root: None,
         to: shop.options("1.0", &[&a]).to,
         dry_run: false,
     };

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Serialize;
-use stork_wire::charter::UnixSeconds;
+use stork_wire::charter::{PublisherDoc, UnixSeconds};
 use stork_wire::codec::List;
 use stork_wire::ids::{LogId, ReleaseHash};
 use stork_wire::seal::Sealed;
@@ -44,6 +44,9 @@ pub struct RecallOptions {
     pub key: Option<String>,
     /// How to open it.
     pub passphrase: Passphrase,
+    /// Let the publisher's root say it, with these keys; the one beside the charter if none is
+    /// named. The release key then only asks what there is.
+    pub root: Option<Vec<String>>,
     /// The nodes.
     pub to: Vec<Target>,
     /// Check everything, commit nothing.
@@ -105,6 +108,22 @@ impl RecallReport {
     }
 }
 
+impl RecallOptions {
+    /// The keys of the publisher's root, where it is to say it.
+    fn root_signers(&self, doc: &PublisherDoc) -> Result<Option<Vec<Signer>>, PushError> {
+        let Some(keys) = &self.root else { return Ok(None) };
+        let how = Sending {
+            charter: self.charter.clone(),
+            keys: keys.clone(),
+            passphrase: self.passphrase.clone(),
+            reason: self.reason.clone(),
+            to: self.to.clone(),
+            dry_run: self.dry_run,
+        };
+        how.root_signers(doc).map(Some)
+    }
+}
+
 /// Which of the live releases go, and which stay.
 fn split(
     options: &RecallOptions,
@@ -155,11 +174,15 @@ pub async fn recall(
     let author = Author { charter: &charter, publisher, doc };
     let places = places(&options.to, &doc.homes)?;
     let signer = release_signer(options.key.as_ref(), &profile, &options.passphrase)?;
-    author.may_recall(signer.public(), &options.package, now())?;
+    let root = options.root_signers(doc)?;
+    if root.is_none() {
+        author.may_recall(signer.public(), &options.package, now())?;
+    }
     progress.phase("connecting", 0);
     let enough = Enough { copies: 1, homes: &doc.homes };
     let (mut peers, notes) = session::open(&places, (author, &signer, None), enough, now()).await?;
-    let report = commit(options, author, &signer, &mut peers).await;
+    let by = root.as_deref().unwrap_or_else(|| core::slice::from_ref(&signer));
+    let report = commit(options, author, by, &mut peers).await;
     let mut nodes = Vec::new();
     for peer in peers {
         peer.client.close().await;
@@ -176,7 +199,7 @@ pub async fn recall(
 async fn commit(
     options: &RecallOptions,
     author: Author<'_>,
-    signer: &Signer,
+    signers: &[Signer],
     peers: &mut [Peer],
 ) -> Result<RecallReport, PushError> {
     let home = peers.first().ok_or_else(|| PushError::Usage("no node to ask".into()))?;
@@ -187,9 +210,11 @@ async fn commit(
     let live = home.releases(author, &standing, &options.package).await?;
     let (gone, stay) = split(options, live)?;
     let body = withdrawal(options, author, &gone, now())?;
-    if let What::Recall { package, .. } = &body.what {
+    if let (Level::Release, What::Recall { package, .. }) = (body.by, &body.what) {
         // Its name may be a cover, which the key must be allowed to use.
-        author.may_recall(signer.public(), package, now())?;
+        for signer in signers {
+            author.may_recall(signer.public(), package, now())?;
+        }
     }
     let mut report = RecallReport {
         schema: "stork.recall/v2",
@@ -203,7 +228,7 @@ async fn commit(
     if options.dry_run {
         return Ok(report);
     }
-    let item = body.item(signer.sign(&body, author.charter.fleet)?);
+    let item = body.item(signed(&body, author.charter.fleet, signers)?);
     for (i, peer) in peers.iter_mut().enumerate() {
         let given = peer.give(author, &item, i > 0).await;
         match given {
@@ -238,7 +263,8 @@ fn withdrawal(
     let cover = Sealed::cover().filter(|_| sealed != 0);
     let package = cover.as_ref().unwrap_or(&options.package);
     let what = what(package, gone.iter().map(|p| p.hash).collect())?;
-    Ok(super::narrow::withdrawal(author, Level::Release, what, (now, options.reason.clone())))
+    let by = if options.root.is_some() { Level::Root } else { Level::Release };
+    Ok(super::narrow::withdrawal(author, by, what, (now, options.reason.clone())))
 }
 
 /// Releases that are withdrawn by their hashes.

@@ -15,6 +15,7 @@ fn options(shop: &Shop, versions: &[&str], to: &[&Fake]) -> RecallOptions {
         charter: shop.dir.path().join("c"),
         key: None,
         passphrase: Passphrase::None,
+        root: None,
         to: to.iter().map(|f| Target { addr: f.addr.clone(), node: Some(f.node) }).collect(),
         dry_run: false,
     }
@@ -152,4 +153,31 @@ async fn what_is_refused() {
     let e = recall(&shop, &["1.0"], &[&a]).await.unwrap_err();
     assert_eq!(e.exit(), 4, "{e}");
     assert_eq!(a.state().narrowing.len(), 0);
+}
+
+/// The root recalls by version as well: the release key asks what there is, and signs nothing. A
+/// key that is not of the root is refused before anybody is asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_root_recalls_by_version() {
+    let a = Fake::start(1);
+    let shop = Shop::new(vec![a.node], &[]);
+    for version in ["1.0", "1.1"] {
+        shop.push(version, &[&a]).await.unwrap();
+    }
+    let mut by_root = options(&shop, &["1.1"], &[&a]);
+    let keys = shop.dir.path().join("c/keys");
+    by_root.root = Some(vec![keys.join("release").to_string_lossy().into_owned()]);
+    let e = super::recall(&by_root, &Progress::Silent).await.unwrap_err();
+    assert!(a.state().narrowing.is_empty(), "{e}");
+    by_root.root = Some(Vec::new());
+    let did = super::recall(&by_root, &Progress::Silent).await.unwrap();
+    assert_eq!((did.outcome, did.recalled[0].version.as_str()), ("recalled", "1.1"));
+    let state = a.state();
+    let item = &state.narrowing[0];
+    let body: Withdrawal = item.envelope.claimed().unwrap();
+    assert_eq!((body.by, body.log()), (Level::Root, did.log));
+    assert_eq!(state.recalled(), [state.releases()[1].hash()]);
+    let root = crate::keys::read_public(&keys.join("publisher.pub")).unwrap().0;
+    let fleet = crate::charter::open(&shop.dir.path().join("c")).unwrap().0.fleet;
+    assert!(item.envelope.verify::<Withdrawal>(fleet, &[root], 1).is_ok());
 }
