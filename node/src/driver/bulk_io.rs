@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use stork_wire::frame::{BulkHeader, Frame, LinkClass};
+use stork_wire::frame::{BulkHeader, LinkClass};
 use stork_wire::ids::{ManifestId, NodeId, SwarmId};
 use stork_wire::limits::MANIFEST_PIECE_LEN;
 use stork_wire::manifest::{Manifest, manifest_pieces};
@@ -31,7 +31,7 @@ impl Driver {
                 if let Some(link) = self.connections.get_mut(&to) {
                     link.content_at = self.clock.tick();
                 }
-                self.send(to, Priority::Control, &Frame::Transfer(frame));
+                self.send_content(to, Priority::Control, frame);
             }
             Action::Connect { node } => {
                 if !self.connections.contains_key(&node)

@@ -111,6 +111,16 @@ impl Driver {
         groups.is_some_and(|all| !all.iter().any(|g| HostScope::grants(scope, g)))
     }
 
+    /// Sends a frame about content to who may have it: a host may have asked before it was known
+    /// here that only a private release names it.
+    pub(super) fn send_content(&mut self, to: NodeId, priority: Priority, frame: TransferFrame) {
+        let scope = self.connections.get(&to).and_then(|link| link.scope.clone());
+        if self.is_hidden_from(scope.as_deref(), &frame) {
+            return self.counters.add("content_refused", "no_grant");
+        }
+        self.send(to, priority, &Frame::Transfer(frame));
+    }
+
     /// Keys that this host may have and has not.
     fn missing_keys(&self) -> Vec<GroupKeyId> {
         let Some(cert) = self.own_cert() else { return Vec::new() };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use stork_wire::codec::Blob;
 use stork_wire::feed::Release;
-use stork_wire::frame::{Frame, TransferFrame};
+use stork_wire::frame::TransferFrame;
 use stork_wire::ids::{ManifestId, NodeId, PackId, SwarmId};
 use stork_wire::limits::SMALL_LEN_MAX;
 use stork_wire::manifest::{Manifest, Variant};
@@ -124,7 +124,7 @@ impl Driver {
                 self.count_by_site(to, Went::Out, u32::try_from(len).unwrap_or(u32::MAX));
                 let frame = TransferFrame::Small { manifest: id, swarm, bytes };
                 // What does not fit is shed: who waits for it turns to others.
-                self.send(to, Priority::Lazy, &Frame::Transfer(frame));
+                self.send_content(to, Priority::Lazy, frame);
             }
             SmallDone::In { from, id, variant, result } => {
                 let result = result.map(|(manifest, packs)| {
