@@ -233,7 +233,7 @@ impl World {
             if of_log < PENDING_PER_LOG_MAX && node.pending.len() < PENDING_MAX {
                 node.pending.insert((feed, seq));
             }
-            return Some(Refusal::Pending);
+            return Some(Refusal::Early);
         }
         *accepted = seq;
         let (now, on_disk) = (self.now, node.disk_us);
@@ -244,7 +244,21 @@ impl World {
         if !full {
             self.plan(on_disk, i, Ev::Commit { feed, seq });
         }
+        if source.is_some() {
+            self.judge_early(i, feed, seq + 1);
+        }
         None
+    }
+
+    /// What came before its turn follows at once the item that it waited for, as what its sender
+    /// brought; where that is forgotten, when the other item is on disk.
+    fn judge_early(&mut self, i: u32, feed: u32, seq: u64) {
+        let Some(item) = self.feeds.item(feed, seq).map(|p| Item::clone(&p.item)) else { return };
+        let Some(node) = self.nodes.get_mut(i as usize) else { return };
+        let Some(from) = node.overlay.early_source(item.log, seq) else { return };
+        if node.pending.remove(&(feed, seq)) {
+            self.judge(i, Some(number(&from)), item);
+        }
     }
 
     /// An accepted item counts as here, and travels on.
@@ -274,7 +288,7 @@ impl World {
             }
         }
         if node.pending.remove(&(feed, seq + 1)) {
-            // The driver hands on what waited as if it were its own: it forgets who sent it.
+            // What is left was forgotten by the overlay: it goes on as if it were from here.
             let next = self.feeds.item(feed, seq + 1).map(|p| Item::clone(&p.item));
             if let Some(next) = next {
                 self.judge(i, None, next);

@@ -63,7 +63,7 @@ impl World {
         let now = self.now;
         let config = self.options.config;
         let Some(node) = self.node_mut(i) else { return };
-        let s = node.overlay.sizes();
+        let s = node.overlay.common_sizes();
         let links = s.near + s.far;
         let soon = node.tick(now).after_ms(ACTS_WITHIN_MS);
         let acts = node.overlay.deadline().is_some_and(|at| at <= soon);

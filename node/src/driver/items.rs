@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use stork_wire::codec::{List, encode};
 use stork_wire::frame::{Frame, ItemRange, OverlayFrame};
-use stork_wire::ids::NodeId;
+use stork_wire::ids::{LogId, NodeId};
 use stork_wire::item::{Item, ItemKind, is_moment};
 use stork_wire::limits::{FRAME_LEN_MAX, ITEMS_PER_FRAME_MAX};
 
@@ -40,7 +40,11 @@ impl Driver {
     /// Judges an item now, if there is room to write it down.
     pub(super) fn judge_now(&mut self, item: Item, source: Option<NodeId>, reply: Option<Reply>) {
         let Some(e) = self.takes_no_items(source.is_some() || reply.is_some()) else {
-            return self.judge_in_room(item, source, reply);
+            let (log, seq) = (item.log, item.seq);
+            if self.judge_in_room(item, source, reply) && source.is_some() {
+                self.judge_early(log, seq);
+            }
+            return;
         };
         answer(reply, Err(e));
         if let Some(from) = source {
@@ -49,7 +53,21 @@ impl Driver {
         }
     }
 
-    fn judge_in_room(&mut self, item: Item, source: Option<NodeId>, reply: Option<Reply>) {
+    /// What came before its turn follows at once the item that it waited for, as what its sender
+    /// brought; where that is forgotten, as what was found here, once it is on disk.
+    fn judge_early(&mut self, log: LogId, seq: u64) {
+        let mut ready = self.trust.take_ready(log, seq);
+        while let Some(item) = ready.pop() {
+            let (log, seq) = (item.log, item.seq);
+            let source = self.overlay.early_source(log, seq);
+            if self.judge_in_room(item, source, None) && source.is_some() {
+                ready.extend(self.trust.take_ready(log, seq));
+            }
+        }
+    }
+
+    /// True where the item was accepted.
+    fn judge_in_room(&mut self, item: Item, source: Option<NodeId>, reply: Option<Reply>) -> bool {
         let (log, seq) = (item.log, item.seq);
         let verdict = self.trust.judge(&item, self.clock.unix());
         let refused = match verdict {
@@ -63,7 +81,7 @@ impl Driver {
                 }
                 let kept = Vec::new();
                 self.write_down(JournalJob { item, hash, fact, source, reply, kept });
-                return;
+                return true;
             }
             Verdict::Known => {
                 // Documents that a publisher brings again are no replay; old news from a peer is.
@@ -76,7 +94,12 @@ impl Driver {
                 self.counters.add("items_pending", item.kind.name());
                 answer(reply, Err(too_early(item.kind)));
                 // Where something else must come first, asking for more of this log is no help.
-                if missing == Some(log) { Verdict2::Pending } else { Verdict2::Unknown }
+                // Entries were checked before they wait, documents were not.
+                match item.kind {
+                    ItemKind::Entry if missing == Some(log) => Verdict2::Early,
+                    _ if missing == Some(log) => Verdict2::Pending,
+                    _ => Verdict2::Unknown,
+                }
             }
             Verdict::Behind { log, to } => {
                 self.counters.add("items_pending", "beacon");
@@ -117,6 +140,7 @@ impl Driver {
         if let Some(from) = source {
             self.overlay_input(Input::Refused { from, log, seq, why: refused });
         }
+        false
     }
 
     /// Items are on disk: now they take effect.
@@ -280,7 +304,6 @@ pub(super) fn answer(reply: Option<Reply>, outcome: Result<(u64, u32), CommitErr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use stork_wire::ids::LogId;
     use stork_wire::limits::MOMENTS_FROM;
     use stork_wire::sign::Envelope;
 

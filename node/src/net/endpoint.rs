@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
 use quinn::{
-    AckFrequencyConfig, ClientConfig, Connection, Endpoint, EndpointConfig, IdleTimeout, Incoming,
-    ServerConfig, TokioRuntime, TransportConfig, VarInt,
+    ClientConfig, Connection, Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime,
+    VarInt,
 };
 use rustls::pki_types::CertificateDer;
-use stork_wire::frame::{ALPN_BULK, ALPN_CONTROL, ALPN_PUSH, Hello};
+use stork_wire::frame::{ALPN_BULK, ALPN_CONTROL, ALPN_PUSH, Hello, LinkClass};
 use stork_wire::ids::{NodeId, PublicKey};
 use stork_wire::sign::SecretKey;
 use stork_wire::tls;
@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use super::bulk::Bulk;
 use super::control::{self, ConnId, HELLO_TIMEOUT, NetEvent};
 use super::door::{Door, Knock, Place, Verdict};
+use super::transport::{one_probe, rare_acks, transport, transport_for};
 use super::windows::{self, Accountant, Window};
 
 /// Bytes that wait for somebody who was just let in: the answer to a hello, a join or a request.
@@ -99,43 +100,20 @@ pub struct Net {
     counters: NetCounters,
 }
 
-/// What both sides begin with. It is raised by [`windows`] once it is known who is there; what we
-/// send, we have chosen, and it is bounded for the sake of slow readers only.
-fn transport(uni: u32, bidi: u32, receive: u32, send: u64) -> TransportConfig {
-    let mut t = TransportConfig::default();
-    t.max_concurrent_uni_streams(VarInt::from_u32(uni))
-        .max_concurrent_bidi_streams(VarInt::from_u32(bidi))
-        .stream_receive_window(VarInt::from_u32(windows::STREAM))
-        .receive_window(VarInt::from_u32(receive))
-        .send_window(send)
-        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(20_000))))
-        .datagram_receive_buffer_size(None);
-    t
-}
-
-/// Streams and windows of the dialler's side, by protocol. Along links our own pings keep the
-/// control connection alive, every 5 s in both directions: QUIC's come only where those do not.
-/// Bulk and push connections may end when idle.
-fn transport_for(alpn: &[u8]) -> TransportConfig {
-    const MIB: u64 = 1024 * 1024;
-    if alpn == ALPN_CONTROL {
-        let mut t = transport(0, 0, windows::FLOOR, MIB);
-        t.keep_alive_interval(Some(Duration::from_secs(8)));
-        t.ack_frequency_config(Some(rare_acks()));
-        t
-    } else {
-        transport(windows::FIRST_STREAMS, 0, windows::FLOOR, 8 * MIB)
+/// Configures the dialler's side of a control connection. A visit for one question is over before
+/// larger packets are worth anything.
+fn link_config(
+    key: &SecretKey,
+    node: NodeId,
+    class: LinkClass,
+) -> Result<ClientConfig, rustls::Error> {
+    let mut config = client_config(key, node, ALPN_CONTROL)?;
+    if class == LinkClass::Transient {
+        let mut transport = transport_for(ALPN_CONTROL);
+        transport.mtu_discovery_config(None);
+        config.transport_config(Arc::new(transport));
     }
-}
-
-/// News are small, and a packet with nothing but an acknowledgement costs as much as one of news.
-/// The other end waits for more to acknowledge, or for something to say; what is lost is seen by
-/// the gap all the same, and a lost last packet is sent again 25 ms later than otherwise.
-fn rare_acks() -> AckFrequencyConfig {
-    let mut acks = AckFrequencyConfig::default();
-    acks.ack_eliciting_threshold(VarInt::from_u32(10))
-        .max_ack_delay(Some(Duration::from_millis(50)));
-    acks
+    Ok(config)
 }
 
 /// Configures the dialler's side for one protocol and one expected peer.
@@ -171,6 +149,7 @@ pub(super) fn server_config(key: &SecretKey) -> Result<ServerConfig, rustls::Err
     // Of which protocol a connection is shows only after this: one stream, for whoever says hello.
     let mut transport = transport(0, 1, windows::UNADMITTED, SEND_WINDOW);
     transport.ack_frequency_config(Some(rare_acks()));
+    transport.mtu_discovery_config(Some(one_probe()));
     config
         .transport_config(Arc::new(transport))
         .migration(false)
@@ -311,7 +290,12 @@ impl Net {
         let net = Arc::clone(self);
         self.counters.dialled.fetch_add(1, Ordering::Relaxed);
         tokio::spawn(async move {
-            match connect(&net.endpoint, &net.key, node, &addrs, ALPN_CONTROL).await {
+            let config = link_config(&net.key, node, hello.class).map_err(|e| e.to_string());
+            let reached = match config {
+                Ok(config) => reach(&net.endpoint, &config, &addrs).await,
+                Err(why) => Err(why),
+            };
+            match reached {
                 Ok(connection) => {
                     let id: ConnId = net.next_conn.fetch_add(1, Ordering::Relaxed);
                     let shared = (Arc::clone(&net.accountant), net.events.clone());
@@ -334,6 +318,14 @@ pub(super) async fn connect(
     alpn: &[u8],
 ) -> Result<Connection, String> {
     let config = client_config(key, node, alpn).map_err(|e| e.to_string())?;
+    reach(endpoint, &config, addrs).await
+}
+
+async fn reach(
+    endpoint: &Endpoint,
+    config: &ClientConfig,
+    addrs: &[SocketAddr],
+) -> Result<Connection, String> {
     let mut why = "it has no address".to_owned();
     for addr in addrs {
         let connecting = match endpoint.connect_with(config.clone(), *addr, "stork") {

@@ -12,6 +12,7 @@ mod endpoint;
 mod frame_io;
 mod frame_rate;
 mod outbox;
+mod transport;
 mod windows;
 
 pub use bootstrap::{Round, Seeds};

@@ -266,7 +266,7 @@ impl Overlay {
             }
             self.fetches.note_bytes(item.envelope.body.len() as u64 + ITEM_BYTES_MORE);
             let via = if grafted { Via::Tree } else { Via::Sync };
-            if let Some(flight) = self.flights.get_mut(&key) {
+            if let Some(flight) = self.coming_mut(&key) {
                 flight.add(from, Via::Sync);
             } else if rival || self.heads.seq(&key.0) < key.1 {
                 let course = self.course_asked(&from);

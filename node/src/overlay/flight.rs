@@ -81,6 +81,8 @@ pub(super) struct Flight {
     pub(super) via: Via,
     /// Had somebody announced it? Then it is news of the tree, though sync was faster.
     pub(super) expected: bool,
+    /// Was it asked for?
+    pub(super) asked: bool,
     /// The tree's parent from now on, if not `from`: who pushed it while another copy, which sync
     /// had brought, was being judged; or whoever the tree turned to with this very item.
     pub(super) parent: Option<NodeId>,
@@ -90,7 +92,16 @@ pub(super) struct Flight {
 
 impl Flight {
     pub(super) const fn new(from: NodeId, course: Course, at: Tick, via: Via) -> Self {
-        Self { from, course, at, via, expected: false, parent: None, others: Vec::new() }
+        Self {
+            from,
+            course,
+            at,
+            via,
+            expected: false,
+            asked: false,
+            parent: None,
+            others: Vec::new(),
+        }
     }
 
     /// Another copy was pushed. True where it is the first, since sync brought the one in flight.
@@ -146,7 +157,7 @@ impl Overlay {
         let mut flight = Flight::new(from, course, now, via);
         if let Some(missing) = self.missing.remove(&key) {
             self.release_missing(&missing);
-            flight.expected = true;
+            (flight.expected, flight.asked) = (true, !missing.asked.is_empty());
             self.trees.note_lag(&key.0, now.since(missing.first));
             if via == Via::Tree && missing.asked.is_empty() {
                 let was = (missing.owner, missing.could);
@@ -181,7 +192,10 @@ impl Overlay {
         why: Refusal,
         actions: &mut Vec<Action>,
     ) {
-        let flight = self.take_flight(&key);
+        let mut flight = self.take_flight(&key);
+        if why == Refusal::Early && self.keep_early(now, key, &mut flight) {
+            return;
+        }
         let others = flight.map(|f| f.others).unwrap_or_default();
         match why {
             // A proof that is settled, of a log that is no log here: it is not asked for again.
@@ -189,7 +203,7 @@ impl Overlay {
                 self.fetch_refused(now, from, key.0, why);
             }
             Refusal::Duplicate => {}
-            Refusal::Pending => {
+            Refusal::Pending | Refusal::Early => {
                 self.want(key.0, key.1, from);
                 for (node, _) in others {
                     self.want(key.0, key.1, node);

@@ -18,6 +18,10 @@ use super::{Key, Overlay};
 pub(super) const IHAVE_BATCH: usize = 64;
 /// Announcements and records wait at most this long for company (protocol.md §3c: 100 ms).
 const FLUSH_MS: u64 = 100;
+/// So many announcements of one log that wait for a link are a stream, of which a longer piece
+/// costs no more. It may wait this long; who misses something waits longer than that (`missing`).
+const STREAM_MIN: usize = 4;
+const STREAM_MS: u64 = 300;
 /// An item that was made here goes to at least so many links, whoever pruned them (attack G16).
 const ORIGIN_EAGER_MIN: usize = 2;
 
@@ -37,6 +41,13 @@ fn announcements(now: Tick, queued: &mut Vec<(Key, Tick)>) -> List<Have, ITEMS_P
         }
     }
     List::truncated(out)
+}
+
+/// How long a queue of announcements waits on, if it is a stream.
+fn stream_until(now: Tick, queued: &[(Key, Tick)]) -> Option<Tick> {
+    let ((log, _), since) = queued.first()?;
+    let stream = queued.len() >= STREAM_MIN && queued.iter().all(|(key, _)| key.0 == *log);
+    Some(since.after_ms(STREAM_MS)).filter(|until| stream && *until > now)
 }
 
 /// The items of an announcement, and of the last one of each range for how long it waited; no more
@@ -60,7 +71,9 @@ impl Overlay {
         actions: &mut Vec<Action>,
     ) {
         let (key, hash, item) = item;
-        let flight = self.take_flight(&key);
+        let early = self.early.take(&key);
+        let source = source.or_else(|| early.as_ref().map(|f| f.from));
+        let flight = self.take_flight(&key).or(early);
         let missing = self.missing.remove(&key);
         if let Some(missing) = &missing {
             self.release_missing(missing);
@@ -68,6 +81,7 @@ impl Overlay {
         if !self.heads.advance(key.0, key.1, hash) {
             return;
         }
+        self.quiet.moved = now;
         let mut have: BTreeSet<NodeId> = source.into_iter().collect();
         have.extend(missing.into_iter().flat_map(|m| m.senders));
         have.extend(flight.iter().flat_map(|f| f.others.iter().map(|(n, _)| *n)));
@@ -122,6 +136,9 @@ impl Overlay {
         tree.newest = (key.1, entry);
         let age_ms = flight.as_ref().map_or(0, |f| f.course.age_ms);
         tree.came = (flight.as_ref().map_or(now, |f| f.at), age_ms);
+        if flight.as_ref().is_none_or(|f| !f.asked && f.via == Via::Tree) {
+            tree.flowed = Some(now);
+        }
 
         let hop = flight.as_ref().map_or(0, |f| f.course.hop).saturating_add(1);
         let age = flight.as_ref().map_or(0, |f| u64::from(f.course.age_ms) + now.since(f.at));
@@ -181,8 +198,14 @@ impl Overlay {
             return;
         }
         self.flush_at = None;
-        let queued = self.links.iter_mut().filter(|(_, l)| !l.ihave.is_empty());
-        let batches: Vec<_> = queued.map(|(n, l)| (*n, announcements(now, &mut l.ihave))).collect();
+        let mut batches = Vec::new();
+        for (node, link) in &mut self.links {
+            if let Some(until) = stream_until(now, &link.ihave) {
+                self.flush_at = Some(self.flush_at.map_or(until, |at| at.min(until)));
+            } else if !link.ihave.is_empty() {
+                batches.push((*node, announcements(now, &mut link.ihave)));
+            }
+        }
         for (to, batch) in batches {
             self.send(now, to, OverlayFrame::IHave(batch), Class::Lazy, actions);
         }

@@ -76,8 +76,10 @@ pub enum PeersKind {
 pub enum Refusal {
     /// It has it already.
     Duplicate,
-    /// Items before it are missing.
+    /// Items before it are missing, and whether it is good is not known.
     Pending,
+    /// It is good, but items before it are missing: the driver keeps it, and judges it again then.
+    Early,
     /// It breaks a rule, and whoever sent it should have known (attacks G6, G7).
     Invalid,
     /// Nothing here says yet who may sign in this log, or the driver is busy: later, perhaps.

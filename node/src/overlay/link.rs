@@ -56,10 +56,14 @@ pub(super) struct Link {
     pub(super) heard: Tick,
     pub(super) sent: Tick,
     pub(super) pinged: Tick,
+    /// When the other end pinged, and whether that was the last ping of the two.
+    pub(super) asked: Tick,
+    pub(super) our_turn: bool,
     pub(super) ping: Option<(u32, Tick)>,
     /// It owes an answer for longer than a round trip takes (`live`).
     pub(super) doubted: bool,
     pub(super) rtt_ms: u64,
+    pub(super) rtt_known: bool,
     pub(super) disagreed: u8,
     // Sync.
     pub(super) compared: bool,
@@ -113,9 +117,12 @@ impl Link {
             heard: now,
             sent: now,
             pinged: now,
+            asked: now,
+            our_turn: false,
             ping: None,
             doubted: false,
             rtt_ms: 50,
+            rtt_known: false,
             disagreed: 0,
             compared: false,
             differs: None,

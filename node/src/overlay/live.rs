@@ -18,10 +18,16 @@ use stork_wire::tick::Tick;
 
 use super::Overlay;
 use super::io::{Action, Class, Why};
-use super::links::Link;
+use super::links::{Dialled, Link};
 
-/// A ping where nothing was sent for this long (protocol.md §3a rule 4).
+/// A ping where nothing was sent, nor asked by the other end, for this long (protocol.md §3a 4).
 const PING_AFTER_MS: u64 = 5_000;
+/// The same while no head has changed here for so long, nor differs from the neighbour's.
+const PING_CALM_MS: u64 = 8_000;
+const CALM_MS: u64 = 60_000;
+/// So much sooner asks the end whose turn it is, and again the one that was told of no link.
+const TURN_MS: u64 = 500;
+const CONTRADICTED_MS: u64 = 2_000;
 /// A ping at least this often even on a busy link, for the fingerprint's sake.
 const PING_EVERY_MS: u64 = 15_000;
 /// No frame for this long: the link is dead (rule 4). The same where a ping was not answered, nor
@@ -38,21 +44,31 @@ const DISAGREED_MAX: u8 = 2;
 /// Who has so many links, and heard nothing by any of them for so long, asks one.
 const QUIET_LINKS: usize = 6;
 const QUIET_MS: u64 = 1_000;
+const QUIET_CALM_MS: u64 = 1_250;
 
-/// When anything was heard by any link, and when somebody was asked because nothing was.
+/// When anything was heard by any link, when somebody was asked because nothing was, and when a
+/// head last changed here.
 #[derive(Debug, Default)]
 pub(super) struct Quiet {
     pub(super) heard: Tick,
     asked: Tick,
+    pub(super) moved: Tick,
 }
 
 impl Link {
-    fn ping_at(&self) -> Tick {
-        let idle = self.sent.max(self.pinged).after_ms(PING_AFTER_MS);
+    fn ping_at(&self, calm: bool) -> Tick {
+        if self.disagreed > 0 {
+            return self.pinged.after_ms(CONTRADICTED_MS);
+        }
+        let wait = if calm && self.differs.is_none() { PING_CALM_MS } else { PING_AFTER_MS };
+        let wait = if self.our_turn { wait - TURN_MS } else { wait };
+        let idle = self.sent.max(self.pinged).max(self.asked).after_ms(wait);
         idle.min(self.pinged.after_ms(PING_EVERY_MS))
     }
     fn dead_at(&self) -> Tick {
-        let silent = self.heard.after_ms(SILENT_MS);
+        // A calm link is asked later, and then has as long to answer.
+        let late = self.pinged.max(self.heard).since(self.heard).saturating_sub(PING_AFTER_MS);
+        let silent = self.heard.after_ms(SILENT_MS + late.min(PING_CALM_MS - PING_AFTER_MS));
         self.owing().map_or(silent, |at| silent.min(at.after_ms(UNANSWERED_MS)))
     }
 
@@ -62,8 +78,8 @@ impl Link {
     }
 
     /// When something is to be done about this link.
-    fn act_at(&self) -> Tick {
-        let at = self.ping_at().min(self.dead_at());
+    fn act_at(&self, calm: bool) -> Tick {
+        let at = self.ping_at(calm).min(self.dead_at());
         self.doubt_at().map_or(at, |doubt| at.min(doubt))
     }
 
@@ -76,11 +92,18 @@ impl Link {
 
 impl Overlay {
     pub(super) fn live_deadline(&self) -> Option<Tick> {
-        self.links.values().map(Link::act_at).chain(self.quiet_at()).min()
+        let calm = self.is_calm(self.now);
+        self.links.values().map(|l| l.act_at(calm)).chain(self.quiet_at()).min()
+    }
+
+    /// Has nothing happened in any log for a while?
+    const fn is_calm(&self, now: Tick) -> bool {
+        now.since(self.quiet.moved) >= CALM_MS
     }
 
     fn quiet_at(&self) -> Option<Tick> {
-        let at = self.quiet.heard.max(self.quiet.asked).after_ms(QUIET_MS);
+        let wait = if self.is_calm(self.now) { QUIET_CALM_MS } else { QUIET_MS };
+        let at = self.quiet.heard.max(self.quiet.asked).after_ms(wait);
         (self.links.len() >= QUIET_LINKS).then_some(at)
     }
 
@@ -98,14 +121,15 @@ impl Overlay {
 
     pub(super) fn live_due(&mut self, now: Tick, actions: &mut Vec<Action>) {
         self.quiet_due(now, actions);
-        let due = self.links.iter().filter(|(_, l)| l.act_at() <= now);
+        let calm = self.is_calm(now);
+        let due = self.links.iter().filter(|(_, l)| l.act_at(calm) <= now);
         let due: Vec<NodeId> = due.map(|(n, _)| *n).collect();
         for node in due {
             let Some(link) = self.links.get(&node) else { continue };
             if link.dead_at() <= now {
                 self.close(now, node, Why::Silent, actions);
                 self.doubt_all(now, actions);
-            } else if link.ping_at() <= now {
+            } else if link.ping_at(calm) <= now {
                 self.ping(now, node, actions);
             } else if link.doubt_at().is_some_and(|at| at <= now) {
                 if let Some(link) = self.links.get_mut(&node) {
@@ -151,7 +175,7 @@ impl Overlay {
         let nonce = u32::try_from(self.rng.next() >> 32).unwrap_or(0);
         let fingerprint = self.heads.cut();
         let Some(link) = self.link_mut(&node) else { return };
-        (link.pinged, link.ping) = (now, Some((nonce, now)));
+        (link.pinged, link.ping, link.our_turn) = (now, Some((nonce, now)), false);
         let class = link.class;
         let frame = OverlayFrame::Ping { nonce, fingerprint, class, carries: self.carries };
         self.send(now, node, frame, Class::Control, actions);
@@ -169,6 +193,9 @@ impl Overlay {
         let mut class = LinkClass::Transient;
         if let Some(link) = self.links.get_mut(&from) {
             (class, link.carries) = (link.class, carries);
+            // Where both have asked at once the dialler does so next time, and the other does not.
+            link.our_turn = link.ping.is_none() || link.dialled == Dialled::Here;
+            link.asked = now;
         }
         let frame = OverlayFrame::Pong { nonce, fingerprint, class };
         self.send(now, from, frame, Class::Control, actions);
@@ -189,7 +216,8 @@ impl Overlay {
             return;
         };
         let sample = now.since(at);
-        link.rtt_ms = (link.rtt_ms * 7 + sample) / 8;
+        let known = core::mem::replace(&mut link.rtt_known, true);
+        link.rtt_ms = if known { (link.rtt_ms * 7 + sample) / 8 } else { sample };
         link.disagreed = if class == link.class { 0 } else { link.disagreed + 1 };
         if link.disagreed >= DISAGREED_MAX {
             self.unlink(now, from, Why::Disagreed, actions);

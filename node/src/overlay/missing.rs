@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use stork_wire::frame::{Have, OverlayFrame};
-use stork_wire::ids::NodeId;
+use stork_wire::ids::{LogId, NodeId};
 use stork_wire::item::is_moment;
 use stork_wire::tick::Tick;
 
@@ -31,6 +31,8 @@ const GRAFT_WAIT_MS_MAX: u64 = 3_000;
 const ORPHAN_WAIT_MS: u64 = 80;
 /// The same for what a host of another site announced to one that is no relay.
 const FOREIGN_WAIT_MS: u64 = 200;
+/// Items that were announced so long ago, of a burst that did not come, are asked for together.
+const HURRY_MS: u64 = 250;
 /// The least wait until the next announcer is asked; twice the round trip where that is more.
 const NEXT_WAIT_MS_MIN: u64 = 100;
 /// Items so far above the head are fetched as ranges at once (protocol.md §3c: 64).
@@ -93,6 +95,18 @@ impl Missing {
         self.map.insert(key, item);
     }
 
+    /// The one before it was asked for, since nothing comes along the tree: this one is not waited
+    /// for either.
+    fn hurry(&mut self, now: Tick, key: Key) {
+        let late = |m: &MissingItem| m.asked.is_empty() && now.since(m.first) >= HURRY_MS;
+        if self.map.get(&key).is_some_and(late)
+            && let Some(mut item) = self.remove(&key)
+        {
+            item.next = now;
+            self.insert(key, item);
+        }
+    }
+
     fn pop_due(&mut self, now: Tick) -> Option<(Key, MissingItem)> {
         let (_, key) = self.timers.first().copied().filter(|(at, _)| *at <= now)?;
         self.remove(&key).map(|item| (key, item))
@@ -153,14 +167,15 @@ impl Overlay {
     /// A neighbour has an item that is missing here.
     pub(super) fn note_missing(&mut self, now: Tick, from: NodeId, key: Key) {
         let patient = self.leaves_to_relays(&from, &key.0);
-        let Some(link) = self.links.get_mut(&from) else { return };
-        if self.closed || self.heads.seq(&key.0) >= key.1 || link.shuns(&key, now) {
+        let shuns = self.links.get(&from).is_none_or(|l| l.shuns(&key, now));
+        if self.closed || self.heads.seq(&key.0) >= key.1 || shuns {
             return;
         }
-        if let Some(flight) = self.flights.get_mut(&key) {
+        if let Some(flight) = self.coming_mut(&key) {
             flight.add(from, Via::Told);
             return;
         }
+        let Some(link) = self.links.get_mut(&from) else { return };
         if let Some(item) = self.missing.map.get_mut(&key) {
             if item.senders.len() < SENDERS_MAX && !item.senders.contains(&from) {
                 item.senders.push(from);
@@ -204,14 +219,38 @@ impl Overlay {
         }
     }
 
+    /// Whom to ask next: rather a host that was asked for another item of this log, and so sends
+    /// the coming ones as well, than one that would send them too.
+    fn next_sender(&self, log: &LogId, item: &MissingItem) -> Option<NodeId> {
+        let (eager, parent) = self.trees.get(log).unwrap_or((0, None));
+        let sends = |n: &&NodeId| {
+            let link = self.links.get(*n);
+            link.is_some_and(|l| l.bit() & eager != 0 && Some(l.slot) != parent)
+        };
+        let left = item.senders.iter().filter(|n| !item.asked.contains(n));
+        left.clone().find(sends).or_else(|| left.clone().next()).copied()
+    }
+
+    /// Who was asked for the item before this one, is to have this one as well, and must be asked
+    /// now, since nothing else brings it.
+    fn asked_before(&self, now: Tick, before: &Key, item: &MissingItem) -> Option<NodeId> {
+        let asked = self.missing.get(before)?.asked.last().copied()?;
+        let late = item.asked.is_empty() && now.since(item.first) >= HURRY_MS;
+        let silent = late && item.senders.contains(&asked) && !self.flows(now, &before.0);
+        silent.then_some(asked)
+    }
+
     /// The timer of a missing item: graft, wait for its predecessor, or leave it to sync.
     fn fire(&mut self, now: Tick, key: Key, mut item: MissingItem, actions: &mut Vec<Action>) {
         let (log, seq) = key;
         let head = self.heads.seq(&log);
         let before = (log, seq.saturating_sub(1));
-        let coming = self.flights.contains_key(&before) || self.missing.get(&before).is_some();
+        let here = self.flights.contains_key(&before) || self.early.contains(&before);
+        let coming = here || self.missing.get(&before).is_some();
         let gaps = is_moment(seq);
-        if !gaps && head < before.1 && coming && item.waits < WAITS_MAX {
+        let together = self.asked_before(now, &before, &item).filter(|_| !gaps);
+        let waits = together.is_none() && item.waits < WAITS_MAX;
+        if !gaps && head < before.1 && coming && waits {
             item.waits += 1;
             item.next = now.after_ms(NEXT_WAIT_MS_MIN);
             self.missing.insert(key, item);
@@ -224,8 +263,9 @@ impl Overlay {
             self.doubt(now, asked, actions);
         }
         self.parent_failed(now, &log, actions);
-        let next = item.senders.iter().find(|n| !item.asked.contains(n)).copied();
-        let ask = next.filter(|_| head == before.1 || (gaps && head < seq));
+        let next = self.next_sender(&log, &item);
+        let next = next.filter(|_| head == before.1 || (gaps && head < seq));
+        let ask = together.or(next);
         let Some((node, rtt)) = ask.and_then(|n| self.links.get(&n).map(|l| (n, l.rtt_ms))) else {
             self.release_missing(&item);
             if head < seq {
@@ -241,5 +281,8 @@ impl Overlay {
         self.make_eager(&log, node);
         self.counters.grafts += 1;
         self.send(now, node, OverlayFrame::Graft { log, seq }, Class::Control, actions);
+        if !gaps && !self.flows(now, &log) {
+            self.missing.hurry(now, (log, seq.saturating_add(1)));
+        }
     }
 }

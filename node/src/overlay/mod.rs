@@ -4,8 +4,8 @@
 //! - **members** (`links`, `affinity`, `contacts`, `promote`, `roster`, `cells`, `shuffle`,
 //!   `live`): a few near and far links, kept up for ever, after `HyParView` (Leitão et al., DSN
 //!   2007) with merge probes and rules against insiders;
-//! - **tree** (`tree`, `forward`, `missing`, `flight`, `lead`, `relays`): one broadcast tree per
-//!   log, after Plumtree (Leitão et al., SRDS 2007);
+//! - **tree** (`tree`, `forward`, `missing`, `flight`, `early`, `lead`, `relays`): one broadcast
+//!   tree per log, after Plumtree (Leitão et al., SRDS 2007);
 //! - **sync** (`heads`, `sketch`, `sync`, `reconcile`, `visits`, `fetch`): comparison of heads,
 //!   which guarantees delivery.
 //!
@@ -19,6 +19,7 @@ mod affinity;
 mod bounded;
 mod cells;
 mod contacts;
+mod early;
 mod fetch;
 mod first;
 mod flight;
@@ -102,6 +103,7 @@ pub struct Overlay {
     trees: tree::Trees,
     missing: missing::Missing,
     flights: flight::Flights,
+    early: early::Early,
     flush_at: Option<Tick>,
     // Sync.
     heads: heads::Heads,
@@ -148,6 +150,7 @@ impl Overlay {
             trees: tree::Trees::default(),
             missing: missing::Missing::default(),
             flights: BTreeMap::new(),
+            early: early::Early::default(),
             flush_at: None,
             heads: heads::Heads::default(),
             sessions: BTreeMap::new(),
@@ -225,6 +228,7 @@ impl Overlay {
         let soon = [
             self.live_deadline(),
             self.missing.deadline(),
+            self.early.deadline(),
             self.heads_deadline(),
             self.fetches.deadline(),
             self.flush_at,
@@ -239,6 +243,7 @@ impl Overlay {
         self.promote_due(now, actions);
         self.shuffle_due(now, actions);
         self.missing_due(now, actions);
+        self.early_due(now);
         self.fetch_due(now);
         self.random_sync_due(now, actions);
         self.heads_due(now, actions);
@@ -251,6 +256,7 @@ impl Overlay {
             self.relays_due(now, actions);
             self.cell_due(now, actions);
             self.flights_due(now);
+            self.early_house(now);
             self.guests_due(now);
             self.fetch_again();
         }

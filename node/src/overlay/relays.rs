@@ -24,8 +24,10 @@ use super::tree::entry_of;
 /// Buckets of logs: the bits of a mask.
 const BUCKETS: u64 = 64;
 
-/// One near link in so many begins lazy, where there are more of them than a node dials for.
+/// One near link in so many begins lazy, where there are more of them than a node dials for: more
+/// where relays bring the first item into a site twice.
 const SPARED_ONE_IN: u64 = 5;
+const SPARED_ONE_IN_OF_SITES: u64 = 4;
 
 /// The bit of a log's bucket.
 fn bit(log: &LogId) -> u64 {
@@ -60,7 +62,9 @@ impl Overlay {
     /// dialled, the first item of a log would come four times too often (protocol.md §3c: three).
     fn spares(&self, link: &Link, log: &LogId) -> bool {
         let ends = cut(self.me.as_bytes()) ^ cut(link.peer.node.as_bytes());
-        mix(ends ^ cut(log.as_bytes())).is_multiple_of(SPARED_ONE_IN)
+        let apart = self.links.values().any(|l| l.peer.site != self.site);
+        let one_in = if apart { SPARED_ONE_IN_OF_SITES } else { SPARED_ONE_IN };
+        mix(ends ^ cut(log.as_bytes())).is_multiple_of(one_in)
     }
 
     /// Does this host carry the log into its site?

@@ -17,6 +17,9 @@ use super::io::{Action, Class, Peer, Why};
 
 /// A shuffle every minute, give or take half (protocol.md §3a rule 6).
 const SHUFFLE_EVERY_MS: u64 = 60_000;
+/// The same where the whole fleet is in the roster, which hears of every change: 6 kB that tell
+/// hardly anything.
+const SMALL_EVERY_MS: u64 = 300_000;
 /// An answer that takes longer is not taken any more.
 const REPLY_WAIT_MS: u64 = 10_000;
 
@@ -46,7 +49,8 @@ impl Overlay {
         if now < self.shuffles.next {
             return;
         }
-        let wait = SHUFFLE_EVERY_MS / 2 + self.rng.below(SHUFFLE_EVERY_MS);
+        let every = if self.fleet_is_large() { SHUFFLE_EVERY_MS } else { SMALL_EVERY_MS };
+        let wait = every / 2 + self.rng.below(every);
         self.shuffles.next = now.after_ms(wait);
         let links: Vec<NodeId> = self.links.keys().copied().collect();
         let (Some(to), Some(me)) = (self.rng.pick(&links), self.local.clone()) else { return };

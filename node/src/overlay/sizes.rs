@@ -8,7 +8,7 @@ use stork_wire::limits::LOGS_MAX;
 
 use super::links::{Link, PRUNED_MAX, REFUSED_MAX, SERVED_MAX};
 use super::{
-    Overlay, contacts, fetch, flight, forward, missing, promote, sketch, sync, tree, visits,
+    Overlay, contacts, early, fetch, flight, forward, missing, promote, sketch, sync, tree, visits,
 };
 
 macro_rules! sizes {
@@ -61,6 +61,8 @@ sizes! {
     missing,
     /// Items that the driver judges.
     flights,
+    /// Good items that wait for those before them.
+    early,
     /// Hosts without a link of which it is remembered what was refused.
     former,
     /// Logs of which items are being fetched.
@@ -95,6 +97,21 @@ impl Overlay {
     /// How full everything is.
     #[must_use]
     pub fn sizes(&self) -> Sizes {
+        let (all, links) = (self.common_sizes(), self.links.values().chain(self.guests.values()));
+        let of_links = sizes_of_links(links);
+        Sizes {
+            link_refused: of_links.link_refused,
+            link_pruned: of_links.link_pruned,
+            link_served: of_links.link_served,
+            link_ihave: of_links.link_ihave,
+            link_records: of_links.link_records,
+            ..all
+        }
+    }
+
+    /// The same without what each link holds, which is most of what it costs to look.
+    #[must_use]
+    pub fn common_sizes(&self) -> Sizes {
         let Self {
             config: _,
             me: _,
@@ -102,7 +119,7 @@ impl Overlay {
             rng: _,
             now: _,
             local: _,
-            links,
+            links: _, // Of each: [`Self::sizes`].
             quiet: _,
             affinity: _,
             contacts,
@@ -120,6 +137,7 @@ impl Overlay {
             trees,
             missing,
             flights,
+            early,
             flush_at: _,
             heads,
             sessions,
@@ -152,6 +170,7 @@ impl Overlay {
             hoped: trees.hoped.len(),
             missing: missing.len(),
             flights: flights.len(),
+            early: early.len(),
             former: former.len(),
             wants,
             pieces,
@@ -161,7 +180,7 @@ impl Overlay {
             forks: forks.len(),
             rivals: rivals.len(),
             cells: heads.cells_kept(),
-            ..sizes_of_links(links.values().chain(guests.values()))
+            ..Sizes::default()
         }
     }
 
@@ -185,6 +204,7 @@ impl Overlay {
             hoped: self.trees.hoped.max(),
             missing: missing::MISSING_MAX,
             flights: flight::FLIGHTS_MAX,
+            early: early::EARLY_MAX,
             former: self.former.max(),
             wants: fetch::WANTS_MAX,
             pieces: fetch::PARALLEL_MAX,
@@ -224,9 +244,12 @@ fn sizes_of_links<'a>(links: impl Iterator<Item = &'a Link>) -> Sizes {
             heard: _,
             sent: _,
             pinged: _,
+            asked: _,
+            our_turn: _,
             ping: _,
             doubted: _,
             rtt_ms: _,
+            rtt_known: _,
             disagreed: _,
             compared: _,
             differs: _,

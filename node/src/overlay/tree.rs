@@ -42,6 +42,8 @@ pub(super) struct Tree {
     pub(super) newest: (u64, u32),
     /// When it came, and its age in milliseconds as the parent said.
     pub(super) came: (Tick, u32),
+    /// When an item last came that nobody had been asked for.
+    pub(super) flowed: Option<Tick>,
     pub(super) lead: Lead,
     pub(super) second: Second,
     lag_ms: u64,
@@ -108,6 +110,11 @@ impl Trees {
         self.map.get(log).filter(|t| t.parent.is_some()).map(|t| t.lag_ms)
     }
 
+    /// When it last brought an item that nobody had been asked for.
+    pub(super) fn flowed(&self, log: &LogId) -> Option<Tick> {
+        self.map.get(log).and_then(|t| t.flowed)
+    }
+
     /// Notes that an item came so long after its announcement.
     pub(super) fn note_lag(&mut self, log: &LogId, lag_ms: u64) {
         if let Some(tree) = self.map.get_mut(log) {
@@ -132,6 +139,7 @@ impl Trees {
             parent: None,
             newest: (0, 0),
             came: (Tick(0), 0),
+            flowed: None,
             lead: Lead::default(),
             second: Second::default(),
             lag_ms: 0,
@@ -228,7 +236,7 @@ impl Overlay {
         if link.peer.site != self.site {
             course.entry = entry_of(self.me);
         }
-        if let Some(flight) = self.flights.get_mut(&key) {
+        if let Some(flight) = self.coming_mut(&key) {
             if !flight.push(from, course, now) {
                 self.duplicate(now, from, (key, course.entry), actions);
             }

@@ -199,6 +199,7 @@ impl Run<'_> {
         let why = [
             Refusal::Duplicate,
             Refusal::Pending,
+            Refusal::Early,
             Refusal::Invalid,
             Refusal::Unknown,
             Refusal::Forked,

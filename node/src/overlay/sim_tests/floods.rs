@@ -204,7 +204,9 @@ fn wild(v: &mut Victim, n: u64) {
     {
         v.input(Input::Peers { from, kind, peers: vec![Arc::new(strange.clone())] });
     }
-    for why in [Refusal::Pending, Refusal::Unknown, Refusal::Forked, Refusal::Duplicate] {
+    for why in
+        [Refusal::Pending, Refusal::Early, Refusal::Unknown, Refusal::Forked, Refusal::Duplicate]
+    {
         v.input(Input::Refused { from, log, seq: n, why });
     }
 }

@@ -1,11 +1,11 @@
 //! Which way items take: trees turn toward faster links, and sites keep their relays.
 
 use stork_wire::codec::List;
-use stork_wire::frame::{Have, LinkClass, OverlayFrame};
+use stork_wire::frame::{Have, ItemRange, LinkClass, OverlayFrame};
 use stork_wire::ids::NodeId;
 use stork_wire::tick::Tick;
 
-use super::super::{Action, Input};
+use super::super::{Action, Input, Refusal};
 use super::hostile::Victim;
 use super::made::{log_id, make_item, make_peer};
 use super::world::World;
@@ -94,6 +94,43 @@ fn a_tree_that_turned_with_a_push_stays_turned() {
     }
     let tree = two.v.o.tree(&log).unwrap();
     assert_eq!((tree.parent, tree.eager), (Some(two.other), vec![two.other]));
+}
+
+/// What came before its turn is kept by the driver. What is missing before it is fetched after a
+/// moment only, since it is most likely on its way; then the early item goes on along its tree, and
+/// not back to who sent it, although the driver may have forgotten who that was.
+#[test]
+fn an_early_item_goes_on_along_its_tree() {
+    let (mut two, log) = (Two::new(), log_id(0));
+    let foe = two.v.foe.node;
+    for seq in 1..=2 {
+        two.item(seq, 10, 0);
+    }
+    let early = |two: &mut Two, seq: u64| {
+        let item = Box::new(make_item(log, seq));
+        let frame = OverlayFrame::Push { hop: 1, age_ms: 60, entry: 0, item };
+        two.v.input(Input::Frame { from: foe, frame });
+        let refused = Input::Refused { from: foe, log, seq, why: Refusal::Early };
+        sent(two.v.input(refused))
+    };
+    for source in [true, false] {
+        let head = two.v.o.head(&log).unwrap().seq;
+        assert!(early(&mut two, head + 2).is_empty(), "nothing is asked for at once");
+        assert_eq!(two.v.o.early_source(log, head + 2), Some(foe));
+        two.v.now = Tick(two.v.now.0 + 101);
+        let mut asked = sent(two.v.input(Input::Deadline));
+        asked.retain(|(_, frame)| matches!(frame, OverlayFrame::Fetch(_)));
+        let range = ItemRange { log, from: head + 1, to: head + 1 };
+        let fetch = OverlayFrame::Fetch(List::truncated([range]));
+        assert_eq!(asked, [(foe, fetch)], "and only what is missing before it");
+        two.push(head + 1);
+        let item = std::sync::Arc::new(make_item(log, head + 2));
+        let (seq, hash, source) = (head + 2, item.hash(), source.then_some(foe));
+        let pushed = sent(two.v.input(Input::Committed { log, seq, hash, item, source }));
+        assert!(pushed.iter().all(|(to, _)| *to != foe), "{pushed:?}");
+        assert_eq!(two.parent(), Some(foe));
+        assert_eq!(two.v.o.early_source(log, head + 2), None);
+    }
 }
 
 /// The other end of such a graft adds the link and sends nothing that was not missing.
