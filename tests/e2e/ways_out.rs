@@ -292,6 +292,8 @@ fn a_restored_host() {
     std::fs::remove_dir_all(&state).unwrap();
     copy(&backup, &state);
     fleet.hosts[1].stop();
+    // The first host takes it for dead by now, and remembers it all the same.
+    wait_until("it to be missed", || fleet.hosts[0].tell(&["status"])["hosts"] == 1);
     fleet.hosts[2].start();
     wait_until("it to be told", || has_event(&fleet.hosts[2], "state_restored"));
     wait_until("the first neighbour", || {

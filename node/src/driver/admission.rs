@@ -81,7 +81,7 @@ impl Driver {
             drop(answer.send(Admission::Refused("there is a connection already".to_owned())));
             return;
         }
-        let known = self.known_host(node);
+        let known = self.overlay.last_record(&node).map(Arc::clone);
         self.waiting.insert(node, Waiting { connected, peer: Arc::clone(&peer), known, answer });
         let (class, starving) = (hello.class, hello.starving);
         self.overlay_input(Input::Hello { peer, class, starving });

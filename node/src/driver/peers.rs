@@ -198,7 +198,7 @@ impl Driver {
             return;
         };
         let hints = self.check_hints(&ack.hints);
-        let known = self.known_host(node);
+        let known = self.overlay.last_record(&node).map(Arc::clone);
         self.connect(connected, &peer, self.me, ack.class);
         self.tell_past(node, known, peer.incarnation);
         self.renew_for(node);

@@ -83,6 +83,11 @@ impl Roster {
         self.map.len()
     }
 
+    /// The last record of a host, dead or not.
+    pub(super) fn last_record(&self, node: &NodeId) -> Option<&Arc<Peer>> {
+        self.map.get(node).map(|m| &m.peer)
+    }
+
     /// Hosts that are not known to be dead or expired.
     pub(super) fn live(&self, now: Tick) -> impl Iterator<Item = &Arc<Peer>> {
         let lost = move |m: &Member| m.lost.is_some_and(|t| now.since(t) < LOST_MS);

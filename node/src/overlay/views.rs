@@ -89,6 +89,11 @@ impl Overlay {
         self.roster.live(self.now)
     }
 
+    /// The last record of a host, also of one that is lost or whose record has run out.
+    pub fn last_record(&self, node: &NodeId) -> Option<&Arc<Peer>> {
+        self.roster.last_record(node)
+    }
+
     /// Hosts in the passive view and in the graveyard (invariant I1).
     pub fn contacts(&self) -> impl Iterator<Item = &NodeId> {
         self.contacts.passive.keys().chain(self.contacts.graveyard.keys())
