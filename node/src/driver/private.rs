@@ -12,7 +12,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use stork_wire::charter::HostScope;
 use stork_wire::codec::{List, encode};
-use stork_wire::feed::Entry;
+use stork_wire::feed::{Entry, Kind};
 use stork_wire::frame::{Frame, LinkClass, TransferFrame};
 use stork_wire::ids::{GroupId, GroupKeyId, LogId, ManifestId, NodeId, SwarmId};
 use stork_wire::item::Item;
@@ -84,10 +84,15 @@ impl Driver {
         self.private.only = only;
     }
 
-    /// The same after one entry, which mostly has nothing to do with it.
+    /// The same after one entry, which mostly has nothing to do with it: all releases are gone
+    /// through only where it may.
     pub(super) fn look_at_private_entry(&mut self, entry: &Entry) {
-        if entry.sealed().is_some() || !self.private.only.is_empty() {
-            self.look_at_private();
+        match &entry.kind {
+            // What somebody releases for all is private no longer.
+            Kind::Release(release) => drop(self.private.only.remove(&release.manifest.id)),
+            Kind::Recall(_) if !self.trust.group_keys().is_empty() => self.look_at_private(),
+            Kind::Sealed(sealed) if sealed.opened().is_some() => self.look_at_private(),
+            Kind::Recall(_) | Kind::Sealed(_) => {}
         }
     }
 

@@ -36,7 +36,7 @@ fn pieces_are_checked_and_survive() {
     let mut raw = std::fs::read(&data).unwrap();
     raw[3 * PIECE as usize] ^= 1;
     std::fs::write(&data, raw).unwrap();
-    let (store, recovery) = crate::store::Store::open(&path, options()).unwrap();
+    let (store, recovery) = open_when_free(&path, options());
     assert_eq!((recovery.partial_packs, recovery.unfinished), (1, 0));
     let partial = store.open_partial(pack.id, pack.size, PIECE, &pack.pieces).unwrap();
     assert_eq!(partial.have(), [false, true, false, false, false, true]);

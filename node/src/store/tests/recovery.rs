@@ -29,7 +29,7 @@ fn one_process_a_folder() {
     assert!(second.to_string().contains("another stork-node uses this folder"));
     let epoch = store.epoch();
     drop(store);
-    let (store, recovery) = Store::open(&path, options()).unwrap();
+    let (store, recovery) = open_when_free(&path, options());
     assert!(!recovery.created && recovery.epoch == store.epoch() && store.epoch() != epoch);
 }
 
@@ -86,12 +86,12 @@ fn leftovers_are_removed() {
     std::fs::write(path.join(format!("incoming/{}", "ab".repeat(32))), "x").unwrap();
     std::fs::create_dir_all(path.join("sets/.build-abc/usr")).unwrap();
     std::fs::create_dir_all(path.join(format!("sets/{}/usr", "ab".repeat(32)))).unwrap();
-    let (store, found) = Store::open(&path, options()).unwrap();
+    let (store, found) = open_when_free(&path, options());
     assert_eq!((found.temporary_files, found.half_sets, found.unfinished), (3, 2, 1));
     assert_eq!(store.sets().unwrap(), std::slice::from_ref(&set));
     drop(store);
     std::fs::remove_dir_all(&set.path).unwrap();
-    let (store, found) = Store::open(&path, options()).unwrap();
+    let (store, found) = open_when_free(&path, options());
     assert_eq!((found.lost_sets, store.sets().unwrap().len()), (1, 0));
     assert_eq!(store.build_set(&spec(vec![member("a", &packed)])).unwrap(), set);
 }
@@ -153,7 +153,7 @@ fn reservations() {
     let folder = tempfile::tempdir().unwrap();
     let floor = 1 << 20;
     let options = StoreOptions { min_free_bytes: floor, ..options() };
-    let (store, _) = Store::open(&folder.path().join("stork"), options).unwrap();
+    let (store, _) = open_when_free(&folder.path().join("stork"), options);
     let bytes = |bytes| Room { bytes, files: 0 };
     // Others write and delete meanwhile: twice so much is more than there can be.
     let free = store.stat().unwrap().free_bytes;
@@ -317,7 +317,7 @@ fn t020_void_items_go_with_what_says_so() {
     assert_eq!((seqs(&store), head(&store)), (vec![1, 2, 3], Some(3)));
     let path = folder.path().join("stork");
     drop(store);
-    let (store, _) = Store::open(&path, options()).unwrap();
+    let (store, _) = open_when_free(&path, options());
     assert_eq!((seqs(&store), head(&store)), (vec![1, 2, 3], Some(3)));
     let aside: Vec<u64> = store.items_aside().unwrap().iter().map(|i| i.seq).collect();
     assert_eq!(aside, [4, 5, 6]);

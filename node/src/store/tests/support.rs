@@ -1,6 +1,8 @@
 //! A tiny packer, and a store in a temporary folder.
 
+use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use stork_wire::codec::{Blob, List, encode};
 use stork_wire::feed::ManifestRef;
@@ -11,7 +13,7 @@ use stork_wire::manifest::{
     TreeEntry, TreeNode, Variant,
 };
 
-use crate::store::{SetForm, SetMember, SetSpec, Store, StoreOptions};
+use crate::store::{Recovery, SetForm, SetMember, SetSpec, Store, StoreError, StoreOptions};
 
 /// Pieces of the tests' packs.
 pub(crate) const PIECE: u32 = PIECE_LEN_MIN;
@@ -20,8 +22,22 @@ pub(crate) fn options() -> StoreOptions {
     StoreOptions { min_free_bytes: 0, min_free_inodes: 0, seed_budget_bytes: 1 << 30 }
 }
 
-pub(crate) fn open(dir: &std::path::Path) -> Arc<Store> {
-    Store::open(dir, options()).unwrap().0
+pub(crate) fn open(dir: &Path) -> Arc<Store> {
+    open_when_free(dir, options()).0
+}
+
+/// Opens a store that was closed just now. A program that another test is starting has all open
+/// files, the lock among them, until it is another program.
+pub(crate) fn open_when_free(dir: &Path, options: StoreOptions) -> (Arc<Store>, Recovery) {
+    let begun = Instant::now();
+    loop {
+        match Store::open(dir, options) {
+            Err(StoreError::InUse { .. }) if begun.elapsed() < Duration::from_secs(30) => {
+                std::thread::yield_now();
+            }
+            opened => return opened.unwrap(),
+        }
+    }
 }
 
 pub(crate) fn store() -> (tempfile::TempDir, Arc<Store>) {

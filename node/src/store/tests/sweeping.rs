@@ -6,7 +6,7 @@ use stork_wire::ids::ContentId;
 use stork_wire::manifest::Variant;
 
 use super::support::*;
-use crate::store::{Damage, LeaseSet, Store, StoreOptions, Verifying};
+use crate::store::{Damage, LeaseSet, StoreOptions, Verifying};
 
 fn lease_set(set: crate::store::SetId) -> LeaseSet {
     LeaseSet { sets: [set].into(), ..LeaseSet::default() }
@@ -48,7 +48,7 @@ fn leased_things_stay() {
 fn the_seed_budget() {
     let folder = tempfile::tempdir().unwrap();
     let options = StoreOptions { seed_budget_bytes: 15_000, ..options() };
-    let (store, _) = Store::open(&folder.path().join("stork"), options).unwrap();
+    let (store, _) = open_when_free(&folder.path().join("stork"), options);
     let all: Vec<_> = ["a", "b", "c"].iter().map(|n| small(n, &noise(n, 10_000))).collect();
     let id = |i: usize| all[i].manifest.packing.packs[0].id;
     for packed in &all {

@@ -15,7 +15,8 @@ use stork_wire::manifest::{TreeNode, Variant};
 use stork_wire::sign::Envelope;
 
 use crate::store::tests::support::{
-    Packed, dir, fetch, file, install, link, member, noise, options, pack, spec, tree,
+    Packed, dir, fetch, file, install, link, member, noise, open_when_free, options, pack, spec,
+    tree,
 };
 use crate::store::{Health, JournalItem, LeaseSet, SetInfo, Store, StoreError, StoreOptions};
 use crate::view::{Backend, GenerationLabel, Isolation, ViewOptions, ViewSpec, Views};
@@ -41,7 +42,7 @@ impl Place {
 
     /// A new store with nothing in it.
     pub(super) fn prepare(&self) {
-        drop(Store::open(&self.store(), options()).unwrap());
+        drop(open_when_free(&self.store(), options()));
         fs::create_dir(self.0.join("vm")).unwrap();
     }
 }
@@ -95,7 +96,7 @@ fn show(store: &Arc<Store>, views: &Views, place: &Place, packed: &Packed) -> Se
 /// Everything that a store is asked for, one after the other; what is acknowledged is told.
 pub(super) fn work(place: &Place, marks: &Path) {
     let mut marks = Marks(File::options().append(true).open(marks).unwrap());
-    let (store, _) = Store::open(&place.store(), options()).unwrap();
+    let (store, _) = open_when_free(&place.store(), options());
     marks.tell("open");
     work_on(&store, place, &mut marks);
 }
