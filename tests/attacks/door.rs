@@ -248,7 +248,7 @@ fn t119_frames_of_a_later_version_are_ignored() {
     let newer = Peer::enlist(&fleet, "newer");
     let talk = newer.dial(host);
     let blamed = host.counter("peers_at_fault", "frame");
-    for body in [&[200, 1, 1, 2, 3][..], &[4, 99, 7, 7], &[5, 99], &[7]] {
+    for body in [&[200, 1, 1, 2, 3][..], &[4, 99, 7, 7], &[5, 99], &[100]] {
         let len = u32::try_from(body.len()).unwrap().to_le_bytes();
         talk.act(Deed::Raw([&len[..], body].concat()));
     }

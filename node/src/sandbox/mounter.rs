@@ -325,16 +325,37 @@ impl End {
 /// # Errors
 /// It cannot shut itself in, or what came was no order: whoever sends that is not the daemon.
 pub fn work(state: &Path, vms: PathBuf) -> io::Result<End> {
-    let state = state.canonicalize()?;
     let mut folder = VmFolder::new(vms);
+    match begin(state, &mut folder) {
+        Ok((state, _lock)) => serve(&state, &mut folder, io::stdin()),
+        // Where the folder is none of ours, the daemon says so, and ends.
+        Err(_) if is_over(io::stdin())? => Ok(End::Over),
+        Err(e) => Err(e),
+    }
+}
+
+/// Waits for an order, and takes none. True where there comes none, since the daemon has gone.
+fn is_over(socket: impl AsFd) -> io::Result<bool> {
+    loop {
+        match recv(&socket, &mut [0; 1][..], RecvFlags::PEEK) {
+            Ok((_, n)) => return Ok(n == 0),
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+/// Shuts this process in; the real path of the store's folder, and what no other helper has.
+fn begin(state: &Path, folder: &mut VmFolder) -> io::Result<(PathBuf, OwnedFd)> {
+    let state = state.canonicalize()?;
     folder.reread();
-    lock_up(&state, &folder).map_err(io::Error::other)?;
+    lock_up(&state, folder).map_err(io::Error::other)?;
     // One that a daemon before this one has left may still be at its last order.
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let vms = openat(CWD, state.join("vms"), flags, Mode::empty())?;
     flock(&vms, FlockOperation::LockExclusive)?;
     tracing::debug!("the view helper is ready");
-    serve(&state, &mut folder, io::stdin())
+    Ok((state, vms))
 }
 
 /// Takes away from this process what it does not need to mount, above all the network.
@@ -415,6 +436,7 @@ mod tests {
             assert!(serve(dir.path(), &mut folder, &helper).is_err());
             drop(daemon);
             assert_eq!(serve(dir.path(), &mut folder, &helper).unwrap(), End::Over);
+            assert!(is_over(&helper).unwrap());
         }
         let (daemon, helper) = pair();
         let mut room = [0; 100];
