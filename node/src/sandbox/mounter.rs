@@ -46,6 +46,8 @@ pub const COMMAND: &str = "view-helper";
 const FRAME: usize = 64;
 /// How long the helper waits before it is started again.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// How often it looks whether the helper of another daemon has ended.
+const LOCK_EVERY: Duration = Duration::from_millis(50);
 /// The exit code by which the working process asks to be started again at once.
 const START_AGAIN: u8 = 75;
 
@@ -327,35 +329,46 @@ impl End {
 pub fn work(state: &Path, vms: PathBuf) -> io::Result<End> {
     let mut folder = VmFolder::new(vms);
     match begin(state, &mut folder) {
-        Ok((state, _lock)) => serve(&state, &mut folder, io::stdin()),
+        Ok(Some((state, _lock))) => serve(&state, &mut folder, io::stdin()),
+        Ok(None) => Ok(End::Over),
         // Where the folder is none of ours, the daemon says so, and ends.
-        Err(_) if is_over(io::stdin())? => Ok(End::Over),
+        Err(_) if is_over(io::stdin(), RecvFlags::empty())? => Ok(End::Over),
         Err(e) => Err(e),
     }
 }
 
 /// Waits for an order, and takes none. True where there comes none, since the daemon has gone.
-fn is_over(socket: impl AsFd) -> io::Result<bool> {
+fn is_over(socket: impl AsFd, wait: RecvFlags) -> io::Result<bool> {
     loop {
-        match recv(&socket, &mut [0; 1][..], RecvFlags::PEEK) {
+        match recv(&socket, &mut [0; 1][..], RecvFlags::PEEK | wait) {
             Ok((_, n)) => return Ok(n == 0),
             Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => return Ok(false),
             Err(e) => return Err(e.into()),
         }
     }
 }
 
-/// Shuts this process in; the real path of the store's folder, and what no other helper has.
-fn begin(state: &Path, folder: &mut VmFolder) -> io::Result<(PathBuf, OwnedFd)> {
+/// Shuts this process in; the real path of the store's folder, and what no other helper has. None
+/// where the daemon has gone before: another one may have the store, for as long as it runs.
+fn begin(state: &Path, folder: &mut VmFolder) -> io::Result<Option<(PathBuf, OwnedFd)>> {
     let state = state.canonicalize()?;
     folder.reread();
     lock_up(&state, folder).map_err(io::Error::other)?;
     // One that a daemon before this one has left may still be at its last order.
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let vms = openat(CWD, state.join("vms"), flags, Mode::empty())?;
-    flock(&vms, FlockOperation::LockExclusive)?;
+    while let Err(e) = flock(&vms, FlockOperation::NonBlockingLockExclusive) {
+        if e != Errno::AGAIN && e != Errno::INTR {
+            return Err(e.into());
+        }
+        if is_over(io::stdin(), RecvFlags::DONTWAIT)? {
+            return Ok(None);
+        }
+        std::thread::sleep(LOCK_EVERY);
+    }
     tracing::debug!("the view helper is ready");
-    Ok((state, vms))
+    Ok(Some((state, vms)))
 }
 
 /// Takes away from this process what it does not need to mount, above all the network.
@@ -436,7 +449,7 @@ mod tests {
             assert!(serve(dir.path(), &mut folder, &helper).is_err());
             drop(daemon);
             assert_eq!(serve(dir.path(), &mut folder, &helper).unwrap(), End::Over);
-            assert!(is_over(&helper).unwrap());
+            assert!(is_over(&helper, RecvFlags::empty()).unwrap());
         }
         let (daemon, helper) = pair();
         let mut room = [0; 100];
