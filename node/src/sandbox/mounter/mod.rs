@@ -12,9 +12,9 @@
 //! anew when it has ended, at most once a second, and tells the daemon so; and the one that works.
 //! Nothing here needs more than one thread.
 
-mod helper;
+mod working;
 
-pub use helper::{End, watch, work};
+pub use working::{End, watch, work};
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
