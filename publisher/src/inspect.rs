@@ -199,12 +199,8 @@ impl PackingView {
 
 impl Inspection {
     fn of(tree: &Tree, source: &Source) -> Self {
-        let control = source::Control::parse(&source.control).ok();
-        let (scripts, control_files) =
-            source.control_files.iter().partition::<Vec<_>, _>(|f| f.is_script());
-        let names = |files: Vec<&stork_wire::manifest::ControlFile>| {
-            files.iter().map(|f| f.name.to_string()).collect()
-        };
+        let control = source::control(source);
+        let others = source.control_files.iter().filter(|f| !f.is_script());
         let list =
             |f: fn(&source::Control) -> Vec<String>| control.as_ref().map(f).unwrap_or_default();
         Self {
@@ -217,8 +213,8 @@ impl Inspection {
             sha256: (source.format != SourceFormat::Directory).then(|| hex(&source.sha256)),
             depends: list(|c| c.depends.iter().map(ToString::to_string).collect()),
             provides: list(|c| c.provides.iter().map(ToString::to_string).collect()),
-            scripts: names(scripts),
-            control_files: names(control_files),
+            scripts: source::scripts(source).into_iter().map(str::to_owned).collect(),
+            control_files: others.map(|f| f.name.to_string()).collect(),
             tree: tree.id(),
             unpacked_bytes: tree.payload_len(),
             packing: None,

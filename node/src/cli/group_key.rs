@@ -50,9 +50,9 @@ pub(super) async fn run(client: &Client, command: GroupKeyCommand, json: bool) -
     let key = match read(&file) {
         Ok(key) => key,
         Err(e) => {
-            let what = format!("{}: {e}", file.display());
+            let what = format!("cannot read `{}`: {e}", file.display());
             let help = "name the file that `stork-publish charter private` made";
-            return failure(&what, &[], help, 2);
+            return failure(&what, &[], help, stork_publisher::out::file_exit(&e));
         }
     };
     match client.post("/v1/group-keys", &json!({ "key": *key })).await {

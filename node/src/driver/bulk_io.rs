@@ -10,7 +10,7 @@ use stork_wire::manifest::{Manifest, manifest_pieces};
 use super::Driver;
 use super::gauges::Went;
 use super::origin::What;
-use super::workers::{Done, PieceFault};
+use super::workers::{Done, ManifestFault, PieceFault};
 use crate::net::{BulkIn, BulkPiece, ExpectKey, Priority};
 use crate::store::StoreError;
 use crate::transfer::{Action, Event, Fault, Input, ORIGIN_STORE, Why};
@@ -199,9 +199,10 @@ impl Driver {
         let Some(content) = self.contents.get(&id) else { return };
         let (store, reference) = (Arc::clone(&self.store), content.release.manifest);
         self.workers.disk(move || {
-            let result = store.put_manifest(&reference, &bytes).map_err(|e| e.to_string());
+            let result = store.put_manifest(&reference, &bytes).map_err(ManifestFault::from);
             let result = result.and_then(|()| {
-                Manifest::from_bytes(&bytes).map(Arc::new).map_err(|e| e.to_string())
+                let read = Manifest::from_bytes(&bytes).map(Arc::new);
+                read.map_err(|e| ManifestFault::Bad(e.to_string()))
             });
             Some(Done::Manifest { id, from: Some(from), result })
         });

@@ -11,12 +11,10 @@ use stork_wire::ids::{ManifestId, NodeId, PackId, PublisherId, SwarmId};
 use stork_wire::manifest::{Manifest, Variant};
 use stork_wire::tick::Tick;
 
-use super::origin::What;
-use super::workers::Done;
 use super::{Driver, leases};
-use crate::catalog::{KnownRelease, Privilege};
+use crate::catalog::KnownRelease;
 use crate::store::{Hold, PartialPack, Reservation};
-use crate::transfer::{Input, ORIGIN_STORE};
+use crate::transfer::Input;
 
 /// How far a content is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -241,101 +239,12 @@ impl Driver {
         self.load_manifest(id);
     }
 
-    fn load_manifest_if_missing(&mut self, id: ManifestId) {
-        if self.contents.get(&id).is_some_and(|c| c.manifest.is_none()) {
-            self.load_manifest(id);
-        } else {
-            self.replan_soon();
-        }
-    }
-
-    /// Looks for the manifest on disk; what comes of it is [`Driver::on_manifest`].
-    pub(super) fn load_manifest(&self, id: ManifestId) {
-        let store = Arc::clone(&self.store);
-        self.workers.disk(move || {
-            let result = match store.manifest_decoded(id) {
-                Ok(Some(m)) => Ok(Arc::new(m)),
-                Ok(None) => Err(String::new()),
-                Err(e) => Err(e.to_string()),
-            };
-            Some(Done::Manifest { id, from: None, result })
-        });
-    }
-
     /// Who else wants a release, and who has it from the publisher.
     pub(super) fn candidates(&self, release: &Release) -> (Vec<NodeId>, Vec<NodeId>) {
         let interested = self.overlay.interested(&release.groups);
         let interested = interested.into_iter().map(|p| p.node).filter(|n| *n != self.me).collect();
         let origins = release.origins.iter().copied().filter(|n| *n != self.me).collect();
         (interested, origins)
-    }
-
-    /// A manifest was read from disk (`from` is none) or came from a peer, or neither.
-    pub(super) fn on_manifest(
-        &mut self,
-        id: ManifestId,
-        from: Option<NodeId>,
-        result: Result<Arc<Manifest>, String>,
-    ) {
-        let Some(content) = self.contents.get_mut(&id) else { return };
-        match result {
-            Ok(manifest) => {
-                if let Err(why) = fits(&manifest, &content.release) {
-                    // Hash and size are what the publisher signed, so this is the publisher's
-                    // fault.
-                    return self
-                        .fail(id, &format!("the manifest contradicts its announcement: {why}"));
-                }
-                let asks = manifest.tree.entries.iter().find_map(|e| {
-                    e.privilege().map(|what| Privilege { path: e.path.to_string(), what })
-                });
-                if let Some(asks) = asks {
-                    self.privileges.insert(id, asks);
-                }
-                content.manifest = Some(manifest);
-                let size = content.release.manifest.size;
-                if matches!(content.stage, Stage::Manifest) {
-                    content.stage = Stage::Idle;
-                }
-                if let Some(from) = from {
-                    if from == ORIGIN_STORE {
-                        self.origin_gave(size);
-                    }
-                    self.planner_input(Input::ManifestArrived { manifest: id, from });
-                }
-                self.planner_input(Input::HaveManifest { manifest: id });
-                if self.contents.get(&id).is_some_and(|c| c.origin || c.kept) {
-                    self.keep_packs(id);
-                }
-                self.seed(id);
-                self.judge_quotas();
-                self.advance(id);
-                self.forget_manifest(id);
-                self.replan_soon();
-            }
-            Err(why) => {
-                if let Some(from) = from {
-                    let fault = crate::transfer::Fault::Bad;
-                    if from == ORIGIN_STORE {
-                        self.origin_lied(What::Manifest(id));
-                    }
-                    tracing::warn!(peer = %from.short(), "manifest refused: {why}");
-                    return self.planner_input(Input::ManifestFailed { manifest: id, from, fault });
-                }
-                if content.wanted && matches!(content.stage, Stage::Manifest | Stage::Whole) {
-                    self.want_manifest(id);
-                }
-            }
-        }
-    }
-
-    /// A manifest may be large: it is kept in memory only while it is worked with.
-    pub(super) fn forget_manifest(&mut self, id: ManifestId) {
-        if let Some(content) = self.contents.get_mut(&id)
-            && matches!(content.stage, Stage::Idle | Stage::Whole)
-        {
-            content.manifest = None;
-        }
     }
 
     /// Damaged files were taken out of the store: what they belonged to is fetched and shown again.

@@ -46,7 +46,7 @@ const KNOWN: &[(&str, &[&str])] = &[
     ("joins_refused", &["used_token"]),
     ("journal", &["failed", "full", "waits"]),
     ("links", &["down", "up"]),
-    ("manifests", &["too_many"]),
+    ("manifests", &["disk", "too_many"]),
     ("merge_probes", &["sent"]),
     ("narrowed", &["denied", "halted", "host", "recalled", "resumed", "suicide"]),
     ("origin_requests", &["begun", "denied", "down", "missing", "verified", "wrong"]),

@@ -33,6 +33,7 @@ mod gossip;
 mod items;
 mod journal;
 mod leases;
+mod manifests;
 mod members;
 mod metrics;
 mod origin;
@@ -362,35 +363,6 @@ impl Driver {
         let watchdog = sd_notify::NotifyState::Watchdog;
         // Not run by systemd: nobody to tell.
         drop(sd_notify::notify(&[watchdog, sd_notify::NotifyState::Status(&status)]));
-    }
-
-    fn on_done(&mut self, outcome: Done) {
-        match outcome {
-            Done::Journal(jobs) => self.on_journal(jobs),
-            Done::JournalWaits(e) => self.on_journal_waits(&e),
-            Done::TakenBack(taken) => self.on_taken_back(*taken),
-            Done::GivenUp(jobs) => self.on_given_up(jobs),
-            Done::JournalOpen => self.on_journal_open(),
-            Done::Aside { items, logs } => self.on_aside(items, logs),
-            Done::Rival { ours, theirs } => self.on_rival(ours, &theirs),
-            Done::Manifest { id, from, result } => self.on_manifest(id, from, result),
-            Done::Opened { id, variant, result } => self.on_opened(id, variant, result),
-            Done::Piece { swarm, piece, from, result } => self.on_piece(swarm, piece, from, result),
-            Done::PieceOut { swarm, piece, to, result } => {
-                self.on_piece_out(swarm, piece, to, result);
-            }
-            Done::ManifestOut { id, to } => self.on_manifest_out(id, to),
-            Done::Small(done) => self.on_small(done),
-            Done::Unpacked { id, variant, result } => self.on_unpacked(id, variant, result),
-            Done::Repacked { id, whole } => self.on_repacked(id, whole),
-            Done::FromOrigin { what, result } => self.on_from_origin(what, result),
-            Done::Collected => self.look_again(),
-            Done::Damaged(damaged) => self.on_damaged(&damaged),
-            Done::Scrubbed => self.on_scrubbed(),
-            Done::Switched { vm, result } => self.on_switched(&vm, *result),
-            Done::Joined { answer, fresh } => self.on_token_checked(answer, fresh),
-            Done::GroupKeys { ids, sealed } => self.on_group_keys(&ids, sealed),
-        }
     }
 
     /// Notes an event.

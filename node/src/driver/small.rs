@@ -14,7 +14,7 @@ use stork_wire::manifest::{Manifest, Variant};
 use super::Driver;
 use super::content::fits;
 use super::gauges::Went;
-use super::workers::Done;
+use super::workers::{Done, ManifestFault};
 use crate::net::Priority;
 use crate::store::{Room, Store, StoreError};
 use crate::transfer::{Input, Small, Why};
@@ -60,7 +60,7 @@ pub(super) enum SmallDone {
         from: NodeId,
         id: ManifestId,
         variant: Variant,
-        result: Result<(Arc<Manifest>, Packs), String>,
+        result: Result<(Arc<Manifest>, Packs), ManifestFault>,
     },
 }
 
@@ -183,11 +183,12 @@ fn keep(
     release: &Release,
     variant: Variant,
     bytes: &[u8],
-) -> Result<(Arc<Manifest>, Packs), String> {
+) -> Result<(Arc<Manifest>, Packs), ManifestFault> {
     let at = usize::try_from(release.manifest.size).unwrap_or(usize::MAX);
-    let (head, rest) = bytes.split_at_checked(at).ok_or("shorter than the manifest")?;
-    store.put_manifest(&release.manifest, head).map_err(|e| e.to_string())?;
-    let manifest = Manifest::from_bytes(head).map_err(|e| e.to_string())?;
+    let short = || ManifestFault::Bad("shorter than the manifest".to_owned());
+    let (head, rest) = bytes.split_at_checked(at).ok_or_else(short)?;
+    store.put_manifest(&release.manifest, head)?;
+    let manifest = Manifest::from_bytes(head).map_err(|e| ManifestFault::Bad(e.to_string()))?;
     let packs = match fits(&manifest, release).is_ok() {
         true => keep_packs(store, &manifest, variant, rest),
         // The publisher's fault, which is told where manifests are.

@@ -15,6 +15,7 @@ use stork_wire::manifest::{Manifest, Variant};
 use stork_wire::text::Label;
 use tokio::sync::{Semaphore, mpsc};
 
+use super::Driver;
 use super::Reply;
 use super::journal::{Batch, Journal, TakenBack};
 use super::origin::What;
@@ -51,6 +52,26 @@ pub(super) enum PieceFault {
     Disk(StoreError),
 }
 
+/// Why a manifest was not kept.
+#[derive(Debug)]
+pub(super) enum ManifestFault {
+    /// The bytes are wrong, or are not here: whoever sent them is to blame.
+    Bad(String),
+    /// The disk is full or failed.
+    Disk(String),
+}
+
+impl From<StoreError> for ManifestFault {
+    fn from(e: StoreError) -> Self {
+        match e {
+            StoreError::WrongManifest(_) | StoreError::BadManifest { .. } => {
+                Self::Bad(e.to_string())
+            }
+            _ => Self::Disk(e.to_string()),
+        }
+    }
+}
+
 /// A release's partial packs, opened.
 #[derive(Debug)]
 pub(super) struct Opened {
@@ -69,7 +90,7 @@ pub(super) enum Done {
     JournalOpen,
     Aside { items: Vec<Item>, logs: Vec<(LogId, u64)> },
     Rival { ours: Option<Item>, theirs: Item },
-    Manifest { id: ManifestId, from: Option<NodeId>, result: Result<Arc<Manifest>, String> },
+    Manifest { id: ManifestId, from: Option<NodeId>, result: Result<Arc<Manifest>, ManifestFault> },
     Opened { id: ManifestId, variant: Variant, result: Result<Opened, StoreError> },
     Piece { swarm: SwarmId, piece: u32, from: NodeId, result: Result<(), PieceFault> },
     PieceOut { swarm: SwarmId, piece: u32, to: NodeId, result: Result<u32, String> },
@@ -199,5 +220,57 @@ impl Workers {
                 drop(done.send(outcome).await);
             }
         });
+    }
+}
+
+impl Driver {
+    /// Work has ended: whose turn it is.
+    pub(super) fn on_done(&mut self, outcome: Done) {
+        match outcome {
+            Done::Journal(jobs) => self.on_journal(jobs),
+            Done::JournalWaits(e) => self.on_journal_waits(&e),
+            Done::TakenBack(taken) => self.on_taken_back(*taken),
+            Done::GivenUp(jobs) => self.on_given_up(jobs),
+            Done::JournalOpen => self.on_journal_open(),
+            Done::Aside { items, logs } => self.on_aside(items, logs),
+            Done::Rival { ours, theirs } => self.on_rival(ours, &theirs),
+            Done::Manifest { id, from, result } => self.on_manifest(id, from, result),
+            Done::Opened { id, variant, result } => self.on_opened(id, variant, result),
+            Done::Piece { swarm, piece, from, result } => self.on_piece(swarm, piece, from, result),
+            Done::PieceOut { swarm, piece, to, result } => {
+                self.on_piece_out(swarm, piece, to, result);
+            }
+            Done::ManifestOut { id, to } => self.on_manifest_out(id, to),
+            Done::Small(done) => self.on_small(done),
+            Done::Unpacked { id, variant, result } => self.on_unpacked(id, variant, result),
+            Done::Repacked { id, whole } => self.on_repacked(id, whole),
+            Done::FromOrigin { what, result } => self.on_from_origin(what, result),
+            Done::Collected => self.look_again(),
+            Done::Damaged(damaged) => self.on_damaged(&damaged),
+            Done::Scrubbed => self.on_scrubbed(),
+            Done::Switched { vm, result } => self.on_switched(&vm, *result),
+            Done::Joined { answer, fresh } => self.on_token_checked(answer, fresh),
+            Done::GroupKeys { ids, sealed } => self.on_group_keys(&ids, sealed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stork_wire::ids::ManifestId;
+
+    use super::*;
+    use crate::store::StoreOptions;
+
+    /// Whoever sent a manifest is to blame for its bytes, and not for a disk that takes none.
+    #[test]
+    fn senders_answer_for_bytes_only() {
+        let wrong = StoreError::WrongManifest(ManifestId([1; 32]));
+        assert!(matches!(ManifestFault::from(wrong), ManifestFault::Bad(_)));
+        let folder = tempfile::tempdir().unwrap();
+        let (path, options) = (folder.path().join("s"), StoreOptions::default());
+        let _first = Store::open(&path, options).unwrap();
+        let ours = Store::open(&path, options);
+        assert!(matches!(ManifestFault::from(ours.unwrap_err()), ManifestFault::Disk(_)));
     }
 }

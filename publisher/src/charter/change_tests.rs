@@ -20,18 +20,10 @@ fn key(dir: &TempDir, name: &str) -> PathBuf {
 
 fn found(dir: &TempDir, roles: RoleKeys) -> (PathBuf, Initialised) {
     let options = InitOptions {
-        dir: dir.path().join("c"),
-        fleet: "acme".parse().unwrap(),
         groups: vec!["web".parse().unwrap(), "db".parse().unwrap()],
-        publisher: "ops".parse().unwrap(),
         packages: vec!["a*".parse().unwrap()],
-        provides: Vec::new(),
-        homes: vec![],
-        valid_days: 10,
-        release_key: None,
-        beacon_keys: Vec::new(),
-        passphrase: Passphrase::None,
         roles,
+        ..tests::options(dir)
     };
     let made = init(&options, 1_000).unwrap();
     (options.dir, made)

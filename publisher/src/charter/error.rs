@@ -110,6 +110,17 @@ pub enum CharterError {
     /// More names, groups, keys or homes than a document holds.
     #[error("too many names, groups, keys or homes for one document")]
     TooMany(#[from] stork_wire::codec::TooMany),
+    /// A group's key that others may read is not used.
+    #[error("others may read the key of a group in `{path}` (mode {mode:o})")]
+    GroupKeyExposed {
+        /// Its file.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// A file of `group-keys/` is something else.
+    #[error("`{0}` is no key of a group")]
+    NotAGroupKey(PathBuf),
     /// A key cannot be made or read.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -157,6 +168,14 @@ impl CharterError {
             Self::Text(_) | Self::TooMany(_) => {
                 "give another name; see `stork-publish charter init --help`".into()
             }
+            Self::GroupKeyExposed { path, .. } => format!(
+                "run `chmod 600 {}`; if others could be there, make another key: \
+                 stork-publish charter private GROUP --new-key",
+                path.display()
+            ),
+            Self::NotAGroupKey(_) => {
+                "take the file from a backup, or give it another ending than .key".into()
+            }
             Self::Key(e) => e.help(),
             Self::Sign(e) => e.help(),
         }
@@ -175,9 +194,10 @@ impl CharterError {
             Self::NoSuch(_) => 5,
             Self::Profile { .. } | Self::Bundle { .. } | Self::Pending { .. } => 78,
             Self::Text(_) | Self::TooMany(_) | Self::Usage(_) => 2,
+            Self::GroupKeyExposed { .. } => 77,
             Self::Key(e) => e.exit(),
             Self::Sign(e) => e.exit(),
-            Self::Exists(_) => 1,
+            Self::Exists(_) | Self::NotAGroupKey(_) => 1,
         }
     }
 }

@@ -56,12 +56,11 @@ fn read_key(path: &Path) -> Result<GroupKey, CharterError> {
     let failed = |source| CharterError::Read { path: path.into(), source };
     let mode = fs::metadata(path).map_err(failed)?.permissions().mode();
     if mode & 0o077 != 0 {
-        let what = format!("others may read it (mode {:o}): chmod 600 it", mode & 0o777);
-        return Err(failed(io::Error::other(what)));
+        return Err(CharterError::GroupKeyExposed { path: path.into(), mode: mode & 0o777 });
     }
     let bytes = Zeroizing::new(read_bounded(path, FILE_LEN_MAX)?);
     let text = core::str::from_utf8(&bytes).unwrap_or_default();
-    GroupKey::from_text(text).ok_or_else(|| failed(io::Error::other("it is no key of a group")))
+    GroupKey::from_text(text).ok_or_else(|| CharterError::NotAGroupKey(path.into()))
 }
 
 fn write_key(dir: &Path, group: &str, key: &GroupKey) -> Result<PathBuf, CharterError> {
@@ -72,6 +71,8 @@ fn write_key(dir: &Path, group: &str, key: &GroupKey) -> Result<PathBuf, Charter
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
     let file = file.as_mut().map_err(|e| failed(io::Error::from(e.kind())))?;
     file.write_all(key.to_text().as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
+    // Documents will name the key: it must not be lost where they are not.
+    fs::File::open(&folder).and_then(|f| f.sync_all()).map_err(failed)?;
     Ok(path)
 }
 
@@ -120,7 +121,7 @@ pub(crate) fn sealing_key<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::charter::{InitOptions, Life, RoleKeys, init, open};
+    use crate::charter::{InitOptions, Life, init, open};
     use crate::keys::Passphrase;
     use tempfile::TempDir;
 
@@ -132,18 +133,8 @@ mod tests {
     fn t112_a_group_becomes_private() {
         let dir = TempDir::new().unwrap();
         let options = InitOptions {
-            dir: dir.path().join("c"),
-            fleet: "acme".parse().unwrap(),
             groups: vec!["web".parse().unwrap()],
-            publisher: "ops".parse().unwrap(),
-            packages: Vec::new(),
-            provides: Vec::new(),
-            homes: Vec::new(),
-            valid_days: 10,
-            release_key: None,
-            beacon_keys: Vec::new(),
-            passphrase: Passphrase::None,
-            roles: RoleKeys::default(),
+            ..crate::charter::tests::options(&dir)
         };
         init(&options, NOW).unwrap();
         let change = Change {

@@ -5,7 +5,8 @@ use crate::keys::{Passphrase, Signer, read_secret};
 use stork_wire::sign::Envelope;
 use tempfile::TempDir;
 
-fn options(dir: &TempDir) -> InitOptions {
+/// How a small charter is founded; tests say what differs.
+pub(super) fn options(dir: &TempDir) -> InitOptions {
     InitOptions {
         dir: dir.path().join("c"),
         fleet: "acme".parse().unwrap(),

@@ -86,7 +86,7 @@ pub fn lift(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::charter::{InitOptions, Life, Outcome, RoleKeys, init};
+    use crate::charter::{InitOptions, Life, Outcome, init};
     use crate::keys::{Passphrase, generate, write_key};
     use tempfile::TempDir;
 
@@ -95,18 +95,8 @@ mod tests {
     fn founded() -> (TempDir, Change) {
         let dir = TempDir::new().unwrap();
         let options = InitOptions {
-            dir: dir.path().join("c"),
-            fleet: "acme".parse().unwrap(),
             groups: vec!["web".parse().unwrap()],
-            publisher: "ops".parse().unwrap(),
-            packages: Vec::new(),
-            provides: Vec::new(),
-            homes: Vec::new(),
-            valid_days: 10,
-            release_key: None,
-            beacon_keys: Vec::new(),
-            passphrase: Passphrase::None,
-            roles: RoleKeys::default(),
+            ..crate::charter::tests::options(&dir)
         };
         init(&options, NOW).unwrap();
         let change = Change {

@@ -208,7 +208,8 @@ const fn refusal_exit(code: Refusal) -> u8 {
 const fn refusal_help(code: Refusal) -> &'static str {
     match code {
         Refusal::Trust => {
-            "check that the node has this charter and that the release key is still in it"
+            "check that the node has this charter, that the release key is still in it, and that \
+             the node has the key of a private group (`stork group-key add`)"
         }
         Refusal::HeadMoved => "somebody else published meanwhile: look, then push again",
         Refusal::NotHome => "push to a home of this feed: stork-publish charter show DIR",

@@ -97,14 +97,26 @@ impl Package {
     /// Maintainer scripts, which a tree view does not run.
     #[must_use]
     pub fn scripts(&self) -> Vec<&str> {
-        let files = self.source.control_files.iter();
-        files.filter(|f| f.is_script()).map(|f| f.name.as_str()).collect()
+        scripts(&self.source)
     }
     /// Bytes of all files, as a copy of the tree would take them.
     #[must_use]
     pub fn unpacked_bytes(&self) -> u64 {
         self.tree.payload_len()
     }
+}
+
+/// What a package says of itself; none for an archive or a folder.
+#[must_use]
+pub fn control(source: &Source) -> Option<Control> {
+    rpm::control(source).or_else(|| Control::parse(&source.control).ok())
+}
+
+/// Maintainer scripts of a package, which a tree view does not run.
+#[must_use]
+pub fn scripts(source: &Source) -> Vec<&str> {
+    let files = source.control_files.iter().filter(|f| f.is_script()).map(|f| f.name.as_str());
+    files.chain(rpm::scripts(source)).collect()
 }
 
 /// Reads a package from a file or directory.

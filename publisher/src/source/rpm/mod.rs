@@ -17,12 +17,13 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 use stork_wire::codec::{Blob, List};
 use stork_wire::ids::hex;
-use stork_wire::manifest::{ControlFile, SourceFormat, TreeNode};
+use stork_wire::manifest::{ControlFile, Source, SourceFormat, TreeNode};
 use stork_wire::rpm::info::{FileInfo, Relation, debian_arch};
 use stork_wire::rpm::{Header, Region, tag};
-use stork_wire::text::{Line, PackageName};
+use stork_wire::text::Line;
 
 use super::build::{Attributes, Builder};
+use super::control::Control;
 use super::error::{SourceError, shown};
 use super::{Package, inflate};
 
@@ -135,26 +136,52 @@ pub(super) fn read(
     let mut notes = take_payload(path, payload, &files, &mut builder)?;
     let (tree, contents, moved) = builder.finish()?;
     notes.extend(moved);
-    notes.extend(scripts(&header));
-    let depends = depends(&header).map_err(|e| not(path, e))?;
-    let provided = header.provided().map_err(|e| not(path, e))?;
+    let Control { name, version, arch, depends, provides } =
+        claims(&header).map_err(|e| not(path, e))?;
     if let Some(name) = header.replaces_unprovided().map_err(|e| not(path, e))? {
         let name = shown(name.as_bytes());
         return Err(not(path, format!("it obsoletes `{name}`, but does not provide that name")));
     }
-    let wrong = |e: stork_wire::text::BadText| not(path, e);
-    let name: PackageName = header.text(tag::NAME).parse().map_err(wrong)?;
-    let version = header.evr().parse().map_err(wrong)?;
-    let arch = debian_arch(&header.text(tag::ARCH)).parse().map_err(wrong)?;
     for tag in OF_PAYLOAD {
         header.remove(tag);
     }
     let mut source = super::describe(path, file, SourceFormat::Rpm)?;
     source.control_files = kept(path, header, &mut notes)?;
-    let depends = List::new(depends).map_err(|e| not(path, format!("too many Requires: {e}")))?;
-    let provides = List::new(provided.into_iter().collect())
-        .map_err(|e| not(path, format!("too many Provides: {e}")))?;
     Ok(Package { name, version, arch, depends, provides, tree, source, contents, notes })
+}
+
+/// What a header says of its package, as a control file says it of a `.deb`.
+fn claims(header: &Header) -> Result<Control, String> {
+    let wrong = |e: stork_wire::text::BadText| e.to_string();
+    let depends = depends(header).map_err(|e| e.to_string())?;
+    let provides = header.provided().map_err(|e| e.to_string())?;
+    Ok(Control {
+        name: header.text(tag::NAME).parse().map_err(wrong)?,
+        version: header.evr().parse().map_err(wrong)?,
+        arch: debian_arch(&header.text(tag::ARCH)).parse().map_err(wrong)?,
+        depends: List::new(depends).map_err(|e| format!("too many Requires: {e}"))?,
+        provides: List::new(provides.into_iter().collect())
+            .map_err(|e| format!("too many Provides: {e}"))?,
+    })
+}
+
+/// The header that a source has kept, if it was an RPM package.
+fn kept_header(source: &Source) -> Option<Header> {
+    let kept = source.control_files.iter().find(|f| f.name.as_str() == HEADER);
+    let kept = kept.filter(|_| source.format == SourceFormat::Rpm)?;
+    Header::parse(&kept.bytes).ok()
+}
+
+/// What the package says of itself, if the source was an RPM package.
+pub(super) fn control(source: &Source) -> Option<Control> {
+    claims(&kept_header(source)?).ok()
+}
+
+/// The names of its scripts, likewise.
+pub(super) fn scripts(source: &Source) -> Vec<&'static str> {
+    let header = kept_header(source).unwrap_or_default();
+    let there = SCRIPTS.iter().filter(|(tag, _)| header.get(*tag).is_some());
+    there.map(|(_, name)| *name).collect()
 }
 
 /// The header as a control file; without its history where it is too long with it.
@@ -183,13 +210,6 @@ fn depends(header: &Header) -> Result<Vec<Line>, stork_wire::rpm::BadHeader> {
         out.extend(line.filter(|l| !out.contains(l)));
     }
     Ok(out)
-}
-
-fn scripts(header: &Header) -> Option<String> {
-    let there = SCRIPTS.iter().filter(|(tag, _)| header.get(*tag).is_some());
-    let names: Vec<&str> = there.map(|(_, name)| *name).collect();
-    let says = || format!("{}: run only where a guest installs it itself", names.join(", "));
-    (!names.is_empty()).then(says)
 }
 
 /// Adds what the payload holds; notes about what is not carried.
