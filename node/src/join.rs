@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use crate::identity;
 use crate::net::{dial_once, read_raw, write_raw};
 use crate::store::{JournalItem, Store};
-use crate::trust::{Freeze, Trust, Verdict};
+use crate::trust::{Aside, Trust, Verdict};
 
 /// How long joining may take.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(20);
@@ -364,16 +364,17 @@ pub fn load_trust(
     Ok(trust)
 }
 
-/// Entries behind the fork of a feed that is still frozen, which VMs may show.
+/// Entries behind the fork of a feed that is still frozen, and those of a feed that began anew,
+/// which VMs may show.
 pub fn load_aside(
     store: &Store,
     trust: &Trust,
-    mut each: impl FnMut(&Entry, Freeze),
+    mut each: impl FnMut(&Entry, Aside),
 ) -> Result<(), crate::store::StoreError> {
     for item in store.items_aside()? {
         let Some(entry) = trust.read_entry(&item) else { continue };
-        if let Some(freeze) = trust.aside(&entry) {
-            each(&entry, freeze);
+        if let Some(aside) = trust.kept_aside(&entry) {
+            each(&entry, aside);
         }
     }
     Ok(())

@@ -4,23 +4,15 @@
 //! releases must hash to that head's view root (design §4 "Feeds"). The same rules hold on every
 //! host; here they only save the maintainer a release that nobody would take.
 
-use stork_wire::bundle::Bundle;
 use stork_wire::charter::{BODY_VERSION, PublisherDoc, ReleaseKey, Survivor, UnixSeconds};
-use stork_wire::codec::List;
-use stork_wire::feed::{DeltaOffer, Entry, Kind, Release, Urgency, view_root};
-use stork_wire::ids::{
-    FleetId, GroupId, ItemHash, NodeId, Position, PublicKey, PublisherId, ReleaseHash,
-};
-use stork_wire::limits::{LIVE_RELEASES_MAX, RELEASE_GROUPS_MAX};
-use stork_wire::manifest::{Manifest, Variant};
+use stork_wire::feed::{Entry, Kind, Release, view_root};
+use stork_wire::ids::{FleetId, ItemHash, Position, PublicKey, PublisherId, ReleaseHash};
+use stork_wire::limits::LIVE_RELEASES_MAX;
 use stork_wire::seal::SealError;
 use stork_wire::sign::{Envelope, VerifyError};
-use stork_wire::text::{Label, PackageName};
 
 use crate::charter::Charter;
 use crate::delegate::DelegateError;
-use crate::pack::Packed;
-use crate::source::Package;
 
 /// A feed that must not be continued, or an entry that must not be signed.
 #[derive(Debug, thiserror::Error)]
@@ -151,7 +143,10 @@ impl FeedError {
             Self::Mixed(_) => "push once for each private group: --group NAME",
             Self::Seal(_) => "list fewer dependencies, or push to a group that is not private",
             Self::Random(_) => "try again",
-            Self::TooMany => "recall releases that nobody needs any more",
+            Self::TooMany => {
+                "retire what newer releases have replaced: `stork-publish retire --keep 4`, or \
+                 `stork-publish retire PACKAGE --keep 4`"
+            }
             Self::Delegate(e) => e.help(),
             Self::List(_) => "name fewer groups by --group",
         }
@@ -196,6 +191,8 @@ pub struct Standing {
 pub struct Published {
     /// The number of its entry.
     pub seq: u64,
+    /// Its place in the feed.
+    pub at: Position,
     /// From then on it is not installed anew.
     pub expires: UnixSeconds,
     /// What was announced.
@@ -259,31 +256,26 @@ impl Author<'_> {
         let entry = self.entry(shown, "a release")?;
         let live = entry.release_hash().filter(|h| standing.live.contains(h));
         let hash = live.ok_or(FeedError::NotLive)?;
+        self.read(entry, hash)
+    }
+
+    /// Checks a release of an epoch that has ended, which is to be announced again.
+    pub fn carried(&self, kept: &Envelope) -> Result<Published, FeedError> {
+        let entry = self.entry(kept, "a carried release")?;
+        let hash = entry.release_hash().ok_or(FeedError::NotLive)?;
+        self.read(entry, hash)
+    }
+
+    fn read(&self, entry: Entry, hash: ReleaseHash) -> Result<Published, FeedError> {
+        let at = entry.position();
         let sealed = entry.sealed().is_some();
         let release = match entry.kind {
             Kind::Release(r) => *r,
             Kind::Sealed(s) => s.read(self.publisher, &self.charter.keys)?,
-            Kind::Recall(_) => return Err(FeedError::NotLive),
+            Kind::Recall(_) | Kind::Retire(_) => return Err(FeedError::NotLive),
         };
-        Ok(Published { seq: entry.seq, expires: entry.expires, release, hash, sealed })
+        Ok(Published { seq: entry.seq, at, expires: entry.expires, release, hash, sealed })
     }
-}
-
-/// What is announced beside the package itself.
-#[derive(Debug, Clone)]
-pub struct Announcement {
-    /// The groups that it is for.
-    pub groups: Vec<GroupId>,
-    /// The bundle that it belongs to, with the other packages of it.
-    pub bundle: Option<(Label, Vec<PackageName>)>,
-    /// How soon it matters.
-    pub urgency: Urgency,
-    /// Nodes that hold the content.
-    pub origins: Vec<NodeId>,
-    /// Now.
-    pub now: UnixSeconds,
-    /// When it runs out.
-    pub expires: UnixSeconds,
 }
 
 impl Author<'_> {
@@ -312,73 +304,15 @@ impl Author<'_> {
         }
     }
 
+    /// Entries of earlier epochs after which the open one counts on: counters rise above all that
+    /// they announced.
+    pub(crate) fn entries_before(&self) -> u64 {
+        self.doc.survivor.or(self.doc.compacts).map_or(0, |s| s.at.seq)
+    }
+
     /// A new epoch of the publisher document begins its own numbers, after the entry that stands.
-    fn next_seq(&self, standing: &Standing) -> u64 {
+    pub(crate) fn next_seq(&self, standing: &Standing) -> u64 {
         let head = standing.head.as_ref().filter(|(e, _)| e.epoch == self.doc.epoch);
         head.map_or(0, |(e, _)| e.seq) + 1
     }
-}
-
-fn bundle(
-    name: &Label,
-    others: &[PackageName],
-    own: &PackageName,
-) -> Result<Box<Bundle>, FeedError> {
-    let mut members: Vec<PackageName> = others.iter().chain([own]).cloned().collect();
-    members.sort_unstable();
-    members.dedup();
-    Ok(Box::new(Bundle { name: name.clone(), members: List::new(members)? }))
-}
-
-/// The entry that follows `standing` and announces a packed package.
-pub fn next_entry(
-    author: Author<'_>,
-    standing: &Standing,
-    latest: Option<&Release>,
-    (package, packed): (&Package, &Packed),
-    announcement: &Announcement,
-) -> Result<Entry, FeedError> {
-    let doc = author.doc;
-    let seq = author.next_seq(standing);
-    let after = latest.map_or(0, |r| r.release) + 1;
-    // At least as high as the number of entries that stand, so that it rises above releases that
-    // were withdrawn, which `latest` does not show.
-    let count = doc.survivor.map_or(0, |s| s.at.seq).saturating_add(seq);
-    let mut groups = announcement.groups.clone();
-    groups.sort_unstable();
-    groups.dedup();
-    let packing = &packed.manifest.packing;
-    let release = Release {
-        package: package.name.clone(),
-        version: package.version.clone(),
-        arch: package.arch.clone(),
-        release: count.max(after),
-        min_secure_release: latest.map_or(0, |r| r.min_secure_release),
-        groups: List::<_, RELEASE_GROUPS_MAX>::new(groups)?,
-        tree: package.tree.id(),
-        manifest: Manifest::reference(&packed.bytes),
-        full_bytes: packing.bytes(Variant::Full),
-        delta: packing
-            .delta
-            .as_ref()
-            .map(|d| DeltaOffer { base: d.base, bytes: packing.bytes(Variant::Delta) }),
-        unpacked_bytes: package.unpacked_bytes(),
-        files: u32::try_from(package.tree.entries.len()).unwrap_or(u32::MAX),
-        depends: package.depends.clone(),
-        provides: package.provides.clone(),
-        urgency: announcement.urgency,
-        origins: List::truncated(announcement.origins.iter().copied()),
-        bundle: announcement
-            .bundle
-            .as_ref()
-            .map(|(name, others)| bundle(name, others, &package.name))
-            .transpose()?,
-    };
-    if standing.live.len() >= LIVE_RELEASES_MAX {
-        return Err(FeedError::TooMany);
-    }
-    let (kind, hash) = author.announced(release)?;
-    let live = standing.live.iter().copied().chain([hash]);
-    let times = (announcement.now, announcement.expires);
-    Ok(author.follow(standing, live, times, kind))
 }

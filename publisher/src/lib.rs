@@ -5,6 +5,7 @@
 //! signs it, and `push` carries everything to a node. `charter` founds and checks the documents
 //! that permit it, `delegate` makes keys for build jobs; `cli` is what a maintainer types.
 
+pub mod announce;
 pub mod bundle;
 pub mod charter;
 pub mod cli;

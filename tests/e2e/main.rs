@@ -40,6 +40,7 @@ mod pushes;
 mod recalls;
 mod rejoining;
 mod renewal;
+mod retiring;
 mod sandbox;
 mod sensors;
 mod share;

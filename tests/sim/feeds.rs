@@ -150,6 +150,7 @@ impl Feeds {
             beacon_keys: List::empty(),
             homes: List::empty(),
             delegations: List::empty(),
+            compacts: None,
         };
         let publisher = doc.publisher_id();
         let grant = PublisherGrant {

@@ -74,6 +74,7 @@ pub(crate) fn publisher_doc(
         beacon_keys: List::empty(),
         homes: List::empty(),
         delegations: List::empty(),
+        compacts: None,
     }
 }
 

@@ -1,10 +1,10 @@
 //! What no document of any kind may say, and thresholds that somebody tries to reach alone.
 
 use crate::charter::{
-    Authority, GroupDoc, PublisherDoc, PublisherGrant, ReleaseKey, Role, RootDoc,
+    Authority, GroupDoc, PublisherDoc, PublisherGrant, ReleaseKey, Role, RootDoc, Survivor,
 };
 use crate::codec::{Blob, List, encode};
-use crate::ids::{FleetId, PublicKey, PublisherId};
+use crate::ids::{FleetId, ItemHash, Position, PublicKey, PublisherId};
 use crate::sign::{Body, Envelope, KeySignature, SecretKey, VerifyError};
 
 pub(crate) fn key(n: u8) -> SecretKey {
@@ -78,6 +78,7 @@ fn publisher(root: &Role) -> PublisherDoc {
         beacon_keys: List::empty(),
         homes: List::empty(),
         delegations: List::empty(),
+        compacts: None,
     }
 }
 
@@ -121,4 +122,31 @@ fn t004_one_key_under_two_ids() {
     assert_eq!(e.verify::<RootDoc>(fleet, &twice, 2), needed);
     let twice = Role { keys: List::new(twice.to_vec()).unwrap(), threshold: 2 };
     assert!(!taken(&root(0, &twice)) && !taken(&group(&twice)) && !taken(&publisher(&twice)));
+}
+
+/// A document that begins an epoch with an empty feed says what it carries over, at its end and
+/// nowhere else: those without it are what they were before there was such a field.
+#[test]
+fn what_begins_with_an_empty_feed() {
+    let plain = PublisherDoc {
+        number: 2,
+        prev: Some(ItemHash([1; 32])),
+        epoch: 3,
+        ..publisher(&role(&[4], 1))
+    };
+    let at = |epoch, seq| Survivor { at: Position { epoch, seq }, hash: ItemHash([3; 32]) };
+    let with = PublisherDoc { compacts: Some(at(2, 300)), ..plain.clone() };
+    let (short, long) = (encode(&plain), encode(&with));
+    assert_eq!(long[..short.len()], short);
+    let tail = [&[1, 2, 0xac, 2][..], &[3; 32]].concat();
+    assert_eq!(long[short.len()..], tail);
+    assert!(taken(&plain) && taken(&with));
+    let said = Blob::new([short.as_slice(), &[0]].concat()).unwrap();
+    let said = Envelope { body: said, signatures: List::empty() };
+    assert!(said.claimed::<PublisherDoc>().is_err(), "`none` is not said");
+    for bad in [at(3, 1), at(0, 1), at(2, 0)] {
+        assert!(!taken(&PublisherDoc { compacts: Some(bad), ..plain.clone() }), "{bad:?}");
+    }
+    let both = PublisherDoc { survivor: Some(at(1, 1)), ..with };
+    assert!(!taken(&both), "it follows no entry");
 }

@@ -16,6 +16,7 @@ use crate::limits::{
     DEPENDS_MAX, ENTRY_LEN_MAX, MANIFEST_LEN_MAX, PROVIDES_MAX, RELEASE_GROUPS_MAX,
     TREE_ENTRIES_MAX, UNPACKED_LEN_MAX,
 };
+use crate::retire::Retire;
 use crate::seal::Sealed;
 use crate::sign::{Body, Envelope};
 use crate::text::{Arch, Line, PackageName, Version};
@@ -40,7 +41,7 @@ pub struct Entry {
     pub signed_at: UnixSeconds,
     /// From then on it is not installed anew.
     pub expires: UnixSeconds,
-    /// Commits to all releases that are not withdrawn, this one included.
+    /// Commits to all releases that are live after it: neither withdrawn nor retired.
     pub view_root: ViewRoot,
     /// What is announced.
     pub kind: Kind,
@@ -63,6 +64,8 @@ pub enum Kind {
     Recall(Recall),
     /// A new release for a private group, which only holders of the group's key can read.
     Sealed(Box<Sealed>),
+    /// Releases that make room: they stay where they are shown, and are installed nowhere anew.
+    Retire(Retire),
 }
 
 /// Size and hash of a blob that is fetched whole and checked piece by piece: pieces of
@@ -216,8 +219,8 @@ impl Body for Entry {
         }
         if let Some(via) = &self.via {
             crate::delegated::check_shape(via)?;
-            if matches!(self.kind, Kind::Recall(_)) {
-                return Err("a delegated key recalls nothing".into());
+            if matches!(self.kind, Kind::Recall(_) | Kind::Retire(_)) {
+                return Err("a delegated key recalls and retires nothing".into());
             }
         }
         match &self.kind {
@@ -225,6 +228,7 @@ impl Body for Entry {
             Kind::Recall(r) if r.releases.is_empty() => Err("recalls nothing".into()),
             Kind::Recall(_) => Ok(()),
             Kind::Sealed(s) => s.check(),
+            Kind::Retire(r) => r.check(self.position()),
         }
     }
 }
@@ -292,7 +296,7 @@ pub(crate) mod tests {
         Entry { kind: Kind::Release(Box::new(release)), ..recall() }
     }
 
-    fn recall() -> Entry {
+    pub(crate) fn recall() -> Entry {
         Entry {
             version: 1,
             publisher: PublisherId([7; 32]),

@@ -22,6 +22,7 @@ pub mod limits;
 pub mod manifest;
 pub mod permit;
 pub mod proof;
+pub mod retire;
 pub mod rpm;
 pub mod seal;
 pub mod sign;

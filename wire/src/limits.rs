@@ -74,8 +74,10 @@ pub const DEPENDS_MAX: usize = 64;
 pub const PROVIDES_MAX: usize = 128;
 /// Groups that a release is for.
 pub const RELEASE_GROUPS_MAX: usize = 32;
-/// Releases of one publisher that are not withdrawn.
+/// Releases of one publisher that are neither withdrawn nor retired.
 pub const LIVE_RELEASES_MAX: usize = 4_096;
+/// Releases that one entry retires: they fit, whatever their numbers.
+pub const RETIRED_AT_ONCE: usize = 200;
 /// Items in one IHAVE or a range that is asked for at once (attacks G8, G17).
 pub const ITEMS_PER_FRAME_MAX: usize = 100;
 /// Heads in one frame: 46 B each, so that a frame of 64 KiB holds them.

@@ -174,6 +174,7 @@ mod tests {
             beacon_keys: List::empty(),
             homes: List::empty(),
             delegations: List::empty(),
+            compacts: None,
         };
         let proof = Proof::of(&signed(1, 1), &signed(2, 1)).unwrap();
         let logs = [

@@ -267,7 +267,7 @@ impl Entry {
     pub fn release(&self) -> Option<&Release> {
         match &self.kind {
             Kind::Release(r) => Some(r),
-            Kind::Recall(_) => None,
+            Kind::Recall(_) | Kind::Retire(_) => None,
             Kind::Sealed(s) => s.opened(),
         }
     }
@@ -276,7 +276,7 @@ impl Entry {
     pub fn release_hash(&self) -> Option<ReleaseHash> {
         match &self.kind {
             Kind::Release(r) => Some(r.hash()),
-            Kind::Recall(_) => None,
+            Kind::Recall(_) | Kind::Retire(_) => None,
             Kind::Sealed(s) => Some(s.hash()),
         }
     }

@@ -131,6 +131,7 @@ fn publisher(key: PublicKey) -> PublisherDoc {
         beacon_keys: List::empty(),
         homes: List::empty(),
         delegations: List::empty(),
+        compacts: None,
     }
 }
 

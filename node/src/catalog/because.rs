@@ -139,6 +139,7 @@ impl Finder<'_> {
             Outcome::Downgrade(_) | Outcome::Skipped => (None, None),
             Outcome::BelowFloor(_)
             | Outcome::Expired
+            | Outcome::Retired
             | Outcome::Stale(_)
             | Outcome::Blocked(_)
             | Outcome::Bundle { .. } => (None, self.entry()),

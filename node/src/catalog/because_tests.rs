@@ -37,6 +37,7 @@ fn all() -> Vec<Outcome> {
         Outcome::Narrowed(Narrow::Recalled("bad".into())),
         Outcome::Narrowed(Narrow::Halted("wait".into())),
         Outcome::Narrowed(Narrow::Denied(denied)),
+        Outcome::Retired,
         Outcome::Stale("2".parse().unwrap()),
         Outcome::Blocked("2".parse().unwrap()),
         Outcome::OverQuota { what: "bytes", with: 2, limit: 1 },
@@ -61,6 +62,7 @@ fn all() -> Vec<Outcome> {
             | Outcome::Downgrade(_)
             | Outcome::BelowFloor(_)
             | Outcome::Expired
+            | Outcome::Retired
             | Outcome::Skipped
             | Outcome::Frozen(_)
             | Outcome::Narrowed(_)
@@ -98,6 +100,7 @@ frozen | - | proof acme 3
 its publisher recalled it: bad | - | publisher acme 1
 its publisher has halted it: wait | - | publisher acme 1
 the security team of group `web` denies it: bad | - | group web 1
+its publisher retired it: it stays where it is shown, and comes nowhere anew | - | entry acme 1
 the newer 2 has expired, so nothing older is installed | - | entry acme 1
 the newer 2 needs privileges, so nothing older is installed | - | entry acme 1
 over the quota of this VM: 2 bytes with it, 1 are allowed | [vm]:1 | -

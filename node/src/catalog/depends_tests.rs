@@ -180,6 +180,7 @@ fn made(n: u64, market: &Endless) -> KnownRelease {
         expires: NOW + 1,
         hash,
         frozen: None,
+        retired: false,
         withdrawn_at: None,
         release,
     }

@@ -51,6 +51,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use stork_wire::charter::UnixSeconds;
 use stork_wire::feed::{Entry, Kind, Recall, Release};
 use stork_wire::ids::{GroupId, ManifestId, Position, PublisherId, ReleaseHash};
+use stork_wire::retire::Retire;
 use stork_wire::seal::Sealed;
 use stork_wire::text::{Arch, PackageName};
 
@@ -75,6 +76,8 @@ pub struct KnownRelease {
     pub hash: ReleaseHash,
     /// It lies behind this fork of the feed: it stays where it is shown, and goes nowhere else.
     pub frozen: Option<Freeze>,
+    /// Its publisher retired it: it stays where it is shown, and is installed nowhere anew.
+    pub retired: bool,
     /// The entry behind that fork that withdrew it; none where nothing did, or nobody knows which.
     pub withdrawn_at: Option<Box<Position>>,
     /// What was announced.
@@ -91,11 +94,17 @@ impl KnownRelease {
         cover.map_or_else(|| Cow::Borrowed(&self.release.package), Cow::Owned)
     }
 
+    /// The place of the entry that announced it.
+    #[must_use]
+    pub const fn place(&self) -> Position {
+        Position { epoch: self.epoch, seq: self.seq }
+    }
+
     /// Does a recall in its feed mean it?
     fn is_meant(&self, publisher: PublisherId, recall: &Recall) -> bool {
         let number = match self.sealed {
             None => self.release.release,
-            Some(_) => cover_number(Position { epoch: self.epoch, seq: self.seq }),
+            Some(_) => cover_number(self.place()),
         };
         self.publisher == publisher
             && recall.releases.contains(&number)
@@ -103,7 +112,19 @@ impl KnownRelease {
     }
 }
 
-/// All live releases, by package.
+/// What becomes of a publisher's releases that stand no longer, when its feed is built anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fallen {
+    /// They are gone.
+    Gone,
+    /// The feed is frozen: they stay where they are shown.
+    Frozen(Freeze),
+    /// The feed began anew, and carries over what was announced up to this place: until then it
+    /// stays where it is shown.
+    Retired(Position),
+}
+
+/// All live releases, by package, and those that are retired as long as somebody shows them.
 #[derive(Debug, Default)]
 pub struct Catalog {
     releases: BTreeMap<PackageName, Vec<KnownRelease>>,
@@ -121,6 +142,12 @@ impl Catalog {
                 gone += all.extract_if(.., |k| k.is_meant(publisher, recall)).count();
             }
             self.count -= gone;
+        }
+        if let Kind::Retire(Retire { releases }) = &entry.kind {
+            for known in self.releases.values_mut().flatten() {
+                let own = known.publisher == entry.publisher;
+                known.retired |= own && releases.binary_search(&known.place()).is_ok();
+            }
         }
         let Some(r) = entry.release() else { return };
         let key = (entry.publisher, r.package.clone(), r.arch.clone());
@@ -146,6 +173,7 @@ impl Catalog {
             expires: entry.expires,
             hash: entry.release_hash().unwrap_or_else(|| r.hash()),
             frozen,
+            retired: false,
             withdrawn_at: None,
             release: r.clone(),
             sealed: entry.sealed().map(|s| s.group),
@@ -168,36 +196,62 @@ impl Catalog {
         }
     }
 
-    /// Builds what is known of a publisher anew, from all entries that stand. Where the feed is
-    /// frozen, other releases that were known stay, marked as such; where it goes on in a new
-    /// epoch, they are gone.
+    /// Takes an entry that was kept aside when its feed began anew, which VMs may show.
+    pub fn apply_retired(&mut self, entry: &Entry) {
+        let (Some(r), Some(hash)) = (entry.release(), entry.release_hash()) else { return };
+        if self.by_hash(hash).is_none() {
+            self.add(entry, r, None);
+            if let Some(known) = self.releases.get_mut(&r.package).and_then(|all| all.last_mut()) {
+                known.retired = true;
+            }
+        }
+    }
+
+    /// Forgets retired releases but for those that somebody shows.
+    pub fn forget_retired(&mut self, is_shown: impl Fn(&KnownRelease) -> bool) {
+        let before = self.count;
+        for all in self.releases.values_mut() {
+            let gone = all.extract_if(.., |k| k.retired && !is_shown(k)).count();
+            self.count -= gone;
+        }
+        if self.count != before {
+            self.releases.retain(|_, all| !all.is_empty());
+        }
+    }
+
+    /// Builds what is known of a publisher anew, from all entries that stand.
     pub fn rebuild<'a>(
         &mut self,
         publisher: PublisherId,
         entries: impl Iterator<Item = &'a Entry>,
-        freeze: Option<Freeze>,
+        fallen: Fallen,
     ) {
         let mut before = self.forget(publisher);
         self.floors.retain(|(p, _, _), _| *p != publisher);
         for entry in entries {
             self.apply(entry);
         }
-        if freeze.is_some() {
+        if let Fallen::Frozen(freeze) = fallen {
             // What was recalled meanwhile lives again, but a recall holds against new installation.
             let hashes: BTreeSet<ReleaseHash> = before.iter().map(|k| k.hash).collect();
             for known in self.releases.values_mut().flatten() {
                 if known.publisher == publisher && !hashes.contains(&known.hash) {
-                    known.frozen = freeze;
+                    known.frozen = Some(freeze);
                 }
             }
         }
         before.retain(|k| self.by_hash(k.hash).is_none());
         for known in before {
-            if let Some(freeze) = freeze {
-                self.count += 1;
-                let all = self.releases.entry(known.release.package.clone()).or_default();
-                all.push(KnownRelease { frozen: Some(freeze), ..known });
-            }
+            let stays = match fallen {
+                Fallen::Gone => continue,
+                Fallen::Frozen(freeze) => KnownRelease { frozen: Some(freeze), ..known },
+                Fallen::Retired(to) if known.frozen.is_none() && known.place() <= to => {
+                    KnownRelease { retired: true, ..known }
+                }
+                Fallen::Retired(_) => continue,
+            };
+            self.count += 1;
+            self.releases.entry(stays.release.package.clone()).or_default().push(stays);
         }
     }
 
@@ -254,7 +308,8 @@ impl Catalog {
         arch: &Arch,
     ) -> Option<&KnownRelease> {
         let own = |k: &&KnownRelease| {
-            k.publisher == publisher && k.release.arch == *arch && k.frozen.is_none()
+            let stands = k.frozen.is_none() && !k.retired;
+            k.publisher == publisher && k.release.arch == *arch && stands
         };
         self.of_package(package).iter().filter(own).max_by(|a, b| {
             compare_versions(&a.release.version, &b.release.version)

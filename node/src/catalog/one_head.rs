@@ -24,21 +24,17 @@ pub struct MixAndMatch {
     pub b: Position,
 }
 
-const fn place(k: &KnownRelease) -> Position {
-    Position { epoch: k.epoch, seq: k.seq }
-}
-
 /// From where on the release was not live any more, where that is behind the fork of its feed.
 fn withdrawn_at(k: &KnownRelease) -> Option<Position> {
     let freeze = k.frozen?;
     // Where it is not known which entry withdrew it, it may have been the first one.
-    (place(k) < freeze.at).then(|| k.withdrawn_at.as_deref().copied().unwrap_or(freeze.at))
+    (k.place() < freeze.at).then(|| k.withdrawn_at.as_deref().copied().unwrap_or(freeze.at))
 }
 
 /// Was there a head of the feed at which both were live?
 fn one_head(a: &KnownRelease, b: &KnownRelease) -> bool {
     let before =
-        |a: &KnownRelease, b: &KnownRelease| withdrawn_at(b).is_none_or(|gone| place(a) < gone);
+        |a: &KnownRelease, b: &KnownRelease| withdrawn_at(b).is_none_or(|gone| a.place() < gone);
     before(a, b) && before(b, a)
 }
 
@@ -50,10 +46,11 @@ pub fn check_one_head(
 ) -> Result<(), MixAndMatch> {
     for (i, a) in target.iter().enumerate() {
         let rest = target.get(i + 1..).unwrap_or_default();
-        let on_path = |k: &KnownRelease| k.frozen.is_some() || stands(k.publisher, place(k));
+        let beside = |k: &KnownRelease| k.frozen.is_some() || k.retired;
+        let on_path = |k: &KnownRelease| beside(k) || stands(k.publisher, k.place());
         for b in rest.iter().filter(|b| b.publisher == a.publisher) {
             if on_path(a) != on_path(b) || !one_head(a, b) {
-                return Err(MixAndMatch { publisher: a.publisher, a: place(a), b: place(b) });
+                return Err(MixAndMatch { publisher: a.publisher, a: a.place(), b: b.place() });
             }
         }
     }
@@ -86,6 +83,7 @@ mod tests {
                 at: at(epoch, n),
                 cause: Cause::Fork { proof: hash, entries: [hash; 2] },
             }),
+            retired: false,
             withdrawn_at: None,
             release,
             sealed: None,

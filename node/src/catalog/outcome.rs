@@ -63,6 +63,8 @@ pub enum Outcome {
     Skipped,
     /// It lies behind a fork of its feed, and is not shown yet.
     Frozen(Freeze),
+    /// Its publisher retired it, and it is not shown yet.
+    Retired,
     /// It was recalled, is denied or halted.
     Narrowed(Narrow),
     /// A newer release of it has expired; an older one is no substitute.
@@ -172,6 +174,9 @@ impl core::fmt::Display for Outcome {
             Self::Expired => f.write_str("its announcement has expired"),
             Self::Skipped => f.write_str("it was rolled back on this VM"),
             Self::Frozen(freeze) => freeze.fmt(f),
+            Self::Retired => f.write_str(
+                "its publisher retired it: it stays where it is shown, and comes nowhere anew",
+            ),
             Self::Narrowed(why) => why.fmt(f),
             Self::Stale(v) => write!(f, "the newer {v} has expired, so nothing older is installed"),
             Self::Blocked(v) => {

@@ -185,7 +185,8 @@ impl<'a, 'v> Asker<'a, 'v> {
                 && k.release.release < have
         };
         let standing = all.iter().filter(|c| {
-            let out = matches!(c.outcome, Outcome::Frozen(_) | Outcome::Narrowed(_));
+            let out =
+                matches!(c.outcome, Outcome::Frozen(_) | Outcome::Narrowed(_) | Outcome::Retired);
             older(c.known) && !out && !c.outcome.is_choice_of_operator()
         });
         let newest = standing.map(|c| c.known.release.release).max();
@@ -238,6 +239,9 @@ impl<'a, 'v> Asker<'a, 'v> {
         }
         if let Some(freeze) = known.frozen.filter(|_| !is_shown) {
             return Some(Outcome::Frozen(freeze));
+        }
+        if known.retired && !is_shown {
+            return Some(Outcome::Retired);
         }
         if r.arch.as_str() != "all" && r.arch != vm.arch {
             return Some(Outcome::OtherArch);

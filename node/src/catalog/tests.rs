@@ -1,6 +1,6 @@
 //! Which release a VM gets, and the reason that `stork why` gives for it.
 
-use super::{Catalog, Outcome, Scene, Shown, VmFile};
+use super::{Catalog, Fallen, Outcome, Scene, Shown, VmFile};
 use crate::trust::{Fact, Trust, Verdict};
 use crate::trust_fixture::{Fixture, NOW};
 
@@ -190,7 +190,7 @@ fn t020_behind_a_fork_nothing_is_new() {
     let mut restarted = Catalog::default();
     entries.iter().take(2).for_each(|e| restarted.apply(e));
     entries.iter().skip(2).for_each(|e| restarted.apply_frozen(e, freeze));
-    c.rebuild(f.publisher, entries.iter().take(2), Some(freeze));
+    c.rebuild(f.publisher, entries.iter().take(2), Fallen::Frozen(freeze));
     let hello: stork_wire::text::PackageName = "hello".parse().unwrap();
     let vm = vm(&format!("{SUBSCRIBE}{TRUST}"));
     let shows = |c: &Catalog, seq: u64| {
@@ -213,7 +213,7 @@ fn t020_behind_a_fork_nothing_is_new() {
         assert_eq!(latest.map(|k| k.seq), Some(2), "publishers build on what stands");
     }
     let shown = shows(&c, 4);
-    c.rebuild(f.publisher, entries.iter().take(2), None);
+    c.rebuild(f.publisher, entries.iter().take(2), Fallen::Gone);
     assert_eq!(c.wish(&vm, &shown, Scene::new(&t, NOW)).get(&hello).map(|w| w.known.seq), Some(2));
     // A recall of release 1, behind the fork.
     let mut recall = entries[3].clone();
@@ -225,9 +225,9 @@ fn t020_behind_a_fork_nothing_is_new() {
     let mut c = Catalog::default();
     entries.iter().take(1).chain([&recall]).for_each(|e| c.apply(e));
     assert!(c.is_empty());
-    c.rebuild(f.publisher, entries.iter().take(1), Some(freeze));
+    c.rebuild(f.publisher, entries.iter().take(1), Fallen::Frozen(freeze));
     assert!(c.wish(&vm, &Shown::default(), Scene::new(&t, NOW)).is_empty());
-    c.rebuild(f.publisher, entries.iter().take(1), None);
+    c.rebuild(f.publisher, entries.iter().take(1), Fallen::Gone);
     assert_eq!(c.wish(&vm, &Shown::default(), Scene::new(&t, NOW)).len(), 1);
 }
 

@@ -51,6 +51,7 @@ fn publisher(n: u8, name: &str) -> PublisherDoc {
         beacon_keys: List::empty(),
         homes: List::empty(),
         delegations: List::empty(),
+        compacts: None,
     }
 }
 
@@ -139,6 +140,7 @@ impl World {
             Kind::Recall(r) => {
                 live.retain(|(p, n, _)| *p != r.package.as_str() || !r.releases.contains(n));
             }
+            Kind::Retire(_) => {}
         }
         let entry = Entry {
             version: 1,

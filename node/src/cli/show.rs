@@ -240,6 +240,9 @@ fn here(r: &Value) -> String {
     if !r["recalled"].is_null() {
         return "recalled".to_owned();
     }
+    if r["retired"] == true {
+        return "retired".to_owned();
+    }
     match (r["frozen"].is_null(), r["freshness"].as_str()) {
         (false, _) => "frozen".to_owned(),
         (true, Some(word @ ("stale" | "expired"))) => format!("{} ({word})", text(&r["state"])),

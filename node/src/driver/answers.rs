@@ -243,6 +243,7 @@ impl Driver {
                     "entry": self.entry_hash(k), "hash": k.hash,
                     "signed_at": k.signed_at,
                     "frozen": k.frozen.map(|f| f.to_string()),
+                    "retired": k.retired,
                     "recalled": charter.recalled(k.publisher, k.epoch, &k.recalled_as(), k.hash),
                     "publisher": charter.publisher_name(k.publisher),
                     "publisher_id": k.publisher,

@@ -110,6 +110,9 @@ impl Driver {
                 self.serve(r);
             }
         }
+        if let Kind::Retire(r) = &entry.kind {
+            self.on_retire(entry, r.releases.len());
+        }
         if let Kind::Recall(r) = &entry.kind {
             let which: Vec<String> = r.releases.iter().map(u64::to_string).collect();
             let (which, by) = (which.join(", "), entry.publisher.short());

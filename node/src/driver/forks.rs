@@ -12,7 +12,7 @@ use stork_wire::proof::Proof;
 
 use super::Driver;
 use super::workers::Done;
-use crate::catalog::Considered;
+use crate::catalog::{Considered, Fallen};
 use crate::overlay::Input;
 use crate::trust::{Cause, Turn};
 
@@ -57,7 +57,15 @@ impl Driver {
             let entries: Vec<Entry> =
                 kept.iter().filter_map(|i| self.trust.read_entry(i)).collect();
             let stand = entries.iter().filter(|e| Some(e.position()) <= newest);
-            self.catalog.rebuild(id, stand, turn.freeze);
+            let fallen = match (turn.freeze, turn.keeps) {
+                (Some(freeze), _) => Fallen::Frozen(freeze),
+                (None, Some(at)) => Fallen::Retired(at),
+                (None, None) => Fallen::Gone,
+            };
+            self.catalog.rebuild(id, stand, fallen);
+            if turn.keeps.is_some() {
+                self.compacted.insert(id);
+            }
             self.look_at_private();
         }
         let heads = self.trust.heads();

@@ -22,7 +22,7 @@ use crate::catalog::Catalog;
 use crate::join::{load_aside, load_trust};
 use crate::overlay::Input;
 use crate::store::{JournalItem, Store, StoreError};
-use crate::trust::{Fact, Trust};
+use crate::trust::{Aside, Fact, Trust};
 
 /// So long an item waits in memory for room on the disk: as long as a file that is being written
 /// beside it, or a collection that frees some, may take.
@@ -43,7 +43,10 @@ pub(crate) fn load_rules(store: &Store, fleet: FleetId) -> Result<Rules, StoreEr
             catalog.apply(entry.get());
         }
     })?;
-    load_aside(store, &trust, |entry, freeze| catalog.apply_frozen(entry, freeze))?;
+    load_aside(store, &trust, |entry, aside| match aside {
+        Aside::Frozen(freeze) => catalog.apply_frozen(entry, freeze),
+        Aside::Retired => catalog.apply_retired(entry),
+    })?;
     Ok((trust, catalog))
 }
 

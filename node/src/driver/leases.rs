@@ -71,7 +71,8 @@ impl Driver {
     fn needed(&self) -> Needed {
         let charter = self.trust.charter();
         let stays = |k: &&crate::catalog::KnownRelease| {
-            charter.recalled(k.publisher, k.epoch, &k.recalled_as(), k.hash).is_none()
+            let recalled = charter.recalled(k.publisher, k.epoch, &k.recalled_as(), k.hash);
+            !k.retired && recalled.is_none()
         };
         let live: BTreeSet<ManifestId> =
             self.catalog.all().filter(stays).map(|k| k.release.manifest.id).collect();
@@ -88,6 +89,9 @@ impl Driver {
     /// Lets go of leases that nobody needs, and removes what no lease and no budget keeps.
     pub(super) fn collect(&mut self, dry_run: bool, answer: Option<Answer>) {
         self.collect_at = self.clock.tick().after_ms(COLLECT_EVERY_MS);
+        if !dry_run {
+            self.forget_retired();
+        }
         let needed = self.needed();
         let now = self.clock.unix();
         let store = std::sync::Arc::clone(&self.store);

@@ -50,6 +50,7 @@ mod record;
 mod renewal;
 mod repository;
 mod restored;
+mod retired;
 mod scrub;
 mod small;
 mod staging;
@@ -77,7 +78,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use stork_wire::ids::{ManifestId, NodeId, SwarmId};
+use stork_wire::ids::{ManifestId, NodeId, PublisherId, SwarmId};
 use stork_wire::sign::{Envelope, SecretKey};
 use stork_wire::text::Label;
 use stork_wire::tick::Tick;
@@ -149,6 +150,8 @@ pub struct Driver {
     replan_at: Option<Tick>,
     /// When the store is collected next.
     collect_at: Tick,
+    /// Publishers whose feeds began anew, and of which something may still be kept aside.
+    compacted: BTreeSet<PublisherId>,
     /// When what switches left behind is looked at next.
     tidy_at: Tick,
     renewal: renewal::Renewal,
@@ -227,6 +230,7 @@ impl Driver {
             store_fetches: origin::Fetches::new(parts.origin),
             replan_at: None,
             collect_at: Tick(leases::COLLECT_EVERY_MS),
+            compacted: BTreeSet::new(),
             tidy_at: Tick(0),
             renewal: renewal::Renewal::new(now),
             private: private::Private::default(),
@@ -252,6 +256,7 @@ impl Driver {
         self.follow_bandwidth();
         self.load_permits();
         self.load_vms();
+        self.compacted = self.began_anew();
         self.refresh_record();
         self.load_peers()?;
         self.resume_contents();

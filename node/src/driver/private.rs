@@ -92,7 +92,7 @@ impl Driver {
             Kind::Release(release) => drop(self.private.only.remove(&release.manifest.id)),
             Kind::Recall(_) if !self.trust.group_keys().is_empty() => self.look_at_private(),
             Kind::Sealed(sealed) if sealed.opened().is_some() => self.look_at_private(),
-            Kind::Recall(_) | Kind::Sealed(_) => {}
+            Kind::Recall(_) | Kind::Sealed(_) | Kind::Retire(_) => {}
         }
     }
 

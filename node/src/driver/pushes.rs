@@ -117,6 +117,15 @@ pub enum PushCall {
         /// The places of the entries that announced them, the newest first, no more than fit.
         answer: oneshot::Sender<Vec<Position>>,
     },
+    /// All live releases of the feed.
+    Live {
+        /// Whose.
+        publisher: PublisherId,
+        /// Only those before this place.
+        before: Option<Position>,
+        /// The places of the entries that announced them, the newest first, no more than fit.
+        answer: oneshot::Sender<Vec<Position>>,
+    },
     /// A request was refused before it came to the driver.
     Refused {
         /// A stable word for counters.
@@ -170,14 +179,16 @@ impl Driver {
                 let own = own.filter(|k| {
                     let name = k.recalled_as();
                     let stays = || charter.recalled(publisher, k.epoch, &name, k.hash).is_none();
-                    k.publisher == publisher && k.frozen.is_none() && stays()
+                    let stands = k.frozen.is_none() && !k.retired;
+                    k.publisher == publisher && stands && stays()
                 });
-                let places = own.map(|k| Position { epoch: k.epoch, seq: k.seq });
-                let mut places: Vec<_> =
-                    places.filter(|at| before.is_none_or(|b| *at < b)).collect();
-                places.sort_unstable_by(|a, b| b.cmp(a));
-                places.truncate(RELEASES_AT_ONCE);
-                answer.send(places).unwrap_or_default();
+                let places = own.map(crate::catalog::KnownRelease::place);
+                answer.send(newest_first(places, before)).unwrap_or_default();
+            }
+            PushCall::Live { publisher, before, answer } => {
+                let feed = self.trust.feed(publisher);
+                let places = feed.into_iter().flat_map(|f| f.live_places());
+                answer.send(newest_first(places, before)).unwrap_or_default();
             }
             PushCall::Refused { code, why } => {
                 self.counters.add("pushes_refused", code);
@@ -316,6 +327,14 @@ impl Driver {
             CommitError::Malformed(format!("the manifest contradicts its announcement: {why}"))
         })
     }
+}
+
+/// The newest of these places that one answer holds.
+fn newest_first(places: impl Iterator<Item = Position>, before: Option<Position>) -> Vec<Position> {
+    let mut places: Vec<_> = places.filter(|at| before.is_none_or(|b| *at < b)).collect();
+    places.sort_unstable_by(|a, b| b.cmp(a));
+    places.truncate(RELEASES_AT_ONCE);
+    places
 }
 
 /// Items that need nobody's hello: who signed them is all that counts.

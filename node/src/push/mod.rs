@@ -225,13 +225,23 @@ impl Service {
             PushRequest::GetPack(pack) => self.get_pack(pack).await,
             PushRequest::Releases { package, before } => {
                 let ask = |answer| PushCall::Releases { publisher, package, before, answer };
-                let mut entries = Vec::new();
-                for at in self.ask(ask).await? {
-                    entries.extend(self.entry(publisher, Some(at)).await?.map(|e| *e));
-                }
-                Ok(PushReply::Releases(List::truncated(entries)).into())
+                let places = self.ask(ask).await?;
+                self.entries(publisher, places).await
+            }
+            PushRequest::Live { before } => {
+                let places =
+                    self.ask(|answer| PushCall::Live { publisher, before, answer }).await?;
+                self.entries(publisher, places).await
             }
         }
+    }
+
+    async fn entries(&self, publisher: PublisherId, places: Vec<Position>) -> Outcome {
+        let mut entries = Vec::new();
+        for at in places {
+            entries.extend(self.entry(publisher, Some(at)).await?.map(|e| *e));
+        }
+        Ok(PushReply::Releases(List::truncated(entries)).into())
     }
 
     async fn documents(&self, items: Vec<stork_wire::item::Item>) -> Outcome {

@@ -189,6 +189,36 @@ impl Store {
         self.rows(ASIDE)?.iter().map(|(_, value)| Ok(self.read_item(value)?.item)).collect()
     }
 
+    /// Forgets entries of these logs that were kept aside, but for those that are still needed.
+    pub fn drop_aside(
+        &self,
+        logs: &[LogId],
+        keep: impl Fn(LogId, u64) -> bool,
+    ) -> Result<(), StoreError> {
+        let mut gone = Vec::new();
+        for log in logs {
+            let own = ItemRange { log: *log, from: 0, to: u64::MAX };
+            for item in self.items_in(ASIDE, own, (usize::MAX, usize::MAX))? {
+                if !keep(*log, item.seq) {
+                    gone.push((*log, item.seq));
+                }
+            }
+        }
+        if gone.is_empty() {
+            return Ok(());
+        }
+        self.room_to_free()?;
+        self.write(|tx| {
+            let mut aside = tx.open_table(ASIDE)?;
+            for (log, seq) in &gone {
+                // The hash of the entry stands behind its number: there may be several.
+                let (from, to) = (item_key(*log, *seq), item_key(*log, seq.saturating_add(1)));
+                aside.retain_in(from.as_slice()..to.as_slice(), |_, _| false)?;
+            }
+            Ok(())
+        })
+    }
+
     /// Some of those of one log from a number on, in order.
     pub fn log_items_aside(
         &self,

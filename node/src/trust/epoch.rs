@@ -38,6 +38,18 @@ pub struct Turn {
     pub freeze: Option<Freeze>,
     /// Entries that were kept aside may stand again: they are to be judged anew.
     pub aside: bool,
+    /// The new epoch begins with an empty feed: what was announced up to this place stays where it
+    /// is shown.
+    pub keeps: Option<Position>,
+}
+
+/// Why an entry is kept aside that stands in no feed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aside {
+    /// It lies behind a fork, or a key that ended itself signed it.
+    Frozen(Freeze),
+    /// Its feed began anew, and carries over what was live.
+    Retired,
 }
 
 /// What the documents say of a publisher's epochs.
@@ -51,6 +63,8 @@ pub(super) struct Epochs {
     keys: Vec<(u32, ReleaseKey)>,
     /// Root roles likewise, for what they have withdrawn; most publishers never change theirs.
     roots: Box<[(u32, Role)]>,
+    /// What the last document to begin with an empty feed carries over.
+    compacted: Option<Survivor>,
 }
 
 /// Keys of earlier documents that are kept for a publisher: a new key each week for ten years.
@@ -61,6 +75,7 @@ impl Epochs {
     pub(super) fn note(&mut self, old: &PublisherDoc, new: &PublisherDoc) {
         if old.epoch != new.epoch {
             self.starts.extend(new.survivor.map(|s| (new.epoch, s)));
+            self.compacted = new.compacts.or(self.compacted);
         }
         for key in &old.release_keys {
             let stays = old.epoch == new.epoch && new.release_keys.contains(key);
@@ -90,6 +105,11 @@ impl PublisherState {
         }
         path.reverse();
         path
+    }
+
+    /// What the feed carries over since it last began anew.
+    pub(crate) fn compacted(&self) -> Option<Survivor> {
+        self.epochs().compacted
     }
 
     /// What keys may sign this entry, by any document of its epoch.
@@ -163,7 +183,8 @@ fn check_next(old: &PublisherDoc, new: &PublisherDoc) -> Result<(), Refusal> {
     if new.epoch < old.epoch {
         return Err(Refusal::Rollback { got: new.epoch, have: old.epoch });
     }
-    let same = new.epoch == old.epoch && new.survivor == old.survivor;
+    let begins = |d: &PublisherDoc| (d.epoch, d.survivor, d.compacts);
+    let same = begins(new) == begins(old);
     let lost = |k: &&ReleaseKey| !new.release_keys.iter().any(|n| keeps(k, n));
     if same && let Some(key) = old.release_keys.iter().find(lost) {
         return Err(Refusal::Narrowed(key.key.short()));
@@ -197,15 +218,11 @@ impl Trust {
         let path = self.charter.publisher(id).map(PublisherState::path).unwrap_or_default();
         let held = self.proofs.remove(&id);
         let closed = held.as_ref().map(super::fork::Held::log);
+        let compacts = self.charter.publisher(id).and_then(|p| p.doc().compacts);
         let feed = self.feeds.entry(id).or_default();
-        let mut cuts: Vec<Cut> = feed
-            .beyond(&path)
-            .map(|s| {
-                let log = LogId::feed_epoch(id, s.epoch);
-                let (after, last) = s.last.map_or((0, None), |(seq, hash)| (seq, Some(hash)));
-                Cut { log, after, last, keep: false }
-            })
-            .collect();
+        let keeps = compacts.filter(|c| feed.leads_to(c)).map(|c| c.at);
+        let mut cuts: Vec<Cut> =
+            feed.beyond(&path).flat_map(|s| cuts_of(id, s, keeps).into_iter().flatten()).collect();
         // What was frozen is looked at anew in any case: what stands may be installed again.
         // So is what a dead key has signed: the root has said what of it stands.
         let dead = self.charter.publisher(id).is_some_and(|p| self.charter.any_dead(p));
@@ -222,7 +239,7 @@ impl Trust {
         }
         let logs = if replay { self.feed_logs(id) } else { Vec::new() };
         cuts.extend(self.charter.end_halts(id));
-        Turn { publisher: id, cuts, closed, logs, freeze: None, aside: replay }
+        Turn { publisher: id, cuts, closed, logs, freeze: None, aside: replay, keeps }
     }
 
     /// The logs of a feed, epoch after epoch.
@@ -263,7 +280,35 @@ impl Trust {
     }
 }
 
+/// What an epoch that lies beside the path loses: what follows its last entry that stands, or all
+/// of it, of which the part up to `keeps` is kept aside for what is shown.
+fn cuts_of(id: PublisherId, s: Segment, keeps: Option<Position>) -> [Option<Cut>; 2] {
+    let log = LogId::feed_epoch(id, s.epoch);
+    let (after, last) = s.last.map_or((0, None), |(seq, hash)| (seq, Some(hash)));
+    let cut = |after, keep| Cut { log, after, last, keep };
+    match keeps {
+        Some(at) if s.last.is_none() && s.epoch <= at.epoch => {
+            let beyond = (s.epoch == at.epoch).then(|| cut(at.seq, false));
+            [beyond, Some(cut(0, true))]
+        }
+        _ => [Some(cut(after, false)), None],
+    }
+}
+
 impl FeedState {
+    /// Is what it holds a part of what led to this entry, as far as can be told? Where hashes are
+    /// not kept any more, they were compared with many others.
+    fn leads_to(&self, to: &Survivor) -> bool {
+        let closed = self.closed().iter().find(|s| s.at.epoch == to.at.epoch);
+        match closed {
+            Some(s) if s.at == to.at => s.hash == to.hash,
+            Some(s) => s.at.seq < to.at.seq,
+            None if self.epoch < to.at.epoch => true,
+            None if self.epoch > to.at.epoch => false,
+            None => self.hash_of(to.at.seq).is_none_or(|hash| hash == to.hash),
+        }
+    }
+
     /// Does it hold an entry with this number, in this epoch?
     pub(super) fn reaches(&self, at: Position) -> bool {
         self.epoch == at.epoch && self.head_seq() >= at.seq

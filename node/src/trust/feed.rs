@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use stork_wire::charter::{ReleaseKey, Survivor, UnixSeconds};
-use stork_wire::feed::{Entry, Kind, Recall, Release, view_root};
+use stork_wire::feed::{Entry, Kind, Release, view_root};
 use stork_wire::ids::{ItemHash, LogId, Position, PublicKey, PublisherId, ReleaseHash, TreeId};
 use stork_wire::item::Item;
 use stork_wire::limits::{CLOCK_SKEW_S, LIVE_RELEASES_MAX};
@@ -12,6 +12,7 @@ use stork_wire::text::{Arch, PackageName, Version};
 
 use super::delegated::Vouched;
 use super::epoch::Segment;
+use super::live::Live;
 use super::sealed;
 use super::sorted::Sorted;
 use super::suicide::SignedBy;
@@ -22,19 +23,8 @@ use super::{Accepted, Charter, Fact, PublisherState, Refusal, Verdict};
 const HASHES_MAX: usize = 4_096;
 
 /// Releases kept per feed, to tell what a version stood for: all that can be live, and as many that
-/// were withdrawn.
+/// were withdrawn or retired.
 const VERSIONS_MAX: usize = 2 * LIVE_RELEASES_MAX;
-
-/// A release that is not withdrawn.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LiveRelease {
-    /// The entry that announced it.
-    pub seq: u64,
-    /// Its hash.
-    pub hash: ReleaseHash,
-}
-
-type Live = Sorted<(PackageName, Arch, u64), LiveRelease>;
 
 /// One publisher's feed as accepted so far.
 #[derive(Debug, Default)]
@@ -108,7 +98,7 @@ impl FeedState {
 
     /// The same with the hash of its release at hand.
     fn take_hashed(&mut self, entry: &Entry, hash: ItemHash, release: Option<ReleaseHash>) {
-        change(&mut self.live, entry, release);
+        self.live.change(entry, release);
         self.apply(entry, hash);
     }
 
@@ -162,7 +152,12 @@ impl FeedState {
     }
     /// The hashes of all live releases.
     pub fn live(&self) -> impl Iterator<Item = ReleaseHash> + '_ {
-        self.live.values().map(|l| l.hash)
+        self.live.hashes()
+    }
+
+    /// The places of the entries that announced them.
+    pub fn live_places(&self) -> impl Iterator<Item = Position> + '_ {
+        self.live.places()
     }
 
     /// Judges an entry whose claims (log, publisher, document) were looked at.
@@ -197,6 +192,11 @@ impl FeedState {
             };
         }
         check_scope(charter, publisher, signers, entry)?;
+        if let Kind::Retire(retire) = &entry.kind {
+            let rules: Vec<_> = publisher.rules_for(entry).collect();
+            let mut names = self.live.packages(retire);
+            names.try_for_each(|package| may_name(rules.iter().copied(), signers, package))?;
+        }
         vouched.as_ref().map_or(Ok(()), |v| v.check_scope(entry))?;
         if entry.seq > head.saturating_add(1) {
             return Ok(Verdict::Pending { missing: Some(item.log) });
@@ -207,7 +207,7 @@ impl FeedState {
         vouched.as_ref().map_or(Ok(()), |v| v.check_order(entry, self.newest_time))?;
         self.check_rollback(entry)?;
         let release = entry.release_hash();
-        let live = self.live_after(entry, release);
+        let live = self.live.after(entry, release);
         if live.len() > LIVE_RELEASES_MAX {
             return Err(Refusal::TooMany);
         }
@@ -275,21 +275,6 @@ impl FeedState {
         }
     }
 
-    /// The hashes of what will be live with this entry: what [`change`] leaves.
-    fn live_after(&self, entry: &Entry, release: Option<ReleaseHash>) -> Vec<ReleaseHash> {
-        let cover = entry.sealed().and_then(|_| sealed::cover(entry.position()));
-        let rest = |(package, arch, n): &(PackageName, Arch, u64)| match &entry.kind {
-            Kind::Release(r) => *n != r.release || *package != r.package || *arch != r.arch,
-            Kind::Recall(r) => *package != r.package || !r.releases.contains(n),
-            Kind::Sealed(_) => true,
-        };
-        let stays = |key: &(PackageName, Arch, u64)| cover.as_ref() != Some(key) && rest(key);
-        let stay = self.live.iter().filter(|(key, _)| stays(key)).map(|(_, l)| l.hash);
-        let mut all = Vec::with_capacity(self.live.len() + 1);
-        all.extend(stay.chain(release));
-        all
-    }
-
     fn apply(&mut self, entry: &Entry, hash: ItemHash) {
         if let Kind::Release(r) = &entry.kind {
             self.counters.insert((r.package.clone(), r.arch.clone()), r.release);
@@ -304,26 +289,6 @@ impl FeedState {
         self.hashes.insert(entry.seq, hash);
         if self.hashes.len() > HASHES_MAX {
             self.hashes.pop_first();
-        }
-    }
-}
-
-/// What an entry does to the live releases; the hash is of what it releases.
-fn change(live: &mut Live, entry: &Entry, release: Option<ReleaseHash>) {
-    match &entry.kind {
-        Kind::Release(r) => {
-            let hash = release.unwrap_or_else(|| r.hash());
-            let value = LiveRelease { seq: entry.seq, hash };
-            live.insert((r.package.clone(), r.arch.clone(), r.release), value);
-        }
-        Kind::Recall(Recall { package, releases, .. }) => {
-            live.retain(|(p, _, n)| p != package || !releases.contains(n));
-        }
-        Kind::Sealed(s) => {
-            let value = LiveRelease { seq: entry.seq, hash: release.unwrap_or_else(|| s.hash()) };
-            if let Some(place) = sealed::cover(entry.position()) {
-                live.insert(place, value);
-            }
         }
     }
 }
@@ -348,14 +313,24 @@ pub(super) fn check_scope(
             Some(r) => &r.package,
             None => return sealed::check_group(charter, entry.publisher, s.group),
         },
+        // What it retires its feed knows.
+        Kind::Retire(_) => return Ok(()),
     };
-    let by_key = publisher.rules_for(entry).any(|k| {
-        k.packages.iter().any(|p| p.matches(package.as_str())) && signers.contains(&k.key)
-    });
-    if !by_key {
-        return Err(Refusal::OutOfScope(format!("the signing key may not release `{package}`")));
-    }
+    may_name(publisher.rules_for(entry), signers, package)?;
     entry.release().map_or(Ok(()), |r| check_groups(charter, entry.publisher, r))
+}
+
+/// May one of those who signed release this package?
+fn may_name<'a>(
+    mut rules: impl Iterator<Item = &'a ReleaseKey>,
+    signers: &[PublicKey],
+    package: &PackageName,
+) -> Result<(), Refusal> {
+    let named = |k: &ReleaseKey| k.packages.iter().any(|p| p.matches(package.as_str()));
+    if rules.any(|k| named(k) && signers.contains(&k.key)) {
+        return Ok(());
+    }
+    Err(Refusal::OutOfScope(format!("the signing key may not release `{package}`")))
 }
 
 /// Each group has let the publisher release this at some time. Whether it does so still decides

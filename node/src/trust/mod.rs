@@ -34,6 +34,7 @@ mod fork_tests;
 mod group;
 #[cfg(test)]
 mod history_tests;
+mod live;
 #[cfg(test)]
 mod narrow_order_tests;
 #[cfg(test)]
@@ -41,6 +42,8 @@ mod narrow_tests;
 mod permit;
 mod policy;
 mod refusal;
+#[cfg(test)]
+mod retire_tests;
 mod sealed;
 #[cfg(test)]
 mod sealed_tests;
@@ -59,10 +62,10 @@ pub use beacon::Freshness;
 pub use charter::{Charter, PublisherState};
 pub use delegation::{DEPTH, Delegate, Search, SearchError, search};
 pub use deny::{DENIALS_MAX, DENIALS_PER_KEY_MAX, DENIED_HOSTS_MAX, DeniedBy, HeldDenial};
-pub use epoch::Turn;
+pub use epoch::{Aside, Turn};
 pub use expiry::{Due, Expired};
 pub use fact::{Accepted, Fact};
-pub use feed::{FeedState, LiveRelease};
+pub use feed::FeedState;
 pub use floor::Floor;
 pub use fork::{Cause, Freeze};
 pub use group::GroupState;

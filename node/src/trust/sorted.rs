@@ -49,8 +49,8 @@ impl<K: Ord, V> Sorted<K, V> {
         self.0.pop_front()
     }
 
-    pub(super) fn retain(&mut self, mut keep: impl FnMut(&K) -> bool) {
-        self.0.retain(|(key, _)| keep(key));
+    pub(super) fn retain(&mut self, mut keep: impl FnMut(&K, &V) -> bool) {
+        self.0.retain(|(key, value)| keep(key, value));
     }
 
     pub(super) fn clear(&mut self) {
@@ -87,7 +87,7 @@ mod tests {
                 assert_eq!(row.pop_first(), tree.pop_first());
             }
         }
-        row.retain(|k| k % 3 != 0);
+        row.retain(|k, _| k % 3 != 0);
         tree.retain(|k, _| k % 3 != 0);
         assert!(row.iter().eq(tree.iter()) && row.values().eq(tree.values()));
         assert_eq!(row.len(), tree.len());

@@ -21,7 +21,7 @@ use stork_wire::limits::CLOCK_SKEW_S;
 use stork_wire::suicide::Suicide;
 use stork_wire::text::Line;
 
-use super::epoch::Turn;
+use super::epoch::{Aside, Turn};
 use super::fork::Cause;
 use super::{Charter, Fact, FeedState, Freeze, PublisherState, Refusal, Trust, Verdict};
 
@@ -232,7 +232,18 @@ impl Trust {
         let freeze = self.frozen(id).or(Some(dead));
         let logs = self.feed_logs(id);
         let aside = void_proof.is_some();
-        Some(Turn { publisher: id, cuts, closed: None, logs, freeze, aside })
+        Some(Turn { publisher: id, cuts, closed: None, logs, freeze, aside, keeps: None })
+    }
+
+    /// Why an entry that is kept aside may still be shown, if it may.
+    #[must_use]
+    pub fn kept_aside(&self, entry: &Entry) -> Option<Aside> {
+        let publisher = self.charter.publisher(entry.publisher)?;
+        let carried = publisher.compacted().is_some_and(|c| entry.position() <= c.at);
+        if carried && !publisher.path().iter().any(|s| s.epoch == entry.epoch) {
+            return Some(Aside::Retired);
+        }
+        self.aside(entry).map(Aside::Frozen)
     }
 
     /// Why an entry that is kept aside does not stand, now.

@@ -80,6 +80,7 @@ impl Fixture {
             beacon_keys: List::empty(),
             homes: List::empty(),
             delegations: List::empty(),
+            compacts: None,
         };
         Self::of(&root, &publisher_doc)
     }

@@ -11,7 +11,7 @@ use super::history_tests::next_publisher;
 use super::narrow_tests::{accept, choice, deny, halt, recall, tree, vm, withdrawal, world};
 use super::tests::{NOW, key, refused};
 use super::{Fact, HALTS_MAX, Refusal, Trust, Verdict};
-use crate::catalog::Shown;
+use crate::catalog::{Fallen, Shown};
 
 /// A recall passes a freeze, and reaches what lies behind the fork too.
 #[test]
@@ -21,7 +21,8 @@ fn recall_passes_a_freeze() {
     let Fact::Turn(turn) = accept(&mut t, &ep) else { panic!("a turn") };
     t.replay(f.publisher, &feed[..2]);
     let entries: Vec<Entry> = feed.iter().map(entry_of).collect();
-    c.rebuild(f.publisher, entries.iter().take(2), turn.freeze);
+    let fallen = Fallen::Frozen(turn.freeze.expect("frozen"));
+    c.rebuild(f.publisher, entries.iter().take(2), fallen);
     let root = withdrawal(&f, recall(&[&feed[1], &feed[3]]), 4, |_| {});
     let back = withdrawal(&f, recall(&[&feed[1]]), 5, |_| {});
     for w in [root, back] {

@@ -62,6 +62,7 @@ fn ops(dir: &Path) -> PublisherDoc {
 
 fn epoch(after: Option<(u64, ItemHash)>) -> EpochOptions {
     EpochOptions {
+        compacts: None,
         publisher: None,
         after,
         of_epoch: None,

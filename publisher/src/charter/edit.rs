@@ -265,6 +265,7 @@ pub fn add_publisher(
         beacon_keys: List::empty(),
         homes: List::empty(),
         delegations: List::empty(),
+        compacts: None,
     };
     let doc = with_release_keys(doc, &new.release_keys, &what.packages, change.life.expires)?;
     let id = doc.publisher_id();

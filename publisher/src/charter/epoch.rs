@@ -34,6 +34,8 @@ pub struct EpochOptions {
     pub publisher: Option<String>,
     /// The last entry that stands, and its hash; `None`: no entry stands.
     pub after: Option<(u64, ItemHash)>,
+    /// The feed begins anew, and what was live at this entry is carried over.
+    pub compacts: Option<Survivor>,
     /// The epoch of that entry; the one in force if not given.
     pub of_epoch: Option<u32>,
     /// A new release key.
@@ -54,6 +56,7 @@ pub fn new_epoch(
     let mut doc = change.next_publisher(&charter, id)?;
     let epoch = options.of_epoch.unwrap_or(doc.epoch);
     doc.survivor = options.after.map(|(seq, hash)| Survivor { at: Position { epoch, seq }, hash });
+    doc.compacts = options.compacts;
     doc.epoch += 1;
     let new = options.release_key.as_deref().map(read_public).transpose()?.map(|(key, _)| key);
     doc.release_keys = release_keys(&doc.release_keys, &options.leaves, new, change.life.expires)?;

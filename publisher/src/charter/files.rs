@@ -9,7 +9,7 @@ use super::{Charter, CharterError};
 use crate::bundle::write_bundle;
 
 /// Reads a file that may have at most `max` bytes.
-pub(super) fn read_bounded(path: &Path, max: u64) -> Result<Vec<u8>, CharterError> {
+pub(crate) fn read_bounded(path: &Path, max: u64) -> Result<Vec<u8>, CharterError> {
     let failed = |source| CharterError::Read { path: path.into(), source };
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(failed)?;

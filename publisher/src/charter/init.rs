@@ -195,6 +195,7 @@ fn publisher_doc(
         beacon_keys: beacons.clone(),
         homes: List::new(sorted(&options.homes))?,
         delegations: List::empty(),
+        compacts: None,
     })
 }
 

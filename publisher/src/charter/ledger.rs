@@ -183,7 +183,8 @@ fn check_epoch(what: &str, old: &PublisherDoc, new: &PublisherDoc) -> Result<(),
     if new.epoch == old.epoch.saturating_add(1) {
         return Ok(());
     }
-    if new.epoch != old.epoch || new.survivor != old.survivor {
+    let begins = |d: &PublisherDoc| (d.epoch, d.survivor, d.compacts);
+    if begins(new) != begins(old) {
         return Err(follow(
             what,
             format!("epoch {} does not follow epoch {}", new.epoch, old.epoch),

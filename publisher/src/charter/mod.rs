@@ -27,7 +27,7 @@ pub use delegate::{Delegating, delegate};
 pub use edit::{Granted, NewPublisher, add_group, add_publisher, grant, ungrant};
 pub use epoch::{EpochOptions, Leaves, new_epoch};
 pub use error::CharterError;
-pub(crate) use files::write_new;
+pub(crate) use files::{read_bounded, write_new};
 pub use init::{InitOptions, Initialised, RoleKeys, init};
 pub use ledger::{Doc, Need, Step};
 pub use pending::{Pending, PendingError};

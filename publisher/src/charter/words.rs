@@ -1,7 +1,8 @@
 //! What a change does, in words: for whoever is asked to sign it.
 
 use stork_wire::charter::{
-    Delegation, GroupDoc, Lift, PublisherDoc, PublisherGrant, ReleaseKey, Role, RootDoc, VetoKey,
+    Delegation, GroupDoc, Lift, PublisherDoc, PublisherGrant, ReleaseKey, Role, RootDoc, Survivor,
+    VetoKey,
 };
 use stork_wire::ids::PublicKey;
 use stork_wire::text::Pattern;
@@ -152,11 +153,17 @@ fn publisher(old: Option<&PublisherDoc>, new: &PublisherDoc, out: &mut Vec<Strin
         out.push(format!("  the publisher's name was {}", old.name));
     }
     if old.is_some_and(|o| o.epoch != new.epoch) {
-        let place = new.survivor.map_or_else(
-            || "nothing: every release is withdrawn".to_owned(),
-            |s| format!("{} with hash {}", s.at, s.hash),
-        );
-        out.push(format!("! epoch {} begins after {place}; later entries are void", new.epoch));
+        let named = |s: Survivor| format!("{} with hash {}", s.at, s.hash);
+        let text = match (new.compacts, new.survivor) {
+            (Some(c), _) => format!(
+                "begins with an empty feed; what was live at {} is carried over, later entries are \
+                 void",
+                named(c)
+            ),
+            (None, Some(s)) => format!("begins after {}; later entries are void", named(s)),
+            (None, None) => "begins after nothing: every release is withdrawn".to_owned(),
+        };
+        out.push(format!("! epoch {} {text}", new.epoch));
     }
     role("publisher root", old.map(|d| &d.root), &new.root, out);
     let before = old.map(|d| d.release_keys.to_vec()).unwrap_or_default();

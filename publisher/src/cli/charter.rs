@@ -7,6 +7,7 @@ use stork_wire::ids::ItemHash;
 use stork_wire::text::{GroupName, Label, Pattern};
 
 use super::charter_show::InitArgs;
+use super::compact::CompactArgs;
 use super::narrow::{PrivateArgs, VetoArgs};
 use crate::charter::RoleName;
 use crate::push::Target;
@@ -94,6 +95,8 @@ were denied meanwhile cannot read what comes; what they had before they keep.")]
 `stork status --json` of any host lists under `frozen` where a feed stands, and both entries of the
 fork: one of these may stand as well.")]
     NewEpoch(EpochArgs),
+    /// Let a feed begin anew: no host keeps or fetches its entries of years any more
+    Compact(CompactArgs),
     /// Give all documents to a node, and by it to the fleet; a push does it too, but a publisher
     /// that is new to the node cannot push yet
     Send(SendArgs),

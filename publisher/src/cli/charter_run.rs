@@ -39,6 +39,7 @@ pub(super) fn run(command: CharterCommand) -> Result<(), Failure> {
         CharterCommand::Private(args) => private(args),
         CharterCommand::Renew(args) => renew(args),
         CharterCommand::NewEpoch(args) => new_epoch(args),
+        CharterCommand::Compact(args) => super::compact::compact(args),
         CharterCommand::Send(args) => send(&args),
         CharterCommand::Profile(args) => charter_show::profile(args),
         CharterCommand::Show { path, json } => charter_show::show(&path, json),
@@ -288,6 +289,7 @@ fn epoch_options(after: &AfterArgs) -> EpochOptions {
         release_key: None,
         leaves: Leaves::Replaced,
         beacon_keys: Vec::new(),
+        compacts: None,
     }
 }
 
@@ -342,6 +344,7 @@ fn epoch_json(changed: &Changed, doc: &PublisherDoc, dir: &Path) -> Value {
     let own = json!({
         "schema": "stork.charter-new-epoch/v1",
         "document": doc.number, "epoch": doc.epoch, "survivor": doc.survivor,
+        "compacts": doc.compacts,
         "bundle": dir.join(charter::BUNDLE_FILE),
     });
     if let (Some(all), Value::Object(own)) = (all.as_object_mut(), own) {

@@ -4,9 +4,11 @@ mod charter;
 mod charter_run;
 mod charter_show;
 mod commands;
+mod compact;
 mod delegate;
 mod narrow;
 mod recall;
+mod retire;
 mod run;
 #[cfg(test)]
 mod tests;
@@ -70,6 +72,10 @@ enum Command {
     Push(PushArgs),
     /// Withdraw releases, also from the VMs that show them
     Recall(recall::RecallArgs),
+    /// Make room in a feed: what newer releases have replaced is installed nowhere anew
+    Retire(retire::RetireArgs),
+    /// Announce again what was live before a feed began anew
+    Carry(compact::CarryArgs),
     /// Halt what this publisher releases: nothing of it is installed anew
     Halt(narrow::HaltArgs),
     /// Let what was halted go on

@@ -79,6 +79,8 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Verify(args) => commands::verify(&args),
         Command::Push(args) => commands::push(args),
         Command::Recall(args) => super::recall::run(args),
+        Command::Retire(args) => super::retire::run(args),
+        Command::Carry(args) => super::compact::carry(args),
         Command::Halt(args) => narrow::halt(args, true),
         Command::Resume(args) => narrow::halt(args, false),
         Command::Deny(args) => narrow::deny(args),

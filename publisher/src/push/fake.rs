@@ -57,6 +57,10 @@ impl State {
             match envelope.claimed::<Entry>().unwrap().kind {
                 Kind::Release(r) => live.push((envelope, *r)),
                 Kind::Sealed(s) => live.extend(s.opened().map(|r| (envelope, r.clone()))),
+                Kind::Retire(retire) => live.retain(|(e, _)| {
+                    let at = e.claimed::<Entry>().unwrap().position();
+                    !retire.releases.contains(&at)
+                }),
                 Kind::Recall(recall) => live.retain(|(_, r)| {
                     r.package != recall.package || !recall.releases.contains(&r.release)
                 }),
@@ -91,6 +95,14 @@ impl State {
             shown.reverse();
         }
         PushReply::Releases(List::new(shown).unwrap())
+    }
+
+    /// The live releases, recalled ones among them, as many as one answer holds.
+    fn shown_live(&self, before: Option<Position>) -> PushReply {
+        let at = |e: &Envelope| e.claimed::<Entry>().unwrap().position();
+        let live = self.live().into_iter().rev().map(|(e, _)| e.clone());
+        let older = live.filter(|e| before.is_none_or(|b| at(e) < b));
+        PushReply::Releases(List::new(older.take(RELEASES_AT_ONCE).collect()).unwrap())
     }
 
     fn head(&self) -> PushReply {
@@ -222,6 +234,7 @@ fn answer(
             PushReply::Latest(newest.map(|(e, _)| Box::new((*e).clone())))
         }
         PushRequest::Releases { package, before } => state.shown(&package, before),
+        PushRequest::Live { before } => state.shown_live(before),
         PushRequest::Packs(packs) => {
             let held = |(id, _): &(PackId, u64)| match state.packs.get(id) {
                 Some(_) => PackState::Whole,

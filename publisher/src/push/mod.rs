@@ -4,6 +4,7 @@
 //! the entry is signed, and the entry is a compare-and-swap on the feed's head at its home.
 
 mod base;
+mod carry;
 mod client;
 #[cfg(test)]
 mod delegate_tests;
@@ -18,6 +19,9 @@ mod recall;
 #[cfg(test)]
 mod recall_tests;
 mod report;
+mod retire;
+#[cfg(test)]
+mod retire_tests;
 mod session;
 mod signer;
 mod target;
@@ -26,6 +30,7 @@ mod tests;
 mod upload;
 
 pub use base::BaseChoice;
+pub use carry::{CARRY_FILE, CarryOptions, CarryReport, carry, gather};
 pub use error::PushError;
 pub use narrow::{
     DenyOptions, DenyWhat, HaltOptions, NarrowReport, Sending, SuicideOptions, deny, halt, suicide,
@@ -33,6 +38,7 @@ pub use narrow::{
 pub use origin::OriginReport;
 pub use recall::{HashesOptions, RecallOptions, RecallReport, Recalled, recall, recall_hashes};
 pub use report::{NodeReport, Outcome, PushReport};
+pub use retire::{RetireOptions, RetireReport, Retired, retire};
 pub(crate) use signer::release_signer;
 pub use target::{BadTarget, Target};
 
@@ -48,9 +54,10 @@ use stork_wire::frame::Refusal;
 use stork_wire::ids::{GroupId, LogId, PublisherId};
 use stork_wire::text::{Label, PackageName};
 
+use crate::announce::{Announcement, next_entry};
 use crate::charter::{Charter, Profile};
 use crate::delegate::Via;
-use crate::feed::{Announcement, Author, Published, Standing, next_entry};
+use crate::feed::{Author, Published, Standing};
 use crate::keys::{Passphrase, Signer};
 use crate::pack::{self, Base, Packed};
 use crate::progress::Progress;
@@ -377,6 +384,7 @@ impl Plan<'_> {
             report.add_packed(packed, &entry);
             let notes = session::commit_others(peers, self.author, &envelope, &entry).await;
             report.notes.extend(notes);
+            report.notes.extend(retire::nearly_full(standing.live.len() + 1));
             return Ok(Outcome::Published);
         }
     }

@@ -268,6 +268,39 @@ impl Peer {
         }
     }
 
+    /// All live releases on this node with their entries, checked, the newest first.
+    pub(super) async fn live(
+        &self,
+        author: Author<'_>,
+        standing: &Standing,
+    ) -> Result<Vec<(Envelope, Published)>, PushError> {
+        let (mut out, mut before) = (Vec::<(Envelope, Published)>::new(), None);
+        loop {
+            let request = PushRequest::Live { before };
+            let shown = match self.client.ask(&request, Body::None).await?.0 {
+                PushReply::Releases(shown) => shown,
+                other => return Err(self.client.nonsense(format!("{other:?}"))),
+            };
+            let last = shown.len() < RELEASES_AT_ONCE;
+            for envelope in shown.into_vec() {
+                let release = author.latest(standing, &envelope)?;
+                if before.is_some_and(|b| release.at >= b) {
+                    return Err(self.client.nonsense("releases that are in no order"));
+                }
+                before = Some(release.at);
+                out.push((envelope, release));
+            }
+            if last {
+                break;
+            }
+        }
+        // Each is one that the head commits to, and none is there twice.
+        if out.len() == standing.live.len() {
+            return Ok(out);
+        }
+        Err(self.client.nonsense("fewer live releases than its head commits to"))
+    }
+
     async fn commit(&mut self, envelope: &Envelope, seq: u64) -> Result<(), PushError> {
         let request = PushRequest::Commit(envelope.clone());
         match self.client.ask(&request, Body::None).await?.0 {

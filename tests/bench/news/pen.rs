@@ -63,7 +63,7 @@ impl Pen {
         let (entry, signed) = self.make()?;
         match &entry.kind {
             Kind::Release(r) => self.live.push((entry.seq, r.hash())),
-            Kind::Recall(_) => self.live.clear(),
+            Kind::Recall(_) | Kind::Retire(_) => self.live.clear(),
             Kind::Sealed(s) => self.live.push((entry.seq, s.hash())),
         }
         (self.seq, self.head) = (entry.seq, signed.hash());
@@ -108,7 +108,7 @@ impl Pen {
             let kind = kind(noise.get(..len).context("a line does not hold so much")?)?;
             let of_this = match &kind {
                 Kind::Release(r) => Some(r.hash()),
-                Kind::Recall(_) => None,
+                Kind::Recall(_) | Kind::Retire(_) => None,
                 Kind::Sealed(s) => Some(s.hash()),
             };
             let before = self.live.iter().map(|(_, hash)| *hash).filter(|_| of_this.is_some());

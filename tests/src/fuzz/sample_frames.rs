@@ -142,6 +142,7 @@ pub(super) fn push_requests() -> Vec<Vec<u8>> {
             package: "hello".parse().unwrap(),
             before: Some(Position { epoch: 1, seq: 300 }),
         },
+        PushRequest::Live { before: None },
     ];
     all.iter().map(encode).collect()
 }

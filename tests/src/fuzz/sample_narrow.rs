@@ -1,10 +1,12 @@
 //! Valid items that narrow, and what a delegated key signs, for the fuzz targets.
 
+use stork_wire::charter::{PublisherDoc, Survivor};
 use stork_wire::delegated::Delegated;
 use stork_wire::deny::{Content, Denial, Denied};
 use stork_wire::feed::{Kind, view_root};
-use stork_wire::ids::NodeId;
+use stork_wire::ids::{NodeId, Position};
 use stork_wire::item::{Item, ItemKind};
+use stork_wire::retire::Retire;
 use stork_wire::seal::Sealed;
 use stork_wire::sign::Envelope;
 use stork_wire::suicide::Suicide;
@@ -22,6 +24,23 @@ impl Fleet {
         entry.view_root = view_root([sealed.hash()]);
         entry.kind = Kind::Sealed(Box::new(sealed));
         self.signed(&entry)
+    }
+
+    /// What follows a feed of two releases: the second is retired, and then the feed begins anew.
+    #[must_use]
+    pub fn anew(&self) -> [Item; 2] {
+        let feed = self.feed(2);
+        let (at, last) = (Position { epoch: 1, seq: 2 }, feed.last().map(Item::hash));
+        let mut entry = self.entry(4, last, &[]);
+        entry.kind = Kind::Retire(Retire { releases: list([at]) });
+        let retire = self.signed(&entry);
+        let first = &self.documents[2];
+        let mut doc: PublisherDoc = first.envelope.claimed().unwrap();
+        (doc.number, doc.prev, doc.epoch) = (2, Some(first.hash()), 2);
+        let hash = retire.hash();
+        doc.compacts = Some(Survivor { at: Position { epoch: 1, seq: 4 }, hash });
+        let envelope = Envelope::sign(&doc, self.fleet, &key(4)).unwrap();
+        [retire, Item { seq: 2, envelope, ..first.clone() }]
     }
 
     /// The release key lets key 8 release `hello` for an hour.

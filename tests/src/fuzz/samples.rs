@@ -96,6 +96,7 @@ fn publisher() -> PublisherDoc {
             terminating: true,
             depth: 1,
         }]),
+        compacts: None,
     }
 }
 
@@ -349,6 +350,8 @@ fn all_envelopes() -> Vec<(u8, Envelope)> {
         (0..3).zip(fleet.documents.clone()).map(|(k, i)| (k, i.envelope)).collect();
     out.extend(fleet.feed(2).into_iter().map(|i| (3, i.envelope)));
     out.push((3, fleet.sealed().envelope));
+    let [retire, document] = fleet.anew();
+    out.extend([(3, retire.envelope), (2, document.envelope)]);
     let hint = hint();
     out.extend([(4, proof), (5, hint.cert), (6, hint.record), (7, push_cert())]);
     out.push((8, token_envelope()));
@@ -377,6 +380,7 @@ pub(super) fn items() -> Vec<Vec<u8>> {
     let known =
         fleet.documents.iter().cloned().chain(fleet.feed(2)).chain([fleet.sealed()]).chain(proof);
     let beacons = beacons().map(|(b, e)| b.item(e));
+    let known = known.chain(fleet.anew());
     known.chain(beacons).chain(fleet.narrowing()).chain([later]).map(|i| encode(&i)).collect()
 }
 

@@ -99,6 +99,7 @@ pub(super) fn trust(data: &[u8]) -> String {
     pool.extend(fleet.narrowing());
     pool.push(fleet.delegated());
     pool.push(fleet.sealed());
+    pool.extend(fleet.anew());
     let mut trust = Trust::new(fleet.fleet);
     let mut bytes = Bytes::new(data);
     if bytes.flag() {

@@ -313,6 +313,15 @@ pub struct PublisherDoc {
     pub homes: List<NodeId, 4>,
     /// Who else may release packages in its place, in the order in which they are asked.
     pub delegations: List<Delegation, 64>,
+    /// The epoch begins with an empty feed, into which the publisher carries over what was live at
+    /// this entry. Hosts forget the entries before; what they show of them stays until it has been
+    /// carried over. It is not there where it has no value.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "crate::delegated::last"
+    )]
+    pub compacts: Option<Survivor>,
 }
 
 impl Body for PublisherDoc {
@@ -330,6 +339,14 @@ impl Body for PublisherDoc {
         }
         if self.survivor.is_some_and(|s| s.at.seq == 0) {
             return Err("entries are numbered from 1".into());
+        }
+        if let Some(c) = self.compacts {
+            if self.survivor.is_some() {
+                return Err("an epoch that begins with an empty feed follows no entry".into());
+            }
+            if c.at.epoch >= self.epoch || c.at.epoch == 0 || c.at.seq == 0 {
+                return Err("an epoch carries over what an earlier one had".into());
+            }
         }
         self.delegations.iter().try_for_each(Delegation::check)?;
         let keys: Vec<_> = self.release_keys.iter().map(|k| k.key).collect();

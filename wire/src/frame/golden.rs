@@ -7,7 +7,7 @@ use super::*;
 use crate::codec::Blob;
 use crate::feed::ManifestRef;
 use crate::ids::{
-    GroupKeyId, LogId, ManifestId, NodeId, PackId, PieceHash, ReleaseHash, SwarmId, hex,
+    GroupKeyId, LogId, ManifestId, NodeId, PackId, PieceHash, Position, ReleaseHash, SwarmId, hex,
 };
 use crate::item::{Head, ItemKind};
 use crate::limits::PUSH_FRAME_LEN_MAX;
@@ -122,7 +122,7 @@ fn bulk() -> [(&'static str, BulkHeader); 2] {
     ]
 }
 
-fn requests() -> [(&'static str, PushRequest); 12] {
+fn requests() -> [(&'static str, PushRequest); 13] {
     let (pack, manifest) = (PackId([4; 32]), ManifestId([0x11; 32]));
     let reference = ManifestRef { id: manifest, size: 1_000, pieces: PieceHash([3; 32]) };
     let (package, arch) = ("app".parse().unwrap(), "all".parse().unwrap());
@@ -146,6 +146,7 @@ fn requests() -> [(&'static str, PushRequest); 12] {
                 via: envelope(),
             },
         ),
+        ("live", PushRequest::Live { before: Some(Position { epoch: 1, seq: 300 }) }),
     ]
 }
 
@@ -267,7 +268,7 @@ fn every_type_has_a_vector() {
     assert_eq!(bulk, up_to(2));
     assert!(BulkHeader::from_bytes(&[2; 40]).is_err());
     let (asks, answers) = (numbers("push ask", 0), numbers("push answer", 0));
-    assert_eq!((asks.len(), answers.len()), (12, 9));
+    assert_eq!((asks.len(), answers.len()), (13, 9));
     for n in [12u8, 13] {
         let e = decode::<PushRequest>(&[n], 64).unwrap_err();
         assert!(matches!(e, DecodeError::Malformed(_)));

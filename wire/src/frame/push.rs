@@ -76,6 +76,12 @@ pub enum PushRequest {
         /// The key's certificate, a [`crate::delegated::Delegated`].
         via: Envelope,
     },
+    /// All that the feed's head commits to, whatever the package, the newest first. Answered with
+    /// `Releases`.
+    Live {
+        /// Only those before this place in the feed: where the last answer ended.
+        before: Option<Position>,
+    },
 }
 
 /// How much of a pack a node holds.

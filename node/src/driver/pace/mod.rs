@@ -317,7 +317,7 @@ impl Driver {
 fn groups_of(entry: &Entry) -> &[GroupId] {
     match &entry.kind {
         Kind::Release(r) => &r.groups,
-        Kind::Recall(_) => &[],
+        Kind::Recall(_) | Kind::Retire(_) => &[],
         Kind::Sealed(s) => core::slice::from_ref(&s.group),
     }
 }
