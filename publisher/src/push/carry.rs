@@ -180,6 +180,9 @@ fn same(r: &Release) -> Same {
 /// Announces again what [`CARRY_FILE`] holds, and removes it.
 pub async fn carry(options: &CarryOptions, progress: &Progress) -> Result<CarryReport, PushError> {
     let path = options.charter.join(CARRY_FILE);
+    if !path.exists() {
+        return Err(PushError::NothingToCarry(path.display().to_string()));
+    }
     let entries = read(&path)?;
     let (charter, profile) = crate::charter::open(&options.charter)?;
     let (publisher, doc) = own(&charter, &profile)?;

@@ -115,6 +115,9 @@ pub enum PushError {
     /// It is not among the releases that are live.
     #[error("{0} is not published, or was recalled already")]
     NotLive(String),
+    /// No live releases were written down.
+    #[error("there is nothing to carry over: {0} is not there")]
+    NothingToCarry(String),
     /// The version goes backwards.
     #[error("version {new} is lower than {latest}, which is published")]
     Lower {
@@ -160,6 +163,11 @@ impl PushError {
             Self::Protocol { .. } => "update stork on both sides to the same version".into(),
             Self::Refused { code, .. } => refusal_help(*code).into(),
             Self::NotLive(_) => "see what is there: `stork release` on any host".into(),
+            Self::NothingToCarry(_) => {
+                "`stork-publish charter compact` writes it, and carries over itself unless it is \
+                 stopped"
+                    .into()
+            }
             Self::Lower { .. } => "to go back on purpose, add --allow-lower".into(),
             Self::VersionTaken { .. } => refusal_help(Refusal::VersionTaken).into(),
         }
@@ -180,7 +188,7 @@ impl PushError {
             Self::Sign(e) => e.exit(),
             Self::Usage(_) => 2,
             Self::NotSigner { .. } => 4,
-            Self::NoGroup(_) | Self::NotLive(_) => 5,
+            Self::NoGroup(_) | Self::NotLive(_) | Self::NothingToCarry(_) => 5,
             Self::NoHome(_) | Self::Lower { .. } | Self::VersionTaken { .. } => 7,
             Self::Connect { .. } | Self::Lost { .. } => 75,
             Self::WrongNode { .. } => 4,
