@@ -30,6 +30,7 @@ mod joining;
 mod late;
 mod links;
 mod many;
+mod memory;
 mod metrics;
 mod mounter;
 mod news;
