@@ -174,6 +174,23 @@ impl Store {
         Ok(self.row(OBJECTS, &object.0)?.is_some())
     }
 
+    /// The first of these objects that is not here. One look at the database for all of them.
+    pub(super) fn first_missing(
+        &self,
+        objects: &[ObjectKey],
+    ) -> Result<Option<ObjectKey>, StoreError> {
+        objects.iter().for_each(|object| self.touch(Kind::Object, &object.0));
+        self.read(|tx| {
+            let table = tx.open_table(OBJECTS)?;
+            for object in objects {
+                if table.get(object.0.as_slice())?.is_none() {
+                    return Ok(Some(*object));
+                }
+            }
+            Ok(None)
+        })
+    }
+
     /// Some object with this content.
     pub(super) fn object_of(
         &self,

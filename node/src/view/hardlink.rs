@@ -6,6 +6,7 @@
 //! file must say `isolation = "none"`. A record beside the target says which inode is which set.
 
 use std::collections::BTreeSet;
+use std::fs::DirEntry;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -59,6 +60,10 @@ impl Show for Hardlink {
 
 /// A replaced tree is removed after this time: whoever was on the way into it has arrived.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// So many replaced trees may wait for the timer that removes them; a switch that finds more
+/// removes old ones itself. To remove one takes as long as to build one.
+const LEFT_MAX: usize = 8;
 
 /// Which folder shows which set.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -124,19 +129,23 @@ pub(super) fn check(spec: &ViewSpec) -> Result<(), ViewError> {
 /// Removes replaced and half-built trees, except those that a reader may still be walking into.
 pub(super) fn tidy(store: &Store, spec: &ViewSpec, at_once: bool) -> Result<(), ViewError> {
     let names = names(spec)?;
-    let Ok(entries) = std::fs::read_dir(&names.folder) else { return Ok(()) };
-    for entry in entries.flatten() {
-        if !entry.file_name().to_string_lossy().starts_with(&names.prefix) {
-            continue;
-        }
-        let Ok(meta) = entry.path().symlink_metadata() else { continue };
+    for path in left(&names) {
+        let Ok(meta) = path.symlink_metadata() else { continue };
         let changed = UNIX_EPOCH + Duration::from_secs(meta.ctime().try_into().unwrap_or(0));
         let age = SystemTime::now().duration_since(changed).unwrap_or_default();
         if at_once || age > GRACE {
-            store.remove_folder(&entry.path())?;
+            store.remove_folder(&path)?;
         }
     }
     Ok(())
+}
+
+/// Replaced and half-built trees.
+fn left(names: &Names) -> impl Iterator<Item = PathBuf> {
+    let entries = std::fs::read_dir(&names.folder).into_iter().flatten().flatten();
+    let prefix = names.prefix.clone();
+    let ours = move |e: &DirEntry| e.file_name().to_string_lossy().starts_with(&prefix);
+    entries.filter(ours).map(|e| e.path())
 }
 
 /// Shows a set at the target, instead of what of ours is there.
@@ -148,7 +157,9 @@ pub(super) fn switch(
 ) -> Result<(), ViewError> {
     let names = names(spec)?;
     drop(open_folder(spec, &names.folder, true)?);
-    tidy(store, spec, false)?;
+    if left(&names).nth(LEFT_MAX).is_some() {
+        tidy(store, spec, false)?;
+    }
     let old = inode(&spec.target);
     let old_set = shown(spec)?;
     let foreign = match (old, old_set) {

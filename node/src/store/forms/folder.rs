@@ -3,15 +3,19 @@
 //! All calls are relative to the folder being built, beneath it, and follow no link, so that
 //! nothing outside of it can be touched whoever else plays with names (T098). While it is built
 //! the folder and every folder in it has mode 0700; owner, mode and time are set last, the
-//! deepest first, because every new name changes the time of its folder.
+//! deepest first, because every new name changes the time of its folder. Folders are made first;
+//! then several threads make the other names, each in folders of its own where it can be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, chmodat, chownat, fchmod, fchown, fstat,
-    fsync, futimens, linkat, makedev, mkdirat, mknodat, openat, openat2, symlinkat, utimensat,
+    fsync, futimens, linkat, makedev, mkdirat, mknodat, openat, openat2, statat, symlinkat,
+    utimensat,
 };
 use rustix::io::Errno;
 use stork_wire::manifest::{Tree, TreeEntry, TreeNode};
@@ -19,24 +23,34 @@ use stork_wire::manifest::{Tree, TreeEntry, TreeNode};
 use super::super::merge::SetError;
 use super::super::objects::{ObjectKey, ObjectRow};
 use super::super::write::{self, Fault, NewFile, owner, times};
-use super::super::{Store, StoreError, shard};
+use super::super::{Store, StoreError, lock, shard};
 use crate::failpoint;
 
 /// Copies of one object: 65 000 links each on ext4.
 const COPIES_MAX: u32 = 1_000;
+
+/// Threads that make names, this one included: more get in each other's way in the disk's journal.
+const THREADS_MAX: usize = 4;
+/// Names that a thread takes at a time, and that are worth a thread.
+const NAMES: usize = 256;
 
 struct Builder<'a> {
     store: &'a Store,
     dest: &'a Path,
     root: OwnedFd,
     objects: OwnedFd,
-    /// The folder that was written last.
-    parent: Option<(&'a str, OwnedFd)>,
-    /// Files by path, for hard links inside the tree.
+    /// Files that have further names inside the tree, by path.
     files: BTreeMap<&'a str, ObjectKey>,
     /// Objects whose first file has no links left, and the copy that is used.
-    copies: BTreeMap<ObjectKey, u32>,
+    copies: Mutex<BTreeMap<ObjectKey, u32>>,
 }
+
+/// An entry, and the object of a file.
+type Named<'a> = (&'a TreeEntry, Option<ObjectKey>);
+
+/// The folder to which one thread wrote last.
+#[derive(Default)]
+struct Place<'a>(Option<(&'a str, OwnedFd)>);
 
 /// Sets the mode of a node that is neither file nor folder nor link: by a descriptor of the node
 /// itself. By its name the call would follow a link that somebody has put there meanwhile.
@@ -68,50 +82,51 @@ impl<'a> Builder<'a> {
         SetError::Store(self.store.fault(Fault::new(what, &path, e)))
     }
 
-    fn parent_fd(&self) -> BorrowedFd<'_> {
-        self.parent.as_ref().map_or_else(|| self.root.as_fd(), |(_, fd)| fd.as_fd())
-    }
-
-    /// Makes the folder of `entry` the current one.
-    fn enter(&mut self, entry: &'a TreeEntry) -> Result<(), SetError> {
+    /// The folder of `entry`.
+    fn enter<'p>(
+        &self,
+        place: &'p mut Place<'a>,
+        entry: &'a TreeEntry,
+    ) -> Result<BorrowedFd<'p>, SetError> {
         let dir = entry.path.parent().unwrap_or(".");
-        if self.parent.as_ref().is_none_or(|(now, _)| *now != dir) {
-            let fd = beneath(&self.root, dir, OFlags::PATH)
-                .map_err(|e| self.fault("enter the folder of", entry, e))?;
-            self.parent = Some((dir, fd));
-        }
-        Ok(())
+        let fd = match place.0.take() {
+            Some((now, fd)) if now == dir => fd,
+            _ => beneath(&self.root, dir, OFlags::PATH)
+                .map_err(|e| self.fault("enter the folder of", entry, e))?,
+        };
+        Ok(place.0.insert((dir, fd)).1.as_fd())
     }
 
-    fn make(&mut self, entry: &'a TreeEntry) -> Result<(), SetError> {
-        self.enter(entry)?;
+    fn make_dir(&self, place: &mut Place<'a>, entry: &'a TreeEntry) -> Result<(), SetError> {
+        let parent = self.enter(place, entry)?;
+        mkdirat(parent, entry.path.name(), Mode::RWXU).map_err(|e| self.fault("make", entry, e))
+    }
+
+    /// Makes what is no folder.
+    fn make(&self, place: &mut Place<'a>, (entry, object): Named<'a>) -> Result<(), SetError> {
+        let parent = self.enter(place, entry)?;
         let name = entry.path.name();
-        let parent = self.parent_fd();
+        let node = |kind, device| mknodat(parent, name, kind, Mode::RUSR, device);
         let made = match &entry.node {
-            TreeNode::Dir => mkdirat(parent, name, Mode::RWXU),
+            TreeNode::Dir => return Ok(()),
             TreeNode::Symlink { target } => symlinkat(target.as_str(), parent, name),
             TreeNode::File { .. } => {
-                let Some(row) = ObjectRow::of(entry) else { return Ok(()) };
-                let object = row.key();
-                self.files.insert(entry.path.as_str(), object);
-                return self.link(object, entry);
+                return object.map_or(Ok(()), |object| self.link(parent, object, entry));
             }
             TreeNode::Hardlink { target } => match self.files.get(target.as_str()) {
-                Some(object) => return self.link(*object, entry),
+                Some(object) => return self.link(parent, *object, entry),
                 None => Err(Errno::NOENT),
             },
-            TreeNode::Fifo => mknodat(parent, name, FileType::Fifo, Mode::RUSR, 0),
+            TreeNode::Fifo => node(FileType::Fifo, 0),
             TreeNode::CharDevice { major, minor } => {
-                let dev = makedev(*major, *minor);
-                mknodat(parent, name, FileType::CharacterDevice, Mode::RUSR, dev)
+                node(FileType::CharacterDevice, makedev(*major, *minor))
             }
             TreeNode::BlockDevice { major, minor } => {
-                let dev = makedev(*major, *minor);
-                mknodat(parent, name, FileType::BlockDevice, Mode::RUSR, dev)
+                node(FileType::BlockDevice, makedev(*major, *minor))
             }
         };
         match made {
-            Ok(()) => self.dress_node(entry),
+            Ok(()) => self.dress_node(parent, entry),
             Err(Errno::PERM) if !self.store.root => {
                 Err(SetError::NeedsRoot { path: entry.path.to_string() })
             }
@@ -120,11 +135,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Owner, mode and time of what is no file and no folder.
-    fn dress_node(&self, entry: &TreeEntry) -> Result<(), SetError> {
-        if matches!(entry.node, TreeNode::Dir) {
-            return Ok(());
-        }
-        let parent = self.parent_fd();
+    fn dress_node(&self, parent: BorrowedFd<'_>, entry: &TreeEntry) -> Result<(), SetError> {
         let (name, nofollow) = (entry.path.name(), AtFlags::SYMLINK_NOFOLLOW);
         if self.store.root {
             let (uid, gid) = owner(entry.uid, entry.gid);
@@ -140,22 +151,29 @@ impl<'a> Builder<'a> {
     }
 
     /// Links an object to the place of an entry; takes a copy of it where no further link fits.
-    fn link(&mut self, object: ObjectKey, entry: &TreeEntry) -> Result<(), SetError> {
-        let mut copy = self.copies.get(&object).copied().unwrap_or(0);
+    fn link(
+        &self,
+        parent: BorrowedFd<'_>,
+        object: ObjectKey,
+        entry: &TreeEntry,
+    ) -> Result<(), SetError> {
+        let mut copy = lock(&self.copies).get(&object).copied().unwrap_or(0);
         let (folder, rest) = shard(&object.0);
         while copy < COPIES_MAX {
             let from = match copy {
                 0 => format!("{folder}/{rest}"),
                 n => format!("{folder}/{rest}.{n}"),
             };
-            let (name, flags) = (entry.path.name(), AtFlags::empty());
-            match linkat(&self.objects, &from, self.parent_fd(), name, flags) {
+            match linkat(&self.objects, &from, parent, entry.path.name(), AtFlags::empty()) {
                 Ok(()) => return Ok(()),
                 Err(Errno::MLINK) => {
                     copy += 1;
-                    self.copies.insert(object, copy);
+                    let mut copies = lock(&self.copies);
+                    let now = copies.entry(object).or_insert(copy);
+                    copy = copy.max(*now);
+                    *now = copy;
                 }
-                Err(Errno::NOENT) if copy > 0 => self.store.copy_object(object, copy)?,
+                Err(Errno::NOENT) if copy > 0 => self.copy_once(object, copy, &from)?,
                 Err(Errno::NOENT) => {
                     return Err(SetError::Incomplete { package: entry.path.to_string() });
                 }
@@ -168,6 +186,48 @@ impl<'a> Builder<'a> {
             }
         }
         Err(self.fault("link", entry, Errno::MLINK))
+    }
+
+    /// Makes a copy of an object, unless another thread has just done so.
+    fn copy_once(&self, object: ObjectKey, copy: u32, name: &str) -> Result<(), StoreError> {
+        let one = lock(&self.copies);
+        if statat(&self.objects, name, AtFlags::SYMLINK_NOFOLLOW).is_err() {
+            self.store.copy_object(object, copy)?;
+        }
+        drop(one);
+        Ok(())
+    }
+
+    /// Makes all names that are no folders, by several threads where there are many.
+    fn make_names(&self, names: &[Named<'a>]) -> Result<(), SetError> {
+        let half = names.get(names.len() / 2).map(|(entry, _)| *entry);
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut place = Place::default();
+            while let Some(part) = names.get(next.fetch_add(NAMES, Ordering::Relaxed)..) {
+                for named in part.iter().take(NAMES) {
+                    self.make(&mut place, *named).inspect_err(|_| {
+                        // The others need not go on.
+                        next.store(names.len() + 1, Ordering::Relaxed);
+                    })?;
+                    if half.is_some_and(|half| std::ptr::eq(half, named.0)) {
+                        failpoint::hit("store.set.half_linked");
+                    }
+                }
+            }
+            Ok(())
+        };
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = cores.min(THREADS_MAX).min(names.len().div_ceil(NAMES)).max(1);
+        std::thread::scope(|scope| {
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            let own = work();
+            others.into_iter().fold(own, |done, other| {
+                let lost = || Fault::new("link the files of", self.dest, Errno::INTR);
+                let other = other.join().unwrap_or_else(|_| Err(self.store.fault(lost()).into()));
+                done.and(other)
+            })
+        })
     }
 
     /// Owner, mode and time of the folders, the deepest first, and of the root.
@@ -236,29 +296,35 @@ impl Store {
         built
     }
 
-    fn fill(&self, tree: &Tree, dest: &Path) -> Result<(), SetError> {
+    fn fill<'t>(&self, tree: &'t Tree, dest: &Path) -> Result<(), SetError> {
         let open = |path| write::open_dir(path).map_err(|f| self.fault(f));
-        let mut builder = Builder {
+        let object = |entry| ObjectRow::of(entry).map(|row| row.key());
+        let all: Vec<Named<'_>> = tree.entries.iter().map(|e| (e, object(e))).collect();
+        let objects: Vec<ObjectKey> = all.iter().filter_map(|(_, object)| *object).collect();
+        if let Some(lacks) = self.first_missing(&objects)? {
+            let of = all.iter().find(|(_, object)| *object == Some(lacks));
+            let package = of.map(|(entry, _)| entry.path.to_string()).unwrap_or_default();
+            return Err(SetError::Incomplete { package });
+        }
+        let target = |e: &'t TreeEntry| match &e.node {
+            TreeNode::Hardlink { target } => Some(target.as_str()),
+            _ => None,
+        };
+        let targets: BTreeSet<&str> = tree.entries.iter().filter_map(target).collect();
+        let further = all.iter().filter(|(e, _)| targets.contains(e.path.as_str()));
+        let builder = Builder {
             store: self,
             dest,
             root: open(dest)?,
             objects: open(&self.dir.join("objects"))?,
-            parent: None,
-            files: BTreeMap::new(),
-            copies: BTreeMap::new(),
+            files: further.filter_map(|(e, object)| Some((e.path.as_str(), (*object)?))).collect(),
+            copies: Mutex::default(),
         };
-        let half = tree.entries.len() / 2;
-        for (i, entry) in tree.entries.iter().enumerate() {
-            if let Some(row) = ObjectRow::of(entry)
-                && !self.has_object(row.key())?
-            {
-                return Err(SetError::Incomplete { package: entry.path.to_string() });
-            }
-            builder.make(entry)?;
-            if i == half {
-                failpoint::hit("store.set.half_linked");
-            }
-        }
+        let is_dir = |(e, _): &Named<'_>| matches!(e.node, TreeNode::Dir);
+        let (dirs, names): (Vec<_>, Vec<_>) = all.into_iter().partition(is_dir);
+        let mut place = Place::default();
+        dirs.iter().try_for_each(|(entry, _)| builder.make_dir(&mut place, entry))?;
+        builder.make_names(&names)?;
         builder.dress_dirs(tree)?;
         builder.sync_dirs(tree)
     }

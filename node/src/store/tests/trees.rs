@@ -70,6 +70,36 @@ fn a_set_is_its_manifests() {
     assert_eq!(again.unwrap().id, set.id);
 }
 
+/// Names that several threads make: every file of many folders, with links across them and several
+/// names for one object, is where it belongs, and a file that lacks is told by its path.
+#[test]
+fn large_trees_are_built_by_several_threads() {
+    let (folder, store) = store();
+    let contents: Vec<Vec<u8>> = (0..7u8).map(|n| vec![n; 9]).collect();
+    let mut entries = Vec::new();
+    for d in 0..40 {
+        entries.push(dir(&format!("d{d:02}")));
+        entries.extend((0..50).map(|f| file(&format!("d{d:02}/f{f:02}"), &contents[f % 7])));
+        entries.push(link(&format!("d{d:02}/link"), "f00"));
+        if d > 0 {
+            entries.push(hard(&format!("d{d:02}/same"), &format!("d{:02}/f07", d - 1)));
+        }
+    }
+    let tree = tree(entries);
+    let all: Vec<&[u8]> = contents.iter().map(Vec::as_slice).collect();
+    install(&store, &pack(tree.clone(), &all, 1 << 20, None));
+    let dest = folder.path().join("stork/sets/.build-large");
+    store.link_tree(&tree, &dest).unwrap();
+    assert_shows(&dest, &tree);
+    let mut more = tree.entries.to_vec();
+    more.push(file("z", b"nowhere"));
+    let lacks = super::support::tree(more);
+    let dest = folder.path().join("stork/sets/.build-lacks");
+    let error = store.link_tree(&lacks, &dest).unwrap_err();
+    assert!(matches!(&error, SetError::Incomplete { package } if package == "z"), "{error}");
+    assert!(!dest.exists());
+}
+
 /// Sets of earlier versions, which had the name of a backend as their tag, stay what they are; one
 /// of a later version's form is kept as long as a lease names it, and shown to nobody.
 #[test]
