@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use stork_wire::charter::{BODY_VERSION, HostCert, JoinToken, RootDoc};
 use stork_wire::codec::{List, decode, encode};
-use stork_wire::feed::Entry;
 use stork_wire::frame::{ALPN_CONTROL, Frame, JoinReply, JoinRequest, PeerHint};
 use stork_wire::ids::FleetId;
 use stork_wire::item::{Item, ItemKind};
@@ -18,8 +17,9 @@ use tokio::time::timeout;
 
 use crate::identity;
 use crate::net::{dial_once, read_raw, write_raw};
+use crate::reload::load_trust;
 use crate::store::{JournalItem, Store};
-use crate::trust::{Aside, Trust, Verdict};
+use crate::trust::{Trust, Verdict};
 
 /// How long joining may take.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(20);
@@ -305,77 +305,4 @@ pub(crate) fn read_group_keys(store: &Store) -> Result<Vec<GroupKey>, crate::sto
     let bytes = store.get_state(KEYS_ROW)?.unwrap_or_default();
     let keys: List<GroupKey, GROUP_KEYS_MAX> = decode(&bytes, 64 * 1024).unwrap_or_default();
     Ok(keys.iter().cloned().collect())
-}
-
-/// The order in which stored items are judged, so that nothing has to wait: documents, then what
-/// narrows, then the proofs that freeze feeds, then entries, epoch after epoch, then beacons of
-/// their heads.
-pub(crate) fn order(item: &Item) -> (u8, u32, ItemKind, u64) {
-    let epoch = || item.envelope.claimed::<Entry>().map_or(0, |e| e.epoch);
-    match item.kind {
-        ItemKind::Root | ItemKind::Group | ItemKind::Publisher => (0, 0, item.kind, item.seq),
-        ItemKind::Deny | ItemKind::Suicide | ItemKind::Withdrawal => (1, 0, item.kind, item.seq),
-        ItemKind::Proof => (2, 0, item.kind, item.seq),
-        ItemKind::Entry => (3, epoch(), item.kind, item.seq),
-        ItemKind::Beacon => (4, 0, item.kind, item.seq),
-        ItemKind::Later(_) => (5, 0, item.kind, item.seq),
-    }
-}
-
-/// The trust rules with everything that the journal holds, as at every start.
-pub fn load_trust(
-    store: &Store,
-    fleet: FleetId,
-    mut each: impl FnMut(&crate::trust::Fact),
-) -> Result<Trust, crate::store::StoreError> {
-    let mut trust = Trust::new(fleet);
-    for key in read_group_keys(store)? {
-        trust.add_group_key(key);
-    }
-    let mut waiting: Vec<Item> = Vec::new();
-    store.all_items(|j| waiting.push(j.item))?;
-    waiting.sort_by_cached_key(order);
-    let (mut documents, rest): (Vec<Item>, Vec<Item>) =
-        waiting.into_iter().partition(|item| order(item).0 == 0);
-    let mut one = |trust: &mut Trust, item: Item| -> Option<Item> {
-        if item.kind == ItemKind::Beacon {
-            trust.restore_beacon(&item);
-            return None;
-        }
-        match trust.judge(&item, u64::MAX) {
-            Verdict::Accepted { fact, .. } => each(&fact),
-            // The proof of an epoch that has ended.
-            Verdict::Known => {}
-            _ => return Some(item),
-        }
-        None
-    };
-    // A publisher to whom another one delegates waits for that one's document.
-    let mut left = usize::MAX;
-    while documents.len() < left {
-        left = documents.len();
-        documents = documents.into_iter().filter_map(|item| one(&mut trust, item)).collect();
-    }
-    let refused = rest.into_iter().filter_map(|item| one(&mut trust, item)).collect::<Vec<_>>();
-    for item in documents.iter().chain(&refused) {
-        let (log, seq) = (item.log.short(), item.seq);
-        tracing::warn!(%log, seq, "a stored item is not accepted");
-    }
-    Ok(trust)
-}
-
-/// Entries behind the fork of a feed that is still frozen, and those of a feed that began anew,
-/// which VMs may show.
-pub fn load_aside(
-    store: &Store,
-    trust: &Trust,
-    mut each: impl FnMut(&Entry, Aside),
-) -> Result<(), crate::store::StoreError> {
-    for item in store.items_aside()? {
-        let Some(entry) = trust.read_entry(&item) else { continue };
-        if let Some(aside) = trust.kept_aside(&entry) {
-            each(&entry, aside);
-        }
-    }
-    Ok(())
 }

@@ -1,5 +1,6 @@
 //! The daemon of a VM host: rooms in the order in which data flows (docs/ARCHITECTURE.md).
 
+mod ahead;
 pub mod apt;
 pub mod catalog;
 pub mod cli;
@@ -16,6 +17,7 @@ mod late;
 pub mod net;
 pub mod overlay;
 pub mod push;
+mod reload;
 pub mod rpm;
 pub mod run;
 pub mod sandbox;

@@ -5,6 +5,8 @@
 //! the prefix can never be mistaken for what an SSH client signs (that begins with a length of four
 //! bytes). A [`Verified`] value can be made only here.
 
+use core::cell::LazyCell;
+
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -98,6 +100,17 @@ impl From<DecodeError> for VerifyError {
 pub struct Claimed<T> {
     body: T,
     hash: ItemHash,
+    /// Signatures of these bytes that were found good ahead.
+    good: Vec<Good>,
+}
+
+/// A signature that is good, by a key that may be worth nothing. Made by [`Envelope::read_ahead`]
+/// alone, and kept with the body that it is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Good {
+    fleet: FleetId,
+    key: PublicKey,
+    signature: SignatureBytes,
 }
 
 impl<T> Claimed<T> {
@@ -155,7 +168,27 @@ impl Envelope {
 
     /// The same with the hash of the bytes, so that [`Self::verify_read`] need not read them again.
     pub fn read<T: Body>(&self) -> Result<Claimed<T>, VerifyError> {
-        Ok(Claimed { body: self.claimed()?, hash: self.hash() })
+        Ok(Claimed { body: self.claimed()?, hash: self.hash(), good: Vec::new() })
+    }
+
+    /// The same with the signatures checked that are by keys which `of` knows by their ids. Whose
+    /// signatures are wanted the rules decide later: [`Self::verify_read`] then does not compute
+    /// again what was good here, and checks all others as ever.
+    pub fn read_ahead<'k, T: Body>(
+        &self,
+        fleet: FleetId,
+        of: impl Fn(KeyId) -> Option<&'k ReadyKey>,
+    ) -> Result<Claimed<T>, VerifyError> {
+        let mut read = self.read::<T>()?;
+        let message = signed_bytes(T::CONTEXT, fleet, &self.body);
+        for KeySignature { key, signature } in &self.signatures {
+            if let Some(ready) = of(*key)
+                && ready.verifies(&message, signature)
+            {
+                read.good.push(Good { fleet, key: ready.key, signature: *signature });
+            }
+        }
+        Ok(read)
     }
 
     /// Checks that at least `threshold` distinct keys of `keys` signed this body in this fleet.
@@ -179,20 +212,24 @@ impl Envelope {
         keys: &[ReadyKey],
         threshold: usize,
     ) -> Result<Verified<T>, VerifyError> {
-        let Claimed { body, hash } = read;
+        let Claimed { body, hash, good: ahead } = read;
         if hash != self.hash() {
             return Err(VerifyError::Invalid("it is the body of another envelope".into()));
         }
         if !self.signatures.windows(2).all(|w| matches!(w, [a, b] if a.key < b.key)) {
             return Err(VerifyError::SignatureOrder);
         }
-        let message = signed_bytes(T::CONTEXT, fleet, &self.body);
+        let message = LazyCell::new(|| signed_bytes(T::CONTEXT, fleet, &self.body));
+        let checks = |key: &ReadyKey, signature: SignatureBytes| {
+            let done = Good { fleet, key: key.key, signature };
+            ahead.contains(&done) || key.verifies(&message, &signature)
+        };
         let mut good: Vec<PublicKey> = Vec::new();
         let mut known = 0usize;
         for s in &self.signatures {
             let Some(key) = keys.iter().find(|k| k.id == s.key) else { continue };
             known += 1;
-            if !good.contains(&key.key) && key.verifies(&message, &s.signature) {
+            if !good.contains(&key.key) && checks(key, s.signature) {
                 good.push(key.key);
             }
         }
@@ -335,6 +372,9 @@ impl SecretKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::beacon::Beacon;
+    use crate::charter::BODY_VERSION;
+    use crate::ids::PublisherId;
     use rustls::SignatureScheme;
     use rustls::crypto::ring::default_provider;
     use zeroize::ZeroizeOnDrop;
@@ -347,6 +387,49 @@ mod tests {
         clears(&key.0);
         clears(&key.seed());
         assert_eq!(format!("{key:?}"), format!("SecretKey(of {})", key.public().short()));
+    }
+
+    /// What was checked ahead counts for the same bytes, key, signature and fleet alone; what was
+    /// not, or was wrong, is checked as ever.
+    #[test]
+    fn what_was_checked_ahead() {
+        let (key, other) = (SecretKey::from_seed(&[1; 32]), SecretKey::from_seed(&[2; 32]));
+        let ready = [&key, &other].map(|k| ReadyKey::new(k.public()));
+        let (here, elsewhere) = (FleetId([1; 32]), FleetId([2; 32]));
+        let body = |time: u64| Beacon {
+            version: BODY_VERSION,
+            publisher: PublisherId([3; 32]),
+            epoch: 1,
+            head: None,
+            counter: 1_800_000_000,
+            time: 1_800_000_000 + time,
+            expires: 1_800_000_001 + time,
+        };
+        let envelope = Envelope::sign(&body(1), here, &key).unwrap();
+        let all = |id| ready.iter().find(|k| k.id == id);
+        let read = envelope.read_ahead::<Beacon>(here, all).unwrap();
+        assert_eq!(read.good.len(), 1);
+        let by = |read: &Claimed<_>, keys: &[ReadyKey]| {
+            envelope.verify_read(read.clone(), here, keys, 1).map(|v| v.signers().to_vec())
+        };
+        assert_eq!(by(&read, &ready), Ok(vec![key.public()]));
+        // A good signature says nothing of who may sign, nor for another fleet.
+        assert_eq!(by(&read, &ready[1..]), Err(VerifyError::UnknownKey));
+        let foreign = envelope.verify_read(read.clone(), elsewhere, &ready, 1);
+        assert_eq!(foreign.unwrap_err(), VerifyError::BadSignature);
+        // It stays with its body.
+        let second = Envelope::sign(&body(2), here, &other).unwrap();
+        assert!(second.verify_read(read, here, &ready, 1).is_err());
+        // A wrong one is not kept, and found wrong again; so is one by a key that nobody knew.
+        let mut wrong = envelope.clone();
+        wrong.add(key.public(), SignatureBytes([7; 64])).unwrap();
+        let read = wrong.read_ahead::<Beacon>(here, all).unwrap();
+        assert!(read.good.is_empty());
+        let found = wrong.verify_read(read, here, &ready, 1);
+        assert_eq!(found.unwrap_err(), VerifyError::BadSignature);
+        let unknown = envelope.read_ahead::<Beacon>(here, |_| None).unwrap();
+        assert!(unknown.good.is_empty());
+        assert_eq!(by(&unknown, &ready), Ok(vec![key.public()]));
     }
 
     /// The library computes with AVX-512, with AVX2 or plainly, as the processor can. Another

@@ -19,8 +19,8 @@ use super::items::answer;
 use super::workers::{BATCH_MAX, Done, JournalJob};
 use super::{CommitError, Driver};
 use crate::catalog::Catalog;
-use crate::join::{load_aside, load_trust};
 use crate::overlay::Input;
+use crate::reload::{load_aside, load_trust};
 use crate::store::{JournalItem, Store, StoreError};
 use crate::trust::{Aside, Fact, Trust};
 

@@ -82,7 +82,7 @@ impl Host {
         let mut ready = self.trust.take_all_pending();
         if turn.aside {
             let mut aside = self.aside.clone();
-            aside.sort_by_key(crate::join::order);
+            aside.sort_by_key(crate::reload::order);
             // Taken from the end.
             aside.reverse();
             aside.extend(ready);
@@ -117,7 +117,7 @@ impl Host {
         let mut host = Self { journal: self.journal.clone(), ..Self::empty(f) };
         host.aside.clone_from(&self.aside);
         let mut items = self.journal.clone();
-        items.sort_by_key(crate::join::order);
+        items.sort_by_key(crate::reload::order);
         for item in items {
             if item.kind == ItemKind::Beacon {
                 host.trust.restore_beacon(&item);

@@ -85,7 +85,7 @@ use stork_wire::feed::Entry;
 use stork_wire::ids::{FleetId, ItemHash, LogId, Position, PublicKey, PublisherId};
 use stork_wire::item::{Head, Item, ItemKind};
 use stork_wire::limits::LOGS_MAX;
-use stork_wire::sign::ReadyKey;
+use stork_wire::sign::{Claimed, ReadyKey};
 
 /// Items that wait for one that comes before them, in all. A dropped one comes again by sync.
 pub const PENDING_MAX: usize = 1_024;
@@ -129,6 +129,8 @@ pub enum Verdict {
     /// It is refused, and nothing has changed.
     Refused(Refusal),
 }
+
+type Judged = Result<Verdict, Refusal>;
 
 /// The charter, the feeds, and what waits.
 #[derive(Debug)]
@@ -220,7 +222,10 @@ impl Trust {
             ItemKind::Root => self.charter.judge_root(item, now),
             ItemKind::Group => self.charter.judge_group(item, now),
             ItemKind::Publisher => self.judge_publisher(item, now),
-            ItemKind::Entry => self.judge_entry(item, now),
+            ItemKind::Entry => match item.envelope.read() {
+                Ok(read) => self.judge_entry(item, read, now),
+                Err(e) => Err(e.into()),
+            },
             ItemKind::Proof => self.judge_proof(item),
             ItemKind::Beacon => self.judge_beacon(item, now),
             ItemKind::Deny => self.judge_deny(item, now),
@@ -228,10 +233,21 @@ impl Trust {
             ItemKind::Withdrawal => self.judge_withdrawal(item, now),
             ItemKind::Later(_) => Err(Refusal::LaterKind),
         };
-        let verdict = match verdict {
-            Ok(v) => v,
-            Err(refusal) => Verdict::Refused(refusal),
-        };
+        self.judged(item, verdict)
+    }
+
+    /// The same for an entry that was read from the item's envelope ahead, with signatures that
+    /// were checked then. The rules are the same, and so is the verdict.
+    pub fn judge_read(&mut self, item: &Item, read: Claimed<Entry>, now: UnixSeconds) -> Verdict {
+        if item.kind != ItemKind::Entry || read.hash() != item.envelope.hash() {
+            return self.judge(item, now);
+        }
+        let verdict = self.judge_entry(item, read, now);
+        self.judged(item, verdict)
+    }
+
+    fn judged(&mut self, item: &Item, verdict: Judged) -> Verdict {
+        let verdict = verdict.unwrap_or_else(Verdict::Refused);
         match &verdict {
             Verdict::Pending { .. } => self.keep_pending(item),
             Verdict::Accepted { fact, .. } => {
@@ -309,8 +325,7 @@ impl Trust {
         }
     }
 
-    fn judge_entry(&mut self, item: &Item, now: UnixSeconds) -> Result<Verdict, Refusal> {
-        let read = item.envelope.read::<Entry>().map_err(Refusal::from)?;
+    fn judge_entry(&mut self, item: &Item, read: Claimed<Entry>, now: UnixSeconds) -> Judged {
         let entry = read.body();
         let id = entry.publisher;
         if item.log != LogId::feed_epoch(id, entry.epoch) || item.seq != entry.seq {
