@@ -203,6 +203,53 @@ fn t089_a_vm_over_its_quota_is_refused_alone() {
     fleet.hosts[1].await_vm("small", &[("app", "2"), ("large", "1"), ("many", "1")]);
 }
 
+/// A view that keeps a copy of its own (`image`) takes the room of its packages twice, and so it
+/// counts: for the VM, and for the publisher. A VM with as much room whose view shares all files
+/// gets the same release.
+#[test]
+fn t089_copies_that_views_keep_count() {
+    let Some(namespace) = Namespace::or_skip() else { return };
+    let mut fleet = Fleet::inside(namespace, &["web"], 3);
+    let room = 3 * MIB / 2;
+    let vms = |bytes: usize| {
+        let vm = |name| format!("{name} = {{ bytes = {bytes} }}\n");
+        format!("[quota.vms]\n{}{}", vm("shares"), vm("copies"))
+    };
+    fleet.hosts[1].configure(&vms(room));
+    fleet.hosts[2].configure(&format!("[quota]\npublishers = {{ acme = {room} }}\n"));
+    for host in &mut fleet.hosts[1..] {
+        host.restart();
+    }
+    let (host, other) = (&fleet.hosts[1], &fleet.hosts[2]);
+    let file = |host: &Host, vm: &str| VmFile::usual(&["web"], &host.target(vm));
+    host.write_vm("shares", &file(host, "shares").mounted());
+    for host in [host, other] {
+        host.write_vm("copies", &file(host, "copies").shown_as("image"));
+    }
+    let push = |name: &str, len: usize| {
+        fleet.push(&fleet.package(name, "1", &[(name, &noise(name, len))]), &["web"]);
+    };
+    push("app", MIB);
+    host.await_vm("shares", &[("app", "1")]);
+    let refused = "copies: app 1: over the quota of this VM: 2097152 bytes (twice";
+    wait_until("it to be refused", || has_event(host, "vm_over_quota", refused));
+    let why = host.tell(&["why", "copies", "app"]).to_string();
+    assert!(why.contains("its view keeps a copy") && why.contains("[quota]"), "{why}");
+    await_counter(other, "fetches_refused", "over_quota", 1);
+    let state = other.release("app", "1").unwrap()["state"].to_string();
+    let said = "over the quota of publisher acme: 2097152 bytes with this";
+    assert!(state.contains(said) && state.contains("copies that views keep"), "{state}");
+    push("small", MIB / 4);
+    for host in [host, other] {
+        host.await_vm("copies", &[("small", "1")]);
+    }
+    let copied = |host: &Host| host.tell(&["store", "stat"])["copy_bytes"].as_u64().unwrap();
+    assert!((MIB as u64 / 4..MIB as u64).contains(&copied(host)), "{}", copied(host));
+    fleet.hosts[1].configure(&vms(4 * MIB));
+    fleet.hosts[1].restart();
+    fleet.hosts[1].await_vm("copies", &[("app", "1"), ("small", "1")]);
+}
+
 fn signal(host: &Host, signal: rustix::process::Signal) {
     let pid = rustix::process::Pid::from_raw(pid_of(host)).unwrap();
     rustix::process::kill_process(pid, signal).unwrap();

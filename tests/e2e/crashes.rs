@@ -1,8 +1,11 @@
 //! Power cuts: a host is killed at every numbered failpoint, and ends right by itself.
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use stork_node::failpoint;
+use stork_node::store::IMAGE;
 use stork_tests::compare::compare_with_folder;
 use stork_tests::fleet::{Fleet, Host, Namespace, Package, VmFile, noise};
 
@@ -54,12 +57,44 @@ fn fleet(mounted: Mounted) -> Fleet {
     fleet
 }
 
+/// What the VM sees, as a folder.
+struct Seen {
+    folder: PathBuf,
+    /// Where an image was unpacked.
+    _unpacked: Option<tempfile::TempDir>,
+}
+
+impl Seen {
+    fn of(host: &Host) -> Self {
+        let folder = host.seen("vm");
+        let image = folder.join(IMAGE);
+        if !image.exists() {
+            return Self { folder, _unpacked: None };
+        }
+        let unpacked = tempfile::tempdir().unwrap();
+        let folder = unpacked.path().join("tree");
+        let mut fsck = Command::new("fsck.erofs");
+        fsck.arg(format!("--extract={}", folder.display())).arg(&image);
+        let done = fsck.output().unwrap();
+        assert!(done.status.success(), "{done:?}");
+        Self { folder, _unpacked: Some(unpacked) }
+    }
+
+    fn is(&self, package: &Package) {
+        compare_with_folder(&self.folder, &package.file);
+    }
+}
+
+fn version(folder: &Path) -> Vec<u8> {
+    std::fs::read(folder.join("share/version")).unwrap()
+}
+
 /// What is killed in the middle still shows the old or the new package, whole, while nothing runs.
 fn shows_one_of(host: &Host, packages: [&Package; 2]) {
-    let shown = std::fs::read(host.seen("vm").join("share/version")).unwrap();
-    let version = |p: &&Package| std::fs::read(p.file.join("share/version")).unwrap() == shown;
-    let package = packages.into_iter().find(version).unwrap();
-    compare_with_folder(&host.seen("vm"), &package.file);
+    let seen = Seen::of(host);
+    let shown = version(&seen.folder);
+    let package = packages.into_iter().find(|p| version(&p.file) == shown).unwrap();
+    seen.is(package);
 }
 
 /// Kills the victim at each point in turn, once while a new version comes or while garbage is
@@ -91,11 +126,11 @@ fn story(points: &[&str], mounted: Mounted) {
 
         let victim = fleet.hosts[VICTIM].without_env().start();
         victim.await_vm("vm", &[("pkg", &version)]);
-        compare_with_folder(&victim.seen("vm"), &new.file);
+        Seen::of(victim).is(&new);
         let collected = victim.tell(&["store", "gc"]);
         assert_eq!(collected["dry_run"], false, "{point}: {collected}");
         victim.verify_store();
-        compare_with_folder(&victim.seen("vm"), &new.file);
+        Seen::of(victim).is(&new);
         before = new;
     }
 }
@@ -158,6 +193,20 @@ fn killed_while_switching_mounts() {
 fn killed_while_switching_composefs() {
     match Namespace::new() {
         Ok(namespace) => story(&[SET, VIEW].concat(), Some((namespace, "composefs"))),
+        Err(why) => eprintln!("skipped: {why}"),
+    }
+}
+
+/// Killed while a whole image is written for a guest, and in the middle of the switch to it: what
+/// the guest is handed is the old image or the new one, whole.
+#[test]
+fn killed_while_switching_an_image() {
+    if Command::new("fsck.erofs").arg("-V").output().is_err() {
+        eprintln!("skipped: there is no fsck.erofs (Debian: erofs-utils)");
+        return;
+    }
+    match Namespace::new() {
+        Ok(namespace) => story(&[SET, VIEW].concat(), Some((namespace, "image"))),
         Err(why) => eprintln!("skipped: {why}"),
     }
 }

@@ -73,7 +73,7 @@ pub enum Outcome {
     Blocked(Version),
     /// With it the VM would take more of the host than it may.
     OverQuota {
-        /// `bytes` or `files`.
+        /// `bytes` or `files`, or how bytes are counted.
         what: &'static str,
         /// How many the VM would take with it.
         with: u64,

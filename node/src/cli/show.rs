@@ -353,12 +353,13 @@ pub(super) fn reload(v: &Value) -> String {
 /// `stork store stat`.
 pub(super) fn store_stat(v: &Value) -> String {
     format!(
-        "{} objects, {}\n{} packs, {}\n{} package sets, {} trees\n{} free",
+        "{} objects, {}\n{} packs, {}\n{} package sets, {} of copies in them, {} trees\n{} free",
         text(&v["objects"]),
         size(&v["object_bytes"]),
         text(&v["packs"]),
         size(&v["pack_bytes"]),
         text(&v["sets"]),
+        size(&v["copy_bytes"]),
         text(&v["trees"]),
         size(&v["free_bytes"]),
     )

@@ -219,7 +219,7 @@ fn stat_json(s: &crate::store::StoreStat) -> Value {
         "schema": "stork.store/v1",
         "objects": s.objects, "object_bytes": s.object_bytes,
         "packs": s.packs, "pack_bytes": s.pack_bytes,
-        "sets": s.sets, "trees": s.trees, "free_bytes": s.free_bytes,
+        "sets": s.sets, "copy_bytes": s.copy_bytes, "trees": s.trees, "free_bytes": s.free_bytes,
     })
 }
 

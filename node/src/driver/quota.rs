@@ -5,23 +5,37 @@
 //! packages, as far as it fits. What does not fit is withheld with its reason: the VM keeps what it
 //! shows of that package, and other VMs and other packages go on. What came only for a package that
 //! does not fit, or what such a package needs, is withheld with it.
+//!
+//! A view of an image or of archives keeps a copy of its packages beside the objects. There each
+//! byte counts twice, for the VM and for who brings it: that is what it takes of the disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use stork_wire::ids::{ManifestId, ReleaseHash};
 use stork_wire::text::PackageName;
 
 use super::Driver;
 use super::content::{Content, Stage};
+use super::vms::Vm;
 use crate::catalog::{KnownRelease, Outcome, Wish};
 use crate::config::VmQuota;
+use crate::view::form_of;
 
 /// Bytes and entries of a release.
 type Size = (u64, u64);
 
-/// What of a wish is beyond a quota. `shown` is what the VM shows of each package.
+/// How bytes are named that count twice.
+const COPIED: &str = "bytes (twice those of its files, since its view keeps a copy)";
+
+/// Does the VM's view keep a copy of its packages?
+fn copies(vm: &Vm) -> bool {
+    form_of(vm.spec.backend).keeps_copy()
+}
+
+/// What of a wish is beyond a quota, and how its bytes are named. `shown` is what the VM shows of
+/// each package.
 fn beyond(
-    quota: VmQuota,
+    (quota, bytes): (VmQuota, &'static str),
     wish: &Wish,
     shown: &BTreeMap<PackageName, (ReleaseHash, Size)>,
     size: impl Fn(&KnownRelease) -> Size,
@@ -41,7 +55,7 @@ fn beyond(
             taken.1.saturating_sub(before.1).saturating_add(after.1),
         );
         let refused = [
-            ("bytes", with.0, after.0 > before.0, quota.bytes),
+            (bytes, with.0, after.0 > before.0, quota.bytes),
             ("files", with.1, after.1 > before.1, quota.files),
         ];
         let refused = refused.into_iter().find(|(_, n, grows, max)| *grows && *max > 0 && n > max);
@@ -88,14 +102,19 @@ impl Driver {
             return;
         }
         // A manifest with another number of entries than was announced is refused.
-        let size = |k: &KnownRelease| (k.release.unpacked_bytes, u64::from(k.release.files));
         let mut told = Vec::new();
         for (name, vm) in &mut self.vms {
+            let (times, bytes) = if copies(vm) { (2, COPIED) } else { (1, "bytes") };
+            let size = |k: &KnownRelease| {
+                let unpacked = k.release.unpacked_bytes.saturating_mul(times);
+                (unpacked, u64::from(k.release.files))
+            };
             let shown = vm.shown(&self.catalog).releases;
             let shown = shown
                 .into_iter()
                 .map(|(p, hash)| (p, (hash, self.catalog.by_hash(hash).map_or((0, 0), size))));
-            let over = beyond(quota.of_vm(name.as_str()), &vm.wish, &shown.collect(), size);
+            let quota = (quota.of_vm(name.as_str()), bytes);
+            let over = beyond(quota, &vm.wish, &shown.collect(), size);
             for choice in vm.wish.values() {
                 if let Some(why) = over.get(&choice.known.hash)
                     && !vm.over.contains_key(&choice.known.hash)
@@ -124,6 +143,12 @@ impl Driver {
         all?.first().map(ToString::to_string)
     }
 
+    /// Contents of which the view of some VM that wishes them keeps a copy.
+    fn copied(&self) -> BTreeSet<ManifestId> {
+        let wishes = self.vms.values().filter(|vm| copies(vm)).flat_map(|vm| vm.wish.values());
+        wishes.map(|choice| choice.known.release.manifest.id).collect()
+    }
+
     /// Why a content may not be fetched now: what it and others of its publisher or group take
     /// together is more than their quota.
     pub(super) fn over_quota(&self, id: ManifestId) -> Option<String> {
@@ -132,14 +157,21 @@ impl Driver {
         if let Some(why) = self.over_quota_of_vms(id) {
             return Some(why);
         }
+        let copied = self.copied();
+        let bytes = |id: &ManifestId, c: &Content| {
+            c.release.unpacked_bytes.saturating_mul(if copied.contains(id) { 2 } else { 1 })
+        };
         let taken = |same: &dyn Fn(&Content) -> bool| -> u64 {
             let others = self.contents.iter().filter(|(other, c)| **other != id && counts(c));
-            let others = others.filter(|(_, c)| same(c)).map(|(_, c)| c.release.unpacked_bytes);
-            others.fold(content.release.unpacked_bytes, u64::saturating_add)
+            let others = others.filter(|(_, c)| same(c)).map(|(other, c)| bytes(other, c));
+            others.fold(bytes(&id, content), u64::saturating_add)
         };
+        let with = if copied.is_empty() { "this" } else { "this and copies that views keep" };
         let told = |what: String, limit: Option<u64>, taken: u64| {
             let limit = limit.filter(|limit| taken > *limit)?;
-            Some(format!("over the quota of {what}: {taken} bytes with this, {limit} are allowed"))
+            Some(format!(
+                "over the quota of {what}: {taken} bytes with {with}, {limit} are allowed"
+            ))
         };
         let publisher = content.publisher?;
         let (name, number) =
@@ -165,7 +197,8 @@ mod tests {
     /// A VM without a quota has room for everything.
     #[test]
     fn no_quota_no_refusal() {
-        let none = beyond(VmQuota::default(), &Wish::new(), &BTreeMap::new(), |_| (1, 1));
+        let none =
+            beyond((VmQuota::default(), "bytes"), &Wish::new(), &BTreeMap::new(), |_| (1, 1));
         assert!(none.is_empty());
     }
 }

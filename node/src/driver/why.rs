@@ -162,7 +162,8 @@ fn help(vm: &Label, known: &KnownRelease, outcome: &Outcome) -> Option<String> {
         }
         Outcome::Skipped => Some(format!("`stork rollback {vm} --undo` forgets it")),
         Outcome::OverQuota { .. } => Some(format!(
-            "raise `vms.{vm}` in [quota] of the node's settings, or subscribe to less"
+            "raise `vms.{vm}` in [quota] of the node's settings, or subscribe to less; \
+             a view that keeps no copy (`tree`, `composefs`) takes half of an `image`"
         )),
         Outcome::NotAttested { .. } => Some(
             "the other publishers announce the same content, or the rule asks for fewer".into(),

@@ -97,6 +97,8 @@ pub struct StoreStat {
     pub trees: u64,
     /// Package sets that are built.
     pub sets: u64,
+    /// Bytes of images and archives that views keep beside the objects.
+    pub copy_bytes: u64,
     /// Bytes promised to fetches that run.
     pub reserved_bytes: u64,
     /// Bytes free on the disk.
@@ -261,6 +263,7 @@ impl Store {
         stat.manifests = count(self.rows(super::db::MANIFESTS)?);
         stat.trees = count(self.rows(super::db::TREES)?);
         stat.sets = count(self.rows(super::db::SETS)?);
+        stat.copy_bytes = self.copy_bytes()?;
         Ok(stat)
     }
 }

@@ -16,6 +16,7 @@ pub(super) use archives::DEBS;
 pub use repository::repository_key;
 pub use sysext::SYSEXT_NAME;
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use stork_wire::ids::{ManifestId, TreeId};
@@ -81,6 +82,15 @@ impl SetForm {
         }
     }
 
+    /// Does it hold the bytes of its releases once more, beside the objects that all forms share?
+    #[must_use]
+    pub const fn keeps_copy(self) -> bool {
+        match self {
+            Self::Folder | Self::Sysext | Self::Metadata => false,
+            Self::Repository | Self::Image => true,
+        }
+    }
+
     /// Are the trees of the releases merged into one? Where not, the guest's own package manager
     /// judges what goes together, and the tree of the set is empty.
     #[must_use]
@@ -117,6 +127,17 @@ impl Store {
             SetForm::Metadata => self.build_metadata(what.tree, dest),
             SetForm::Image => self.build_image(what.tree, dest),
         }
+    }
+
+    /// Bytes of images and archives: what forms that keep copies take beside the objects.
+    pub(super) fn copy_bytes(&self) -> Result<u64, StoreError> {
+        // An image is padded by a hole.
+        let len = |path: &Path| path.symlink_metadata().map_or(0, |m| m.blocks() * 512);
+        let images = self.sets()?.into_iter().filter(|set| set.form == SetForm::Image);
+        let images: u64 = images.map(|set| len(&set.path.join(IMAGE))).sum();
+        let archives = self.dir.join(DEBS);
+        let names = super::open::names(&archives).map_err(|f| self.fault(f))?;
+        Ok(images + names.iter().map(|name| len(&archives.join(name))).sum::<u64>())
     }
 
     /// Are the bytes that the form itself holds still as they were built? Objects are looked at
