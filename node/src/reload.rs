@@ -79,7 +79,12 @@ pub(crate) fn load_trust(
     }
     let mut waiting: Vec<Item> = Vec::new();
     store.all_items(|j| waiting.push(j.item))?;
-    waiting.sort_by_cached_key(order);
+    // Entries are read for their epochs: by all cores too.
+    let mut keyed = Vec::with_capacity(waiting.len());
+    ahead::in_order(&waiting, order, |_, key| keyed.push(key));
+    let mut keyed: Vec<_> = keyed.into_iter().zip(waiting).collect();
+    keyed.sort_by_key(|(key, _)| *key);
+    let mut waiting: Vec<Item> = keyed.into_iter().map(|(_, item)| item).collect();
     let is_document =
         |i: &Item| matches!(i.kind, ItemKind::Root | ItemKind::Group | ItemKind::Publisher);
     let rest = waiting.split_off(waiting.partition_point(is_document));
