@@ -34,6 +34,7 @@ mod known_answers;
 mod limits;
 mod lying_mirror;
 mod mix_and_match;
+mod old_key;
 mod operator;
 mod packages;
 mod provides_everything;

@@ -228,6 +228,8 @@ impl Sealed {
     /// Reads the release, which must be for this group alone.
     pub fn read(&self, publisher: PublisherId, keys: &Keyring) -> Result<Release, SealError> {
         let key = keys.get(&self.key).ok_or(SealError::NoKey)?;
+        // So that one release with one salt is sealed in one way.
+        self.check().map_err(SealError::NoRelease)?;
         let cipher = key.cipher(self, publisher).ok_or(SealError::DoesNotOpen)?;
         let mut bytes = self.bytes.to_vec();
         let nonce = Nonce::assume_unique_for_key([0; NONCE_LEN]);

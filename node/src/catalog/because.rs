@@ -135,7 +135,7 @@ impl Finder<'_> {
                 let group = self.scene.trust.charter().group_named(&by.group);
                 (None, group.map(|g| self.group_document(g)))
             }
-            Outcome::Narrowed(Narrow::Recalled(_) | Narrow::Halted(_)) => (None, self.publisher()),
+            Outcome::Narrowed(_) => (None, self.publisher()),
             Outcome::Downgrade(_) | Outcome::Skipped => (None, None),
             Outcome::BelowFloor(_)
             | Outcome::Expired

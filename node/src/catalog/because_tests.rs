@@ -36,6 +36,7 @@ fn all() -> Vec<Outcome> {
         Outcome::Frozen(Freeze { at, cause: Cause::Fork { proof: hash, entries: [hash; 2] } }),
         Outcome::Narrowed(Narrow::Recalled("bad".into())),
         Outcome::Narrowed(Narrow::Halted("wait".into())),
+        Outcome::Narrowed(Narrow::Unsettled(at)),
         Outcome::Narrowed(Narrow::Denied(denied)),
         Outcome::Retired,
         Outcome::Stale("2".parse().unwrap()),
@@ -99,6 +100,8 @@ it was rolled back on this VM | - | -
 frozen | - | proof acme 3
 its publisher recalled it: bad | - | publisher acme 1
 its publisher has halted it: wait | - | publisher acme 1
+epoch 1 ended with entry 3, which is not here yet: until then a key that is out of use may have \
+made it up | - | publisher acme 1
 the security team of group `web` denies it: bad | - | group web 1
 its publisher retired it: it stays where it is shown, and comes nowhere anew | - | entry acme 1
 the newer 2 has expired, so nothing older is installed | - | entry acme 1

@@ -1,9 +1,11 @@
-//! What takes a release away from a VM that it would otherwise get: a recall, a denial, a halt.
+//! What takes a release away from a VM that it would otherwise get: a recall, a denial, a halt, or
+//! an ended epoch of which this host does not know the end.
 //!
 //! Asked each time that a VM is planned, so that it does not matter whether it came before the
 //! release or after.
 
 use serde::Deserialize;
+use stork_wire::ids::Position;
 
 use super::{KnownRelease, VmFile};
 use crate::trust::{Charter, DeniedBy};
@@ -39,6 +41,9 @@ pub enum Narrow {
     Denied(DeniedBy),
     /// Its publisher has halted it; why.
     Halted(String),
+    /// Its epoch has ended with this entry, and what is here of it does not reach that far: a key
+    /// that its publisher has taken out of use may have made it up.
+    Unsettled(Position),
 }
 
 impl core::fmt::Display for Narrow {
@@ -49,6 +54,12 @@ impl core::fmt::Display for Narrow {
                 write!(f, "the security team of group `{}` denies it: {}", d.group, d.reason)
             }
             Self::Halted(why) => write!(f, "its publisher has halted it: {why}"),
+            Self::Unsettled(end) => write!(
+                f,
+                "epoch {} ended with entry {}, which is not here yet: until then a key that is \
+                 out of use may have made it up",
+                end.epoch, end.seq
+            ),
         }
     }
 }
@@ -64,7 +75,8 @@ impl Narrow {
         let denied = || charter.denied(groups(), publisher, r).map(Self::Denied);
         let halted = || charter.halted(publisher, &r.package);
         let halted = || halted().map(|why| Self::Halted(why.to_string()));
-        recalled.or_else(denied).or_else(halted)
+        let unsettled = || charter.unsettled(publisher, known.epoch).map(Self::Unsettled);
+        recalled.or_else(denied).or_else(halted).or_else(unsettled)
     }
 
     /// Must a release that is shown go?
@@ -73,7 +85,7 @@ impl Narrow {
         match self {
             Self::Recalled(_) => true,
             Self::Denied(_) => matches!(vm.on_deny, OnDeny::Remove),
-            Self::Halted(_) => false,
+            Self::Halted(_) | Self::Unsettled(_) => false,
         }
     }
 }

@@ -76,7 +76,11 @@ impl Asker<'_, '_> {
             let granted =
                 self.groups.iter().any(|g| k.release.groups.contains(&g.id()) && self.allows(g, k));
             k.frozen.is_none()
-                && Narrow::of(self.vm, k, self.scene.trust.charter()).is_none()
+                && match Narrow::of(self.vm, k, self.scene.trust.charter()) {
+                    None => true,
+                    Some(Narrow::Unsettled(_)) => self.is_shown(known),
+                    Some(_) => false,
+                }
                 && granted
                 && k.release.release >= self.catalog.floor(k)
                 && (k.expires > self.scene.now || self.is_shown(known))

@@ -144,7 +144,11 @@ impl Driver {
             let shown = vm.current.as_ref().map(|g| releases_of(&self.catalog, g));
             for (package, known) in shown.unwrap_or_default() {
                 let why = Narrow::of(&vm.file, &known, self.trust.charter());
-                let Some(why) = why.filter(|w| !matches!(w, Narrow::Halted(_))) else { continue };
+                let Some(why) =
+                    why.filter(|w| !matches!(w, Narrow::Halted(_) | Narrow::Unsettled(_)))
+                else {
+                    continue;
+                };
                 let then = if why.takes_away(&vm.file) { "it goes" } else { "it stays" };
                 let version = &known.release.version;
                 texts.push(format!("{name} shows {package} {version}; {then}: {why}"));

@@ -81,6 +81,12 @@ impl Driver {
         }
         let name = self.trust.charter().publisher_name(id);
         match turn.freeze {
+            None if turn.mended => {
+                self.counters.add("feeds", "branch_left");
+                let at = turn.cuts.first().map_or(0, |c| c.after);
+                let what = "is not that of the epoch's last entry";
+                self.event("branch_left", format!("{name}: what came after entry {at} {what}"));
+            }
             Some(freeze) => {
                 self.counters.add("feeds", "frozen");
                 self.event("feed_frozen", format!("{name} {freeze}"));

@@ -44,6 +44,7 @@ impl Driver {
             if self.judge_in_room(item, source, reply) && source.is_some() {
                 self.judge_early(log, seq);
             }
+            self.look_back(false);
             return;
         };
         answer(reply, Err(e));

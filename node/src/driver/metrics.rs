@@ -29,7 +29,7 @@ const KNOWN: &[(&str, &[&str])] = &[
     ("contents", &["unpack_failed", "whole"]),
     ("damaged", &["manifest", "object", "pack", "set", "tree"]),
     ("dials", &["admitter", "failed"]),
-    ("feeds", &["epoch_begun", "fresh", "frozen", "stale"]),
+    ("feeds", &["branch_left", "epoch_begun", "fresh", "frozen", "stale"]),
     ("fetches_refused", &["disk", "no_inodes", "no_space", "over_quota", "read_only"]),
     ("forks", &["seen"]),
     ("frames_ignored", &["unknown_type"]),

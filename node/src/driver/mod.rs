@@ -17,6 +17,7 @@ mod admission;
 mod answers;
 mod bandwidth;
 mod bootstrap;
+mod branches;
 mod bulk_io;
 mod calls;
 mod clock;
@@ -165,6 +166,7 @@ pub struct Driver {
     tellers: small::Tellers,
     tap: Tap,
     gather: gather::Gather,
+    back: branches::Back,
     started_unix: u64,
     outcomes: Option<mpsc::Receiver<Done>>,
     /// How full the queues in front of the loop were when somebody asked.
@@ -242,6 +244,7 @@ impl Driver {
             tellers: small::Tellers::default(),
             tap: parts.tap,
             gather: gather::Gather::default(),
+            back: branches::Back::default(),
             started_unix: now,
             outcomes: Some(outcomes),
             queues: [("", 0, 0); 5],
@@ -358,6 +361,7 @@ impl Driver {
         self.retry_switches();
         self.tidy_views();
         self.watch_certificates();
+        self.look_back(true);
         self.watch_freshness();
         self.pace.tidy(self.clock.tick());
         if self.clock.tick() >= self.collect_at {

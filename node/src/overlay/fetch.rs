@@ -73,6 +73,8 @@ pub(super) struct Fetches {
     item_bytes: u64,
     /// Where the next piece begins: what cannot be judged yet must not keep out what it waits for.
     last: Option<LogId>,
+    /// Who was asked last for what the rules want.
+    pub(super) asked_back: Option<NodeId>,
     /// Something changed, so that an idle neighbour may find something to ask for.
     dirty: bool,
 }

@@ -197,6 +197,9 @@ pub enum Input {
         /// Its newest item that stands.
         head: Option<Head>,
     },
+    /// Items that the rules want of one neighbour after the other, whatever is here of their log:
+    /// they are known by their hashes, so that anybody may bring them.
+    AskBack(ItemRange),
     /// The time of [`super::Overlay::deadline`] has come.
     Deadline,
 }

@@ -213,6 +213,7 @@ impl Overlay {
             }
             Input::Behind { from, log, to } => self.on_behind(from, log, to),
             Input::Cut { log, head } => self.on_cut(log, head),
+            Input::AskBack(range) => self.ask_back(now, range, actions),
             Input::Deadline => self.on_deadline(now, actions),
         }
         if !self.closed {

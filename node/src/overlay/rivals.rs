@@ -5,7 +5,10 @@
 //! both (attack A21). What comes of it, a proof, is an item like any other; what it makes void is
 //! taken out of the heads here.
 
-use stork_wire::frame::OverlayFrame;
+use core::ops::Bound;
+
+use stork_wire::codec::List;
+use stork_wire::frame::{ItemRange, OverlayFrame};
 use stork_wire::ids::{LogId, NodeId};
 use stork_wire::item::Head;
 use stork_wire::tick::Tick;
@@ -15,6 +18,8 @@ use super::{Key, Overlay};
 
 /// Rivals that are asked for; the oldest question is forgotten first.
 pub(super) const RIVALS_MAX: usize = 256;
+/// Items that are asked for at one time because the rules want them.
+const BACK_MAX: u64 = 64;
 
 impl Overlay {
     /// Asks a neighbour for its item with this number.
@@ -30,6 +35,19 @@ impl Overlay {
         }
         self.rivals.set((key, node), true);
         let frame = OverlayFrame::Graft { log: key.0, seq: key.1 };
+        self.send(now, node, frame, Class::Control, actions);
+    }
+
+    /// Asks the next neighbour for items whose hashes the rules know.
+    pub(super) fn ask_back(&mut self, now: Tick, range: ItemRange, actions: &mut Vec<Action>) {
+        let after = self.fetches.asked_back.map_or(Bound::Unbounded, Bound::Excluded);
+        let rest = self.links.range((after, Bound::Unbounded)).map(|(node, _)| *node);
+        let Some(node) = rest.chain(self.links.keys().copied()).next() else { return };
+        self.fetches.asked_back = Some(node);
+        let last = range.to.min(range.from.saturating_add(BACK_MAX - 1));
+        (range.from..=last).for_each(|seq| self.rivals.set(((range.log, seq), node), true));
+        let range = ItemRange { to: last, ..range };
+        let frame = OverlayFrame::Fetch(List::truncated([range]));
         self.send(now, node, frame, Class::Control, actions);
     }
 

@@ -62,6 +62,8 @@ pub struct Charter {
     pub(super) delegations: Delegations,
     /// Keys of private groups that this host has.
     pub(super) keys: Keyring,
+    /// Feeds that stand in an epoch which has ended already.
+    pub(super) walked: BTreeMap<PublisherId, u32>,
 }
 
 /// Number, predecessor and the keys that decide about a chain of documents.
@@ -182,6 +184,7 @@ impl Charter {
             withdrawals: Withdrawals::default(),
             delegations: Delegations::new(),
             keys: Keyring::default(),
+            walked: BTreeMap::new(),
         }
     }
 

@@ -41,6 +41,8 @@ pub struct Turn {
     /// The new epoch begins with an empty feed: what was announced up to this place stays where it
     /// is shown.
     pub keeps: Option<Position>,
+    /// A false branch of an ended epoch was left.
+    pub mended: bool,
 }
 
 /// Why an entry is kept aside that stands in no feed.
@@ -239,7 +241,10 @@ impl Trust {
         }
         let logs = if replay { self.feed_logs(id) } else { Vec::new() };
         cuts.extend(self.charter.end_halts(id));
-        Turn { publisher: id, cuts, closed, logs, freeze: None, aside: replay, keeps }
+        self.end_walk(id);
+        self.note_place(id);
+        let (freeze, aside, mended) = (None, replay, false);
+        Turn { publisher: id, cuts, closed, logs, freeze, aside, keeps, mended }
     }
 
     /// The logs of a feed, epoch after epoch.
@@ -277,6 +282,7 @@ impl Trust {
             feed.advance(&path);
         }
         self.feeds.insert(publisher, Box::new(feed));
+        self.note_place(publisher);
     }
 }
 

@@ -11,7 +11,7 @@ use super::tests::{Fixture, NOW, item, key, refused};
 use super::{Refusal, Verdict};
 
 /// The next publisher document: an epoch later, after this entry.
-fn new_epoch(f: &Fixture, before: &Item, survivor: Option<(&Item, u32)>) -> Item {
+pub(super) fn new_epoch(f: &Fixture, before: &Item, survivor: Option<(&Item, u32)>) -> Item {
     let mut doc: PublisherDoc = before.envelope.claimed().unwrap();
     doc.number += 1;
     doc.prev = Some(before.envelope.hash());
@@ -26,9 +26,9 @@ pub(super) fn document(f: &Fixture, doc: &PublisherDoc, by: &SecretKey) -> Item 
 }
 
 /// The first entry of an epoch, after the releases `1 … n` that stand.
-fn first_of(f: &Fixture, epoch: u32, after: &Item, n: u64, version: &str) -> Item {
+pub(super) fn first_of(f: &Fixture, epoch: u32, after: &Item, n: u64, version: &str) -> Item {
     let live: Vec<_> = (1..=n).map(|i| f.release("hello", &i.to_string(), i).hash()).collect();
-    let mut entry = f.entry(1, None, &live, f.release("hello", version, 50 + u64::from(epoch)));
+    let mut entry = f.entry(1, None, &live, f.release("hello", version, 10_000 + u64::from(epoch)));
     (entry.epoch, entry.document) = (epoch, u64::from(epoch));
     entry.prev = Some(after.envelope.hash());
     let log = LogId::feed_epoch(f.publisher, epoch);

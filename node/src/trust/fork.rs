@@ -151,7 +151,8 @@ impl Trust {
         feed.rewinds += u32::from(replay);
         let logs = if replay { self.feed_logs(id) } else { Vec::new() };
         let freeze = Some(freeze);
-        Turn { publisher: id, cuts, closed: None, logs, freeze, aside: false, keeps: None }
+        let (keeps, mended) = (None, false);
+        Turn { publisher: id, cuts, closed: None, logs, freeze, aside: false, keeps, mended }
     }
 
     /// The entry after which a later epoch begins may be one of the two of a proof: then it is

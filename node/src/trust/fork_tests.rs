@@ -63,7 +63,7 @@ impl Host {
         Self { trust: Trust::new(f.fleet), journal: Vec::new(), aside: Vec::new() }
     }
 
-    fn cut(&mut self, c: &Cut) {
+    pub(super) fn cut(&mut self, c: &Cut) {
         let kept = |i: &Item| i.log != c.log || i.seq <= c.after;
         let other = |i: &Item| i.seq == c.after && c.last.is_some_and(|h| h != i.hash());
         let stays = |i: &Item| kept(i) && !(i.log == c.log && other(i));
@@ -73,7 +73,7 @@ impl Host {
     }
 
     /// Does what the driver does once a turn is on disk; returns what is to be judged.
-    fn turn(&mut self, turn: &Turn) -> Vec<Item> {
+    pub(super) fn turn(&mut self, turn: &Turn) -> Vec<Item> {
         if !turn.logs.is_empty() {
             let log = |log| self.journal.iter().filter(move |i: &&Item| i.log == log);
             let kept: Vec<Item> = turn.logs.iter().flat_map(|l| log(*l)).cloned().collect();

@@ -13,6 +13,9 @@ mod admission_tests;
 mod beacon;
 #[cfg(test)]
 mod beacon_tests;
+mod branch;
+#[cfg(test)]
+mod branch_tests;
 mod charter;
 mod delegated;
 #[cfg(test)]
@@ -21,6 +24,7 @@ mod delegation;
 mod deny;
 #[cfg(test)]
 mod document_tests;
+mod entry;
 mod epoch;
 #[cfg(test)]
 mod epoch_tests;
@@ -84,7 +88,6 @@ use stork_wire::charter::{GroupDoc, UnixSeconds};
 use stork_wire::feed::Entry;
 use stork_wire::ids::{FleetId, ItemHash, LogId, Position, PublicKey, PublisherId};
 use stork_wire::item::{Head, Item, ItemKind};
-use stork_wire::limits::LOGS_MAX;
 use stork_wire::sign::{Claimed, ReadyKey};
 
 /// Items that wait for one that comes before them, in all. A dropped one comes again by sync.
@@ -106,7 +109,7 @@ pub enum Verdict {
         /// What it says.
         fact: Fact,
     },
-    /// It was accepted before.
+    /// It was accepted before, or has only told which branch of an ended epoch stands.
     Known,
     /// It waits for earlier items of this log; nobody is to blame.
     Pending {
@@ -145,6 +148,8 @@ pub struct Trust {
     /// Logs of epochs that began since [`Trust::take_ready`] was asked last.
     begun: Vec<LogId>,
     beacons: beacon::Beacons,
+    /// Feeds of which a second branch of an ended epoch was seen.
+    walks: branch::Walks,
     /// The newest times in what was accepted.
     times: floor::Times,
 }
@@ -161,6 +166,7 @@ impl Trust {
             proofs: BTreeMap::new(),
             begun: Vec::new(),
             beacons: beacon::Beacons::new(),
+            walks: branch::Walks::default(),
             times: floor::Times { threshold: 0, any: 0 },
         }
     }
@@ -322,64 +328,6 @@ impl Trust {
         let of_log = self.pending.range((item.log, 0)..=(item.log, u64::MAX)).count();
         if self.pending.len() < PENDING_MAX && of_log < PENDING_PER_LOG_MAX {
             self.pending.insert((item.log, item.seq), item.clone());
-        }
-    }
-
-    fn judge_entry(&mut self, item: &Item, read: Claimed<Entry>, now: UnixSeconds) -> Judged {
-        let entry = read.body();
-        let id = entry.publisher;
-        if item.log != LogId::feed_epoch(id, entry.epoch) || item.seq != entry.seq {
-            return Err(Refusal::WrongLog);
-        }
-        let Some(publisher) = self.charter.publisher(id) else {
-            // Not known yet, or never: it waits for a document, and is dropped when room is short.
-            return Ok(Verdict::Pending { missing: None });
-        };
-        if entry.document > publisher.doc().number {
-            return Ok(Verdict::Pending { missing: Some(LogId::publisher(id)) });
-        }
-        if self.feeds.len() >= LOGS_MAX && !self.feeds.contains_key(&id) {
-            return Err(Refusal::TooMany);
-        }
-        let feed = self.feeds.entry(id).or_default();
-        if feed.rewinds > 0 {
-            return Ok(Verdict::Pending { missing: None });
-        }
-        let path = publisher.path();
-        feed.advance(&path);
-        if let Some(missing) = feed.check_place(&path, publisher, item, entry)? {
-            return Ok(missing);
-        }
-        let known = feed.knows(entry, read.hash());
-        let frozen = self.proofs.get(&id).map(|h| h.freeze);
-        if let Some(freeze) = frozen.filter(|f| !known && f.at <= entry.position()) {
-            return Err(Refusal::Frozen(freeze));
-        }
-        if !known {
-            self.beacons.refute(entry)?;
-        }
-        let rested = feed.rests();
-        let mut verdict = feed.judge(&self.charter, publisher, item, read, now);
-        if verdict.is_ok() {
-            self.begun.extend(feed.advance(&path).map(|e| LogId::feed_epoch(id, e)));
-        }
-        if rested && !feed.rests() {
-            self.note_busy(id);
-        }
-        if let Ok(Verdict::Accepted { fact: Fact::Entry(entry), .. }) = &mut verdict {
-            // Whether it can be read here decides nothing about its feed.
-            self.read_sealed(item, &mut entry.0).unwrap_or_default();
-        }
-        verdict
-    }
-
-    /// A feed's keys were made ready; those that were so for longest rest again.
-    fn note_busy(&mut self, id: PublisherId) {
-        self.busy.push_back(id);
-        if self.busy.len() > BUSY_MAX
-            && let Some(feed) = self.busy.pop_front().and_then(|id| self.feeds.get_mut(&id))
-        {
-            feed.rest();
         }
     }
 

@@ -232,7 +232,8 @@ impl Trust {
         let freeze = self.frozen(id).or(Some(dead));
         let logs = self.feed_logs(id);
         let aside = void_proof.is_some();
-        Some(Turn { publisher: id, cuts, closed: None, logs, freeze, aside, keeps: None })
+        let (keeps, mended) = (None, false);
+        Some(Turn { publisher: id, cuts, closed: None, logs, freeze, aside, keeps, mended })
     }
 
     /// Why an entry that is kept aside may still be shown, if it may.

@@ -8,6 +8,7 @@
 
 mod bytes;
 mod decoders;
+mod handed;
 mod mutate;
 mod overlay;
 mod planner;
@@ -17,6 +18,7 @@ mod sample_files;
 mod sample_frames;
 mod sample_narrow;
 mod samples;
+mod sealed;
 mod texts;
 mod trust;
 
@@ -52,6 +54,11 @@ pub const TARGETS: &[Target] = &[
     decoder("vm_toml", texts::vm_toml, samples::vm_tomls),
     decoder("control_request", texts::control_request, texts::control_requests),
     decoder("rpm_header", rpm::rpm_header, rpm::samples),
+    decoder("sealed", sealed::sealed, sealed::sealed_samples),
+    decoder("group_key", sealed::group_key_file, sealed::group_key_files),
+    decoder("charter_file", handed::charter_file, handed::charter_files),
+    decoder("publisher_toml", handed::publisher_toml, handed::publisher_tomls),
+    decoder("view_order", handed::view_order, handed::view_orders),
     machine("overlay", overlay::overlay, overlay::samples),
     machine("trust", trust::trust, trust::samples),
     machine("planner", planner::planner, planner::samples),

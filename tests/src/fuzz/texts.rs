@@ -6,7 +6,7 @@ use core::fmt::Debug;
 use serde::de::DeserializeOwned;
 use stork_node::catalog::VmFile;
 use stork_node::config::NodeConfig;
-use stork_node::control::{GcBody, RollbackBody, TokenBody};
+use stork_node::control::{GcBody, PermitBody, RollbackBody, SwitchBody, TokenBody};
 use stork_wire::charter::JoinToken;
 use stork_wire::permit::PermitText;
 
@@ -94,22 +94,27 @@ pub(super) fn control_request(data: &[u8]) -> String {
         }
     }
     let Some((route, rest)) = data.split_first() else { return feature("nothing", 0) };
-    match route % 3 {
+    match route % 5 {
         0 => one::<RollbackBody>("rollback", rest),
         1 => one::<TokenBody>("token", rest),
+        3 => one::<SwitchBody>("switch", rest),
+        4 => one::<PermitBody>("permit", rest),
         _ => one::<GcBody>("gc", rest),
     }
 }
 
 pub(super) fn control_requests() -> Vec<Vec<u8>> {
-    let bodies: [(u8, &str); 7] = [
+    let bodies: [(u8, &str); 10] = [
         (0, "{\"to\":7}"),
         (0, "{\"to\":null,\"undo\":true}"),
         (1, "{\"name\":\"host-8\",\"site\":\"default\",\"ttl_s\":600}"),
         (1, "{\"ttl_s\":18446744073709551615}"),
         (1, "{\"name\":\"\\u001b[31m\",\"ttl_s\":1}"),
         (2, "{\"dry_run\":true}"),
+        (1, "{\"ttl_s\":1,\"groups\":[\"web\"],\"labels\":[\"edge\"]}"),
         (2, "{}"),
+        (3, "{\"now\":true}"),
+        (4, "{\"permit\":\"stork-permit1-x\"}"),
     ];
     bodies.map(|(route, body)| [&[route], body.as_bytes()].concat()).to_vec()
 }
