@@ -28,7 +28,9 @@ pub(crate) fn order(item: &Item) -> (u8, u32, ItemKind, u64) {
     let epoch = || item.envelope.claimed::<Entry>().map_or(0, |e| e.epoch);
     match item.kind {
         ItemKind::Root | ItemKind::Group | ItemKind::Publisher => (0, 0, item.kind, item.seq),
-        ItemKind::Deny | ItemKind::Suicide | ItemKind::Withdrawal => (1, 0, item.kind, item.seq),
+        ItemKind::Deny | ItemKind::Suicide | ItemKind::Withdrawal | ItemKind::Grant => {
+            (1, 0, item.kind, item.seq)
+        }
         ItemKind::Proof => (2, 0, item.kind, item.seq),
         ItemKind::Entry => (3, epoch(), item.kind, item.seq),
         ItemKind::Beacon => (4, 0, item.kind, item.seq),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use stork_tests::fleet::{Fleet, Host, VmFile, binary, noise, report};
 use stork_tests::hostile::{Content, Peer, Talk};
 use stork_tests::wait::wait_until;
@@ -147,4 +147,58 @@ fn t112_a_host_without_the_grant_has_ciphertext_only() {
     wait_until("the recall", || other.counter("items_committed", "withdrawal") == 1);
     assert_eq!(names_it(&other.dir.join("state")), None);
     assert_eq!(group_key(other)["have"], false);
+}
+
+/// A host gains a private group without another join, reads what was there before, and loses it
+/// again: it gets no content of what comes then, no new key, and nobody has to visit it. What is
+/// said while it is off it learns when it is back.
+#[test]
+fn t112_a_host_gains_and_loses_a_group_without_another_join() {
+    let mut fleet = Fleet::new(&["web", "sec"], 1);
+    make_private(&fleet, &[]);
+    enlist(&mut fleet, &["--no-group", "--label", "edge", "--name", "host-2"]);
+    let other = fleet.hosts.last_mut().unwrap();
+    other.write_vm("vm", &VmFile::usual(&["sec"], &other.target("vm")));
+    let name = other.name.clone();
+    other.start();
+    let push = |fleet: &Fleet, v: &str| {
+        let content = noise(v, 200_000);
+        fleet.push(
+            &fleet.package(NAME, v, &[("version", v.as_bytes()), ("plan", &content)]),
+            &["sec"],
+        )
+    };
+    push(&fleet, "1");
+    let (home, other) = (&fleet.hosts[0], &fleet.hosts[1]);
+    wait_until("it to be passed on", || other.counter("sealed", "unread") == 1);
+    let grant = |options: &[&str]| home.tell(&[&["host", "grant", &name][..], options].concat());
+
+    let said = grant(&["--group", "sec"]);
+    assert_eq!((&said["groups"][0], &said["labels"][0]), (&json!("sec"), &json!("edge")));
+    other.await_vm("vm", &[(NAME, "1")]);
+    for host in &fleet.hosts {
+        let all = host.tell(&["host", "list"]);
+        let of = all["hosts"].as_array().unwrap().iter().find(|h| h["name"] == json!(name));
+        let of = of.unwrap();
+        assert_eq!((&of["groups"], &of["granted"]), (&json!(["sec"]), &json!(true)), "{all}");
+        assert_eq!(host.tell(&["trust"])["host_grants"][0]["groups"], json!(["sec"]));
+    }
+    let wrong = other.stork(&["host", "grant", &name, "--all-groups"]);
+    let error = String::from_utf8_lossy(&wrong.stderr).into_owned();
+    assert!(error.contains("does not admit others") && error.contains("help: "), "{error}");
+
+    // It has the key still, and is given nothing that it reads about.
+    assert_eq!(grant(&["--no-group", "sec"])["groups"], json!([]));
+    wait_until("the word", || group_key(other)["granted"] == false);
+    push(&fleet, "2");
+    wait_until("it to ask", || home.counter("content_refused", "no_grant") >= 1);
+    make_private(&fleet, &["--new-key"]);
+    push(&fleet, "3");
+    wait_until("a new key not to come", || other.counter("sealed", "unread") == 2);
+    assert_eq!(other.vm_shows("vm").get(NAME).map(String::as_str), Some("1"));
+
+    fleet.hosts[1].stop();
+    let said = fleet.hosts[0].tell(&["host", "grant", &name, "--only", "--group", "sec"]);
+    assert_eq!((&said["connected"], &said["labels"]), (&json!(false), &json!([])));
+    fleet.hosts[1].start().await_vm("vm", &[(NAME, "3")]);
 }

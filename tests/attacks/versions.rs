@@ -13,7 +13,7 @@ use crate::check::await_counter;
 
 /// An item that a later version might send: another kind, in a log that is not known here.
 fn later(like: &Item, log: u8) -> Item {
-    let (kind, log) = (ItemKind::of(9), LogId([log; 32]));
+    let (kind, log) = (ItemKind::of(10), LogId([log; 32]));
     Item { kind, log, seq: 1, envelope: like.envelope.clone() }
 }
 

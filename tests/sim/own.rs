@@ -138,7 +138,7 @@ impl World {
             Fact::Charter(_) => own.trust.take_unlocked(item),
             Fact::Entry(_) => own.trust.take_ready(item.log, item.seq),
             Fact::Turn(_) | Fact::Suicide(_) => own.trust.take_all_pending(),
-            Fact::Beacon(_) | Fact::Deny(_) | Fact::Withdrawal(_) => Vec::new(),
+            Fact::Beacon(_) | Fact::Deny(_) | Fact::Withdrawal(_) | Fact::Grant(_) => Vec::new(),
         };
         for (log, head) in cut {
             self.input(i, Input::Cut { log, head });

@@ -37,6 +37,8 @@ pub enum ItemKind {
     Suicide,
     /// A publisher takes releases back or halts: a [`crate::withdrawal::Withdrawal`].
     Withdrawal,
+    /// What a host may take part in: a [`crate::grant::HostGrant`].
+    Grant,
     /// Of a later version. No rules here judge it: it is not kept, and not passed on.
     Later(LaterKind),
 }
@@ -47,7 +49,7 @@ pub struct LaterKind(u32);
 
 impl ItemKind {
     /// All known kinds by their numbers.
-    const KNOWN: [Self; 9] = [
+    const KNOWN: [Self; 10] = [
         Self::Root,
         Self::Group,
         Self::Publisher,
@@ -57,6 +59,7 @@ impl ItemKind {
         Self::Deny,
         Self::Suicide,
         Self::Withdrawal,
+        Self::Grant,
     ];
     /// Their words by their numbers, so that each has a metric before it has happened.
     pub const CODES: &[&str] = &[
@@ -69,6 +72,7 @@ impl ItemKind {
         "deny",
         "suicide",
         "withdrawal",
+        "grant",
     ];
 
     /// The kind with this number.
@@ -91,6 +95,7 @@ impl ItemKind {
             Self::Deny => 6,
             Self::Suicide => 7,
             Self::Withdrawal => 8,
+            Self::Grant => 9,
             Self::Later(kind) => kind.0,
         }
     }
@@ -102,11 +107,12 @@ impl ItemKind {
         Self::CODES.get(number).copied().unwrap_or("later")
     }
 
-    /// Does it only ever take away what may be installed? Such items go before all others in every
-    /// queue; their logs are told by [`LogId::is_first`].
+    /// Does it only ever take away what may be installed, or might it take away what a host may
+    /// see? Such items go before all others in every queue; their logs are told by
+    /// [`LogId::is_first`].
     #[must_use]
     pub const fn is_first(self) -> bool {
-        matches!(self, Self::Proof | Self::Deny | Self::Suicide | Self::Withdrawal)
+        matches!(self, Self::Proof | Self::Deny | Self::Suicide | Self::Withdrawal | Self::Grant)
     }
 }
 
@@ -193,9 +199,11 @@ impl Item {
     pub fn hash(&self) -> ItemHash {
         match self.kind {
             ItemKind::Proof => ItemHash::of(self.log.as_bytes()),
-            ItemKind::Beacon | ItemKind::Deny | ItemKind::Suicide | ItemKind::Withdrawal => {
-                place_hash(self.log, self.seq)
-            }
+            ItemKind::Beacon
+            | ItemKind::Deny
+            | ItemKind::Suicide
+            | ItemKind::Withdrawal
+            | ItemKind::Grant => place_hash(self.log, self.seq),
             _ => self.envelope.hash(),
         }
     }
@@ -263,7 +271,7 @@ mod tests {
         for number in [9, 127, 128, u32::MAX] {
             let kind = ItemKind::of(number);
             assert_eq!((kind.number(), kind.name()), (number, "later"));
-            assert!(kind > ItemKind::Withdrawal);
+            assert!(kind > ItemKind::Grant);
             assert_eq!(encode(&kind), encode(&number));
             assert_eq!(decode(&encode(&number), 8), Ok(kind));
         }
@@ -272,13 +280,13 @@ mod tests {
         assert!(matches!(long, Err(DecodeError::Malformed(_))));
     }
 
-    /// An item of kind 9 is these bytes: a later version changes no part of what every item has.
+    /// An item of kind 10 is these bytes: a later version changes no part of what every item has.
     #[test]
     fn golden_item_of_a_later_kind() {
         let body = crate::codec::Blob::new(vec![1, 2, 3]).unwrap();
         let envelope = Envelope { body, signatures: crate::codec::List::empty() };
-        let item = Item { kind: ItemKind::of(9), log: LogId([7; 32]), seq: 300, envelope };
-        let golden = format!("09{}ac020301020300", "07".repeat(32));
+        let item = Item { kind: ItemKind::of(10), log: LogId([7; 32]), seq: 300, envelope };
+        let golden = format!("0a{}ac020301020300", "07".repeat(32));
         assert_eq!(crate::ids::hex(&encode(&item)), golden);
         assert_eq!(decode(&encode(&item), 64), Ok(item.clone()));
         assert_eq!(item.hash(), item.envelope.hash());

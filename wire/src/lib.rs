@@ -16,6 +16,7 @@ pub mod delegated;
 pub mod deny;
 pub mod feed;
 pub mod frame;
+pub mod grant;
 pub mod ids;
 pub mod item;
 pub mod limits;

@@ -6,6 +6,7 @@ mod bandwidth;
 mod doctor;
 mod freshness;
 mod group_key;
+mod host;
 mod init;
 mod locked;
 mod narrowed;

@@ -16,6 +16,7 @@ use stork_wire::text::{GroupName, Label};
 use super::attach::VmCommand;
 use super::doctor::Places;
 use super::group_key::{self, GroupKeyCommand};
+use super::host::HostCommand;
 use super::node::runtime;
 use super::out::{causes, completion, failure, manual, result};
 use super::permit::{self, PermitCommand, with_fingerprints};
@@ -140,6 +141,9 @@ enum Command {
         #[command(subcommand)]
         command: TokenCommand,
     },
+    /// The hosts of the fleet, and what they may take part in.
+    #[command(subcommand)]
+    Host(HostCommand),
     /// Keys of private groups.
     GroupKey {
         #[command(subcommand)]
@@ -318,6 +322,7 @@ async fn answer(client: &Client, command: Command, json: bool) -> Answered {
             let path = format!("/v1/vms/{vm}/rollback");
             show_with(client.post(&path, &body).await?, show::rollback)
         }
+        Command::Host(command) => super::host::answer(client, command).await?,
         Command::Store { command } => return store(client, command, json).await,
         Command::Token {
             command: TokenCommand::Create { name, site, ttl, group, no_group, label },

@@ -96,7 +96,18 @@ fn charter(v: &Value) -> String {
     }
     out += &more(v, "groups");
     out.extend(list(&v["publishers"]).iter().map(publisher));
-    out + &more(v, "publishers")
+    out += &more(v, "publishers");
+    out.extend(list(&v["host_grants"]).iter().map(host_grant));
+    out + &more(v, "host_grants")
+}
+
+/// What an admission key has said of a host since it joined.
+fn host_grant(g: &Value) -> String {
+    let name = if g["name"].is_null() { text(&g["id"]) } else { text(&g["name"]) };
+    let groups = if g["groups"].is_null() { "all".to_owned() } else { joined(&g["groups"]) };
+    let old = if g["signer_admits"] == true { "" } else { ", by a key that admits no more" };
+    let labels = joined(&g["labels"]);
+    format!("\nhost {name} may take part in private groups: {groups}; labels: {labels}{old}")
 }
 
 fn rule(r: &Value) -> String {

@@ -4,6 +4,8 @@
 use serde::Deserialize;
 use stork_wire::text::{GroupName, Label};
 
+use crate::driver::Base;
+
 /// `POST /v1/vms/{vm}/rollback`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -39,6 +41,28 @@ pub struct TokenBody {
     /// Labels for its certificate.
     #[serde(default)]
     pub labels: Vec<Label>,
+}
+
+/// `POST /v1/host-grants`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostGrantBody {
+    /// A host's name or id.
+    pub host: String,
+    /// With what the change begins; `None`: with what the host has.
+    pub from: Option<Base>,
+    /// Private groups that it may take part in.
+    #[serde(default)]
+    pub groups: Vec<GroupName>,
+    /// Private groups that it may not.
+    #[serde(default)]
+    pub no_groups: Vec<GroupName>,
+    /// Labels that it gets.
+    #[serde(default)]
+    pub labels: Vec<Label>,
+    /// Labels that it loses.
+    #[serde(default)]
+    pub no_labels: Vec<Label>,
 }
 
 /// `POST /v1/group-keys`.

@@ -8,7 +8,7 @@ mod client;
 mod routes;
 mod verify;
 
-pub use bodies::{GcBody, PermitBody, RollbackBody, SwitchBody, TokenBody};
+pub use bodies::{GcBody, HostGrantBody, PermitBody, RollbackBody, SwitchBody, TokenBody};
 pub use client::{Client, ClientError, path_segment};
 pub use routes::{metrics_router, router};
 

@@ -14,9 +14,11 @@ use stork_wire::seal::GroupKey;
 use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
-use super::bodies::{GcBody, GroupKeyBody, PermitBody, RollbackBody, SwitchBody, TokenBody};
+use super::bodies::{
+    GcBody, GroupKeyBody, HostGrantBody, PermitBody, RollbackBody, SwitchBody, TokenBody,
+};
 use super::verify::store_verify;
-use crate::driver::{Answer, AskedToken, CallError, ControlCall};
+use crate::driver::{Answer, AskedGrant, AskedToken, CallError, ControlCall};
 use crate::store::Store;
 
 /// The text format of Prometheus.
@@ -49,6 +51,8 @@ pub fn router(driver: mpsc::Sender<ControlCall>, store: Arc<Store>) -> Router {
         .route("/v1/vms/{vm}/holders", get(holders))
         .route("/v1/tokens", post(token))
         .route("/v1/group-keys", post(group_key))
+        .route("/v1/hosts", get(hosts))
+        .route("/v1/host-grants", post(host_grant))
         .route("/v1/reload", post(reload))
         .route("/v1/store", get(store_stat))
         .route("/v1/store/verify", post(store_verify))
@@ -180,6 +184,16 @@ async fn token(State(s): State<Shared>, Json(body): Json<TokenBody>) -> Reply {
     };
     let asked = AskedToken { name, site, ttl_s, groups, labels };
     ask(&s, |answer| ControlCall::Token { asked, answer }).await
+}
+
+async fn hosts(State(s): State<Shared>) -> Reply {
+    ask(&s, ControlCall::Hosts).await
+}
+
+async fn host_grant(State(s): State<Shared>, Json(body): Json<HostGrantBody>) -> Reply {
+    let HostGrantBody { host, from, groups, no_groups, labels, no_labels } = body;
+    let asked = AskedGrant { host, from, groups, no_groups, labels, no_labels };
+    ask(&s, |answer| ControlCall::HostGrant { asked, answer }).await
 }
 
 async fn group_key(State(s): State<Shared>, Json(body): Json<GroupKeyBody>) -> Reply {

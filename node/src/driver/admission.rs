@@ -140,9 +140,11 @@ impl Driver {
         };
         let fleet = self.trust.fleet();
         let signed = self.admission.as_ref().and_then(|k| Envelope::sign(&cert, fleet, k).ok());
-        let Some(cert) = signed else {
+        let Some(signed) = signed else {
             return refuse_join(answer, "the admitting node cannot sign");
         };
+        self.grant_again(node, cert.scope.as_deref());
+        let cert = signed;
         let range = ItemRange { log: LogId::root(fleet), from: 1, to: ROOTS_MAX as u64 };
         let roots = self.store.items(range, 512 * 1024, ROOTS_MAX).unwrap_or_default();
         let peers = self.own_hint().into_iter().chain(self.some_hints(HINTS_MAX - 1));

@@ -41,6 +41,8 @@ impl Driver {
             ControlCall::Holders { vm, answer } => return self.holders(&vm, answer),
             ControlCall::Token { asked, answer } => (answer, self.make_token(asked)),
             ControlCall::GroupKey { key, answer } => return self.add_group_key(key, answer),
+            ControlCall::HostGrant { asked, answer } => return self.grant_host(&asked, answer),
+            ControlCall::Hosts(answer) => (answer, Ok(self.hosts_json())),
             ControlCall::Collect { dry_run, answer } => return self.collect(dry_run, Some(answer)),
             ControlCall::Damaged { damaged, answer } => {
                 self.on_damaged(&damaged);

@@ -94,6 +94,15 @@ pub enum ControlCall {
         /// The answer.
         answer: Answer,
     },
+    /// `stork host list`.
+    Hosts(Answer),
+    /// `stork host grant`.
+    HostGrant {
+        /// What is to be changed.
+        asked: super::AskedGrant,
+        /// The answer.
+        answer: Answer,
+    },
     /// `stork group-key add`.
     GroupKey {
         /// The key.

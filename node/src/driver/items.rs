@@ -206,6 +206,10 @@ impl Driver {
                 self.on_withdrawal(&w);
                 Vec::new()
             }
+            Fact::Grant(grant) => {
+                self.on_grant(&grant);
+                Vec::new()
+            }
             Fact::Suicide(death) => {
                 self.on_suicide(&death, &kept);
                 self.trust.take_all_pending()

@@ -218,6 +218,7 @@ impl Driver {
         let cert = peer.hint.cert.clone();
         let cert_expires = self.trust.cert_until(&cert, self.clock.unix());
         let (since, content_at) = (now, now);
+        let by_cert = peer.hint.cert.claimed::<HostCert>().ok().and_then(|c| c.scope);
         let link = Link {
             connected,
             dialled_by,
@@ -229,7 +230,7 @@ impl Driver {
             unsent: false,
             cert,
             cert_expires,
-            scope: peer.hint.cert.claimed::<HostCert>().ok().and_then(|c| c.scope),
+            scope: self.trust.charter().scope_of(node, by_cert),
         };
         let same_site = peer.site == self.site;
         let old = self.connections.insert(node, link);

@@ -116,7 +116,9 @@ impl Driver {
     }
 
     pub(super) fn own_cert(&self) -> Option<HostCert> {
-        self.cert.claimed().ok()
+        let cert: HostCert = self.cert.claimed().ok()?;
+        let scope = self.trust.charter().scope_of(cert.node, cert.scope.clone());
+        Some(HostCert { scope, ..cert })
     }
 
     /// The same certificate for another 30 days, where this node admits.

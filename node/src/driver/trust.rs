@@ -71,6 +71,7 @@ impl Driver {
         });
         let groups = charter.groups().take(LISTED_MAX).map(|g| self.group_json(g));
         let publishers = charter.publishers().take(LISTED_MAX);
+        let (grants, grants_in_all) = self.host_grants_json(LISTED_MAX);
         json!({
             "schema": "stork.trust/v1", "view": "charter", "fleet": self.trust.fleet(),
             "root": root, "groups": groups.collect::<Vec<_>>(),
@@ -78,6 +79,7 @@ impl Driver {
             "publishers": publishers.map(|(id, p)| self.publisher_json(*id, p))
                 .collect::<Vec<_>>(),
             "publishers_in_all": charter.publishers().count(),
+            "host_grants": grants, "host_grants_in_all": grants_in_all,
         })
     }
 

@@ -88,6 +88,11 @@ impl Roster {
         self.map.get(node).map(|m| &m.peer)
     }
 
+    /// The last records of all hosts, dead or not.
+    pub(super) fn records(&self) -> impl Iterator<Item = &Arc<Peer>> {
+        self.map.values().map(|m| &m.peer)
+    }
+
     /// Hosts that are not known to be dead or expired.
     pub(super) fn live(&self, now: Tick) -> impl Iterator<Item = &Arc<Peer>> {
         let lost = move |m: &Member| m.lost.is_some_and(|t| now.since(t) < LOST_MS);

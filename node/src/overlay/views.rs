@@ -94,6 +94,11 @@ impl Overlay {
         self.roster.last_record(node)
     }
 
+    /// The last records of all hosts, also of those that are lost.
+    pub fn records(&self) -> impl Iterator<Item = &Arc<Peer>> {
+        self.roster.records()
+    }
+
     /// Hosts in the passive view and in the graveyard (invariant I1).
     pub fn contacts(&self) -> impl Iterator<Item = &NodeId> {
         self.contacts.passive.keys().chain(self.contacts.graveyard.keys())

@@ -108,7 +108,7 @@ pub(super) fn check_time(
 impl Trust {
     /// Verifies a certificate by the admission role in force, or by one of an earlier root document
     /// whose keys the newest one still believes. `expires` of what is returned is not later than
-    /// the end of that belief.
+    /// the end of that belief, and `scope` is what its host may take part in by now.
     fn verify_cert(
         &self,
         envelope: &Envelope,
@@ -118,7 +118,7 @@ impl Trust {
         let fleet = self.fleet();
         let by = |keys: &[PublicKey], needed| envelope.verify::<HostCert>(fleet, keys, needed);
         let error = match by(&root.admission.keys, root.admission.needed()) {
-            Ok(v) => return Ok(v.into_body()),
+            Ok(v) => return Ok(self.as_granted(v.into_body())),
             Err(error) => error,
         };
         let past: Vec<_> = root.admission_before.iter().filter(|p| now < p.until).collect();
@@ -131,9 +131,15 @@ impl Trust {
             let end = ends.min().unwrap_or_default();
             let mut cert = v.into_body();
             cert.expires = cert.expires.min(end);
-            return Ok(cert);
+            return Ok(self.as_granted(cert));
         }
         Err(AdmissionError::Signature { what: "the certificate", error })
+    }
+
+    /// The certificate with what its host may take part in by now.
+    fn as_granted(&self, mut cert: HostCert) -> HostCert {
+        cert.scope = self.charter.scope_of(cert.node, cert.scope.take());
+        cert
     }
 
     /// Does the admission role in force sign this certificate? One that only earlier keys signed

@@ -12,6 +12,7 @@ use stork_wire::sign::{Body, Verified};
 use super::delegation::Delegations;
 use super::deny::Denials;
 use super::epoch::Epochs;
+use super::grant::Grants;
 use super::group::GroupState;
 use super::sorted::Sorted;
 use super::suicide::DeadKeys;
@@ -60,6 +61,7 @@ pub struct Charter {
     pub(super) denials: Denials,
     pub(super) withdrawals: Withdrawals,
     pub(super) delegations: Delegations,
+    pub(super) grants: Grants,
     /// Keys of private groups that this host has.
     pub(super) keys: Keyring,
     /// Feeds that stand in an epoch which has ended already.
@@ -183,6 +185,7 @@ impl Charter {
             denials: Denials::default(),
             withdrawals: Withdrawals::default(),
             delegations: Delegations::new(),
+            grants: Grants::default(),
             keys: Keyring::default(),
             walked: BTreeMap::new(),
         }
@@ -253,6 +256,7 @@ impl Charter {
         let publishers =
             self.publishers.iter().map(|(id, p)| p.current.head(LogId::publisher(*id)));
         let narrow = self.dead.heads().chain(self.denials.heads()).chain(self.withdrawals.heads());
+        let narrow = narrow.chain(self.grants.heads());
         root.chain(groups).chain(publishers).chain(narrow).collect()
     }
 

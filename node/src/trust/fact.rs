@@ -2,6 +2,7 @@
 
 use stork_wire::deny::Denial;
 use stork_wire::feed::Entry;
+use stork_wire::grant::HostGrant;
 use stork_wire::ids::PublisherId;
 use stork_wire::item::{Cut, ItemKind};
 use stork_wire::withdrawal::Withdrawal;
@@ -36,6 +37,8 @@ pub enum Fact {
     Suicide(Box<Death>),
     /// A publisher takes releases back, or halts, or goes on.
     Withdrawal(Box<Withdrawal>),
+    /// What a host may take part in from now on.
+    Grant(Box<HostGrant>),
 }
 
 impl Fact {

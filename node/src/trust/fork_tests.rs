@@ -100,7 +100,9 @@ impl Host {
             self.journal.push(item.clone());
             queue.extend(match fact {
                 Fact::Entry(_) => self.trust.take_ready(item.log, item.seq),
-                Fact::Beacon(_) | Fact::Deny(_) | Fact::Withdrawal(_) => Vec::new(),
+                Fact::Beacon(_) | Fact::Deny(_) | Fact::Withdrawal(_) | Fact::Grant(_) => {
+                    Vec::new()
+                }
                 Fact::Charter(_) => self.trust.take_unlocked(&item),
                 Fact::Turn(turn) => self.turn(&turn),
                 Fact::Suicide(death) => death.turns.iter().flat_map(|t| self.turn(t)).collect(),

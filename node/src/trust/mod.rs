@@ -35,6 +35,9 @@ mod floor;
 mod fork;
 #[cfg(test)]
 mod fork_tests;
+mod grant;
+#[cfg(test)]
+mod grant_tests;
 mod group;
 #[cfg(test)]
 mod history_tests;
@@ -72,6 +75,7 @@ pub use fact::{Accepted, Fact};
 pub use feed::FeedState;
 pub use floor::Floor;
 pub use fork::{Cause, Freeze};
+pub use grant::HeldGrant;
 pub use group::GroupState;
 pub use permit::{PERMITS_MAX, PermitError, Permits};
 pub use policy::{
@@ -237,6 +241,7 @@ impl Trust {
             ItemKind::Deny => self.judge_deny(item, now),
             ItemKind::Suicide => self.judge_suicide(item, now),
             ItemKind::Withdrawal => self.judge_withdrawal(item, now),
+            ItemKind::Grant => self.judge_grant(item, now),
             ItemKind::Later(_) => Err(Refusal::LaterKind),
         };
         self.judged(item, verdict)

@@ -162,7 +162,12 @@ impl PushError {
             }
             Self::Protocol { .. } => "update stork on both sides to the same version".into(),
             Self::Refused { code, .. } => refusal_help(*code).into(),
-            Self::NotLive(_) => "see what is there: `stork release` on any host".into(),
+            Self::NotLive(_) => {
+                "see what is there: `stork release` on any host; what lies behind a \
+                fork is recalled by its hash, which `stork release --json` shows on a host that \
+                has it: `recall PACKAGE --release HASH`"
+                    .into()
+            }
             Self::NothingToCarry(_) => {
                 "`stork-publish charter compact` writes it, and carries over itself unless it is \
                  stopped"

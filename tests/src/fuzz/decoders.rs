@@ -12,6 +12,7 @@ use stork_wire::delegated::Delegated;
 use stork_wire::deny::Denial;
 use stork_wire::feed::Entry;
 use stork_wire::frame::{BulkHeader, Frame, PushReply, PushRequest};
+use stork_wire::grant::HostGrant;
 use stork_wire::item::{Item, ItemKind};
 use stork_wire::limits::{DOC_LEN_MAX, FRAME_LEN_MAX, PUSH_FRAME_LEN_MAX};
 use stork_wire::manifest::{Manifest, Variant};
@@ -99,6 +100,7 @@ fn looked_at(envelope: &Envelope) -> String {
     }
     each!(RootDoc, GroupDoc, PublisherDoc, Entry, Proof, HostCert, PeerRecord, PushCert);
     each!(JoinToken, Beacon, Denial, Suicide, Withdrawal, DowngradePermit, Delegated);
+    each!(HostGrant);
     seen
 }
 
@@ -134,7 +136,7 @@ pub(super) fn body(data: &[u8]) -> String {
         }
     }
     let Some((kind, rest)) = data.split_first() else { return feature("nothing", 0) };
-    match kind % 15 {
+    match kind % 16 {
         0 => one::<RootDoc>(rest),
         1 => one::<GroupDoc>(rest),
         2 => one::<PublisherDoc>(rest),
@@ -149,7 +151,8 @@ pub(super) fn body(data: &[u8]) -> String {
         11 => one::<Suicide>(rest),
         12 => one::<Withdrawal>(rest),
         13 => one::<DowngradePermit>(rest),
-        _ => one::<Delegated>(rest),
+        14 => one::<Delegated>(rest),
+        _ => one::<HostGrant>(rest),
     }
 }
 

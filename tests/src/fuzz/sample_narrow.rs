@@ -1,9 +1,10 @@
 //! Valid items that narrow, and what a delegated key signs, for the fuzz targets.
 
-use stork_wire::charter::{PublisherDoc, Survivor};
+use stork_wire::charter::{HostScope, PublisherDoc, Survivor};
 use stork_wire::delegated::Delegated;
 use stork_wire::deny::{Content, Denial, Denied};
 use stork_wire::feed::{Kind, view_root};
+use stork_wire::grant::HostGrant;
 use stork_wire::ids::{NodeId, Position};
 use stork_wire::item::{Item, ItemKind};
 use stork_wire::retire::Retire;
@@ -65,6 +66,16 @@ impl Fleet {
         entry.via = Some(Box::new(self.certificate()));
         let envelope = Envelope::sign(&entry, self.fleet, &key(8)).unwrap();
         Item { envelope, ..self.signed(&entry) }
+    }
+
+    /// What a host may take part in.
+    #[must_use]
+    pub fn grant(&self) -> Item {
+        let groups = Some(list([self.group]));
+        let scope = HostScope { labels: list(["edge".parse().unwrap()]), groups };
+        let (node, signer) = (NodeId(key(7).public().0), key(2).public());
+        let grant = HostGrant { version: 1, node, signer, scope, signed_at: NOW };
+        grant.item(Envelope::sign(&grant, self.fleet, &key(2)).unwrap())
     }
 
     /// A denial by the group's veto key, one of a host, the end of the release key, a recall and a

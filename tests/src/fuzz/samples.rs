@@ -151,7 +151,7 @@ impl Fleet {
     #[must_use]
     pub fn later(&self) -> Item {
         let envelope = self.documents[0].envelope.clone();
-        Item { kind: ItemKind::of(9), log: LogId([6; 32]), seq: 1, envelope }
+        Item { kind: ItemKind::of(10), log: LogId([6; 32]), seq: 1, envelope }
     }
 
     /// An entry of the feed: a release, or a recall of the first one.
@@ -358,6 +358,7 @@ fn all_envelopes() -> Vec<(u8, Envelope)> {
     out.extend(beacons().map(|(_, e)| (9, e)));
     out.extend(fleet.narrowing().into_iter().map(|i| (narrowing_tag(i.kind), i.envelope)));
     out.push((13, permit()));
+    out.push((15, fleet.grant().envelope));
     out.extend([(3, fleet.delegated().envelope), (14, fleet.certificate())]);
     out
 }
@@ -381,7 +382,12 @@ pub(super) fn items() -> Vec<Vec<u8>> {
         fleet.documents.iter().cloned().chain(fleet.feed(2)).chain([fleet.sealed()]).chain(proof);
     let beacons = beacons().map(|(b, e)| b.item(e));
     let known = known.chain(fleet.anew());
-    known.chain(beacons).chain(fleet.narrowing()).chain([later]).map(|i| encode(&i)).collect()
+    known
+        .chain(beacons)
+        .chain(fleet.narrowing())
+        .chain([fleet.grant(), later])
+        .map(|i| encode(&i))
+        .collect()
 }
 
 pub(super) fn bodies() -> Vec<Vec<u8>> {

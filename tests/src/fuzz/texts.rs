@@ -6,7 +6,7 @@ use core::fmt::Debug;
 use serde::de::DeserializeOwned;
 use stork_node::catalog::VmFile;
 use stork_node::config::NodeConfig;
-use stork_node::control::{GcBody, PermitBody, RollbackBody, SwitchBody, TokenBody};
+use stork_node::control::{GcBody, HostGrantBody, PermitBody, RollbackBody, SwitchBody, TokenBody};
 use stork_wire::charter::JoinToken;
 use stork_wire::permit::PermitText;
 
@@ -94,17 +94,18 @@ pub(super) fn control_request(data: &[u8]) -> String {
         }
     }
     let Some((route, rest)) = data.split_first() else { return feature("nothing", 0) };
-    match route % 5 {
+    match route % 6 {
         0 => one::<RollbackBody>("rollback", rest),
         1 => one::<TokenBody>("token", rest),
         3 => one::<SwitchBody>("switch", rest),
         4 => one::<PermitBody>("permit", rest),
+        5 => one::<HostGrantBody>("grant", rest),
         _ => one::<GcBody>("gc", rest),
     }
 }
 
 pub(super) fn control_requests() -> Vec<Vec<u8>> {
-    let bodies: [(u8, &str); 10] = [
+    let bodies: [(u8, &str); 11] = [
         (0, "{\"to\":7}"),
         (0, "{\"to\":null,\"undo\":true}"),
         (1, "{\"name\":\"host-8\",\"site\":\"default\",\"ttl_s\":600}"),
@@ -113,6 +114,7 @@ pub(super) fn control_requests() -> Vec<Vec<u8>> {
         (2, "{\"dry_run\":true}"),
         (1, "{\"ttl_s\":1,\"groups\":[\"web\"],\"labels\":[\"edge\"]}"),
         (2, "{}"),
+        (5, "{\"host\":\"h\",\"from\":\"nothing\",\"groups\":[\"web\"],\"labels\":[]}"),
         (3, "{\"now\":true}"),
         (4, "{\"permit\":\"stork-permit1-x\"}"),
     ];

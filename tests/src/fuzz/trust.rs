@@ -6,6 +6,7 @@ use stork_wire::beacon::Beacon;
 use stork_wire::codec::{Blob, encode};
 use stork_wire::deny::Denial;
 use stork_wire::feed::Entry;
+use stork_wire::grant::HostGrant;
 use stork_wire::item::{Item, ItemKind};
 use stork_wire::sign::{Body, Envelope, signed_bytes};
 use stork_wire::suicide::Suicide;
@@ -15,7 +16,7 @@ use super::bytes::Bytes;
 use super::samples::{Fleet, NOW, group_key, key};
 
 const STEPS_MAX: usize = 60;
-const KINDS: [ItemKind; 9] = [
+const KINDS: [ItemKind; 10] = [
     ItemKind::Root,
     ItemKind::Group,
     ItemKind::Publisher,
@@ -25,6 +26,7 @@ const KINDS: [ItemKind; 9] = [
     ItemKind::Deny,
     ItemKind::Suicide,
     ItemKind::Withdrawal,
+    ItemKind::Grant,
 ];
 
 /// Signs an item's body again, as it stands, by some key.
@@ -38,6 +40,7 @@ fn sign_again(item: &mut Item, fleet: &Fleet, by: u8) {
         ItemKind::Deny => Denial::CONTEXT,
         ItemKind::Suicide => Suicide::CONTEXT,
         ItemKind::Withdrawal => Withdrawal::CONTEXT,
+        ItemKind::Grant => HostGrant::CONTEXT,
         ItemKind::Later(_) => return,
     };
     let message = signed_bytes(context, fleet.fleet, &item.envelope.body);

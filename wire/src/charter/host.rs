@@ -52,11 +52,20 @@ pub struct HostScope {
 impl HostScope {
     fn check(scope: Option<&Self>) -> Result<(), String> {
         let Some(scope) = scope else { return Ok(()) };
-        if scope.labels.is_empty() && scope.groups.is_none() {
+        if scope.says_nothing() {
             return Err("a scope that says nothing".into());
         }
-        check_sorted(&scope.labels, "labels")?;
-        scope.groups.as_ref().map_or(Ok(()), |g| check_sorted(g, "granted groups"))
+        scope.check_lists()
+    }
+    /// Sorted, each once.
+    pub(crate) fn check_lists(&self) -> Result<(), String> {
+        check_sorted(&self.labels, "labels")?;
+        self.groups.as_ref().map_or(Ok(()), |g| check_sorted(g, "granted groups"))
+    }
+    /// No labels, and all groups: what a certificate without a scope says.
+    #[must_use]
+    pub fn says_nothing(&self) -> bool {
+        self.labels.is_empty() && self.groups.is_none()
     }
     /// May a host with this scope take part in a private group?
     #[must_use]
