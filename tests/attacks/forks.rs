@@ -90,6 +90,17 @@ fn t020_t023_t024_a_key_signs_two_entries_with_one_number() {
         await_frozen(&fleet, 1);
     }
 
+    // The other branch is recalled by its version, at a host that knows of it by the proof alone.
+    let mut recall = Command::new(binary("stork-publish"));
+    recall.args(["recall", "app", "3", "--reason", "not ours", "--json", "--charter"]);
+    let home = format!("{}@{}", fleet.hosts[0].id(), fleet.hosts[0].addr());
+    let out = recall.arg(&fleet.charter).arg("--to").arg(&home).output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    fleet.hosts[1..].iter().for_each(|h| h.await_vm("vm", &[("app", "1")]));
+    assert_eq!(fleet.hosts[0].vm_shows("vm").get("app").map(String::as_str), Some("2"));
+    let again = recall.output().unwrap();
+    fails(&again, 5, "app 3");
+
     let (to, hash) = (&fleet.hosts[2], survivor.to_string());
     let mut epoch = Command::new(binary("stork-publish"));
     epoch.args(["charter", "new-epoch", "--after", "2", "--hash", &hash, "--json", "--charter"]);

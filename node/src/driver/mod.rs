@@ -16,6 +16,7 @@ mod addrs;
 mod admission;
 mod answers;
 mod bandwidth;
+mod behind;
 mod bootstrap;
 mod branches;
 mod bulk_io;

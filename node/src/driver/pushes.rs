@@ -126,6 +126,24 @@ pub enum PushCall {
         /// The places of the entries that announced them, the newest first, no more than fit.
         answer: oneshot::Sender<Vec<Position>>,
     },
+    /// Is the feed frozen by a fork?
+    Fork {
+        /// Whose.
+        publisher: PublisherId,
+        /// The number of the fork, and the two entries of the proof.
+        answer: oneshot::Sender<Option<(Position, Vec<Envelope>)>>,
+    },
+    /// Which of these lie behind a fork, are of a package, and were not recalled?
+    Behind {
+        /// Whose.
+        publisher: PublisherId,
+        /// Which package.
+        package: PackageName,
+        /// Entries that are kept aside, and those of the proof.
+        entries: Vec<Envelope>,
+        /// Those, no more than fit.
+        answer: oneshot::Sender<List<Envelope, RELEASES_AT_ONCE>>,
+    },
     /// A request was refused before it came to the driver.
     Refused {
         /// A stable word for counters.
@@ -189,6 +207,12 @@ impl Driver {
                 let feed = self.trust.feed(publisher);
                 let places = feed.into_iter().flat_map(|f| f.live_places());
                 answer.send(newest_first(places, before)).unwrap_or_default();
+            }
+            PushCall::Fork { publisher, answer } => {
+                answer.send(self.trust.fork_of(publisher)).unwrap_or_default();
+            }
+            PushCall::Behind { publisher, package, entries, answer } => {
+                drop(answer.send(self.releases_behind(publisher, &package, entries)));
             }
             PushCall::Refused { code, why } => {
                 self.counters.add("pushes_refused", code);

@@ -3,6 +3,7 @@
 //! One task per connection and one per request, all bounded. Trust questions go to the driver;
 //! bytes go straight to the store. An entry is answered only when it is durable.
 
+mod behind;
 mod refused;
 mod streams;
 
@@ -223,6 +224,7 @@ impl Service {
                 Ok(blob(found.ok_or_else(missing)?))
             }
             PushRequest::GetPack(pack) => self.get_pack(pack).await,
+            PushRequest::Forked { package } => self.behind(publisher, package).await,
             PushRequest::Releases { package, before } => {
                 let ask = |answer| PushCall::Releases { publisher, package, before, answer };
                 let places = self.ask(ask).await?;

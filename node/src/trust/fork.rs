@@ -13,6 +13,8 @@ use stork_wire::ids::{ItemHash, LogId, Position, PublicKey, PublisherId};
 use stork_wire::item::{Cut, Head, Item, ItemKind};
 use stork_wire::proof::Proof;
 
+use stork_wire::sign::Envelope;
+
 use super::epoch::Turn;
 use super::{Fact, Refusal, Trust, Verdict};
 
@@ -87,6 +89,13 @@ impl Trust {
         self.proofs.get(&publisher).map(|h| h.freeze)
     }
 
+    /// The number at which a feed has forked in its open epoch, and the two entries that have it.
+    #[must_use]
+    pub fn fork_of(&self, publisher: PublisherId) -> Option<(Position, Vec<Envelope>)> {
+        let held = self.proofs.get(&publisher)?;
+        Some((held.freeze.at, held.proof.both().into_iter().cloned().collect()))
+    }
+
     pub(super) fn judge_proof(&mut self, item: &Item) -> Result<Verdict, Refusal> {
         let proof: Proof = item.envelope.claimed()?;
         let (id, at) = (proof.publisher, proof.at);
@@ -138,7 +147,7 @@ impl Trust {
 
     fn freeze(&mut self, item: &Item, proof: Proof) -> Turn {
         let (id, at) = (proof.publisher, proof.at);
-        let entries = proof.both().map(stork_wire::sign::Envelope::hash);
+        let entries = proof.both().map(Envelope::hash);
         let freeze = Freeze { at, cause: Cause::Fork { proof: item.envelope.hash(), entries } };
         let log = LogId::feed_epoch(id, at.epoch);
         let mut cuts = vec![Cut { log, after: at.seq.saturating_sub(1), last: None, keep: true }];

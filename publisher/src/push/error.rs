@@ -163,9 +163,8 @@ impl PushError {
             Self::Protocol { .. } => "update stork on both sides to the same version".into(),
             Self::Refused { code, .. } => refusal_help(*code).into(),
             Self::NotLive(_) => {
-                "see what is there: `stork release` on any host; what lies behind a \
-                fork is recalled by its hash, which `stork release --json` shows on a host that \
-                has it: `recall PACKAGE --release HASH`"
+                "see what is there: `stork release` on any host; what lies behind a fork only \
+                 hosts of that branch know: name one of them with --to"
                     .into()
             }
             Self::NothingToCarry(_) => {

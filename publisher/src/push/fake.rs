@@ -235,6 +235,7 @@ fn answer(
         }
         PushRequest::Releases { package, before } => state.shown(&package, before),
         PushRequest::Live { before } => state.shown_live(before),
+        PushRequest::Forked { .. } => PushReply::Releases(List::empty()),
         PushRequest::Packs(packs) => {
             let held = |(id, _): &(PackId, u64)| match state.packs.get(id) {
                 Some(_) => PackState::Whole,

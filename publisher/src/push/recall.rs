@@ -22,7 +22,7 @@ use super::narrow::{NarrowReport, Sending, signed};
 use super::session::{self, Enough, Peer};
 use super::target::places;
 use super::{NodeReport, PushError, Target, now, release_signer};
-use crate::feed::{Author, Published};
+use crate::feed::{Author, Published, Standing};
 use crate::keys::{Passphrase, Signer};
 use crate::progress::Progress;
 use crate::version;
@@ -128,6 +128,7 @@ impl RecallOptions {
 fn split(
     options: &RecallOptions,
     live: Vec<Published>,
+    forked: Vec<Published>,
 ) -> Result<(Vec<Published>, Vec<Published>), PushError> {
     let meant = |p: &Published| {
         options.versions.contains(&p.release.version)
@@ -135,11 +136,38 @@ fn split(
     };
     for version in &options.versions {
         let arch = options.arch.as_ref().map(|a| format!(" ({a})")).unwrap_or_default();
-        if !live.iter().any(|p| meant(p) && p.release.version == *version) {
+        let all = || live.iter().chain(&forked);
+        if !all().any(|p| meant(p) && p.release.version == *version) {
             return Err(PushError::NotLive(format!("{} {version}{arch}", options.package)));
         }
     }
-    Ok(live.into_iter().partition(meant))
+    let (mut gone, stay): (Vec<_>, Vec<_>) = live.into_iter().partition(meant);
+    gone.extend(forked.into_iter().filter(meant));
+    Ok((gone, stay))
+}
+
+/// What the nodes have behind a fork, where a version is not live: each node knows its own branch,
+/// and the first entry of another one.
+async fn behind_forks(
+    options: &RecallOptions,
+    author: Author<'_>,
+    (standing, live): (&Standing, &[Published]),
+    peers: &[Peer],
+) -> Result<Vec<Published>, PushError> {
+    let is_live = |v: &Version| live.iter().any(|p| p.release.version == *v);
+    let mut out: Vec<Published> = Vec::new();
+    if options.versions.iter().all(is_live) {
+        return Ok(out);
+    }
+    for peer in peers {
+        for release in peer.forked(author, standing, &options.package).await? {
+            let known = live.iter().chain(&out).any(|p| p.hash == release.hash);
+            if !known {
+                out.push(release);
+            }
+        }
+    }
+    Ok(out)
 }
 
 /// What is left for each machine.
@@ -208,7 +236,8 @@ async fn commit(
     }
     let standing = home.standing(author).await?;
     let live = home.releases(author, &standing, &options.package).await?;
-    let (gone, stay) = split(options, live)?;
+    let forked = behind_forks(options, author, (&standing, &live), peers).await?;
+    let (gone, stay) = split(options, live, forked)?;
     let body = withdrawal(options, author, &gone, now())?;
     if let (Level::Release, What::Recall { package, .. }) = (body.by, &body.what) {
         // Its name may be a cover, which the key must be allowed to use.

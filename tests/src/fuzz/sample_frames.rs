@@ -137,6 +137,7 @@ pub(super) fn push_requests() -> Vec<Vec<u8>> {
         PushRequest::GetManifest(manifest),
         PushRequest::GetPack(pack),
         PushRequest::Releases { package: "hello".parse().unwrap(), before: None },
+        PushRequest::Forked { package: "hello".parse().unwrap() },
         PushRequest::HelloDelegated { fleet: FLEET, cert: push_cert(), via: fleet.certificate() },
         PushRequest::Releases {
             package: "hello".parse().unwrap(),

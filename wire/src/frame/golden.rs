@@ -122,7 +122,7 @@ fn bulk() -> [(&'static str, BulkHeader); 2] {
     ]
 }
 
-fn requests() -> [(&'static str, PushRequest); 13] {
+fn requests() -> [(&'static str, PushRequest); 14] {
     let (pack, manifest) = (PackId([4; 32]), ManifestId([0x11; 32]));
     let reference = ManifestRef { id: manifest, size: 1_000, pieces: PieceHash([3; 32]) };
     let (package, arch) = ("app".parse().unwrap(), "all".parse().unwrap());
@@ -147,6 +147,7 @@ fn requests() -> [(&'static str, PushRequest); 13] {
             },
         ),
         ("live", PushRequest::Live { before: Some(Position { epoch: 1, seq: 300 }) }),
+        ("forked", PushRequest::Forked { package: "app".parse().unwrap() }),
     ]
 }
 

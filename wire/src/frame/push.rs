@@ -82,6 +82,12 @@ pub enum PushRequest {
         /// Only those before this place in the feed: where the last answer ended.
         before: Option<Position>,
     },
+    /// Releases of a package that lie behind a fork of the publisher's feed, as this node has them,
+    /// and were not recalled. Answered with `Releases`, in no order.
+    Forked {
+        /// The package.
+        package: PackageName,
+    },
 }
 
 /// How much of a pack a node holds.
