@@ -44,6 +44,19 @@ fn check_words(host: &Host, kept: &str) {
     assert!(out.contains(&format!("FEED acme {text}")), "{out}");
 }
 
+/// The branch of the last two hosts is recalled by its version, at the first one, which knows of it
+/// by the proof alone: they go back to what both have, and it stays where it is.
+fn recall_the_other_branch(fleet: &Fleet) {
+    let mut recall = Command::new(binary("stork-publish"));
+    recall.args(["recall", "app", "3", "--reason", "not ours", "--json", "--charter"]);
+    let home = format!("{}@{}", fleet.hosts[0].id(), fleet.hosts[0].addr());
+    let out = recall.arg(&fleet.charter).arg("--to").arg(&home).output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    fleet.hosts[1..].iter().for_each(|h| h.await_vm("vm", &[("app", "1")]));
+    assert_eq!(fleet.hosts[0].vm_shows("vm").get("app").map(String::as_str), Some("2"));
+    fails(&recall.output().unwrap(), 5, "app 3");
+}
+
 /// While no host could speak with another, a key signed two entries 2: `app` 2 at the first host,
 /// `app` 3 at the others. When they meet, each host gets the proof; the feed is frozen for all,
 /// each VM keeps what it shows, also after restarts, and nothing new is taken. The owner begins a
@@ -90,17 +103,7 @@ fn t020_t023_t024_a_key_signs_two_entries_with_one_number() {
         await_frozen(&fleet, 1);
     }
 
-    // The other branch is recalled by its version, at a host that knows of it by the proof alone.
-    let mut recall = Command::new(binary("stork-publish"));
-    recall.args(["recall", "app", "3", "--reason", "not ours", "--json", "--charter"]);
-    let home = format!("{}@{}", fleet.hosts[0].id(), fleet.hosts[0].addr());
-    let out = recall.arg(&fleet.charter).arg("--to").arg(&home).output().unwrap();
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-    fleet.hosts[1..].iter().for_each(|h| h.await_vm("vm", &[("app", "1")]));
-    assert_eq!(fleet.hosts[0].vm_shows("vm").get("app").map(String::as_str), Some("2"));
-    let again = recall.output().unwrap();
-    fails(&again, 5, "app 3");
-
+    recall_the_other_branch(&fleet);
     let (to, hash) = (&fleet.hosts[2], survivor.to_string());
     let mut epoch = Command::new(binary("stork-publish"));
     epoch.args(["charter", "new-epoch", "--after", "2", "--hash", &hash, "--json", "--charter"]);

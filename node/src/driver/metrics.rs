@@ -48,7 +48,10 @@ const KNOWN: &[(&str, &[&str])] = &[
     ("links", &["down", "up"]),
     ("manifests", &["disk", "too_many"]),
     ("merge_probes", &["sent"]),
-    ("narrowed", &["denied", "grant", "halted", "host", "recalled", "resumed", "retired", "suicide"]),
+    (
+        "narrowed",
+        &["denied", "grant", "halted", "host", "recalled", "resumed", "retired", "suicide"],
+    ),
     ("origin_requests", &["begun", "denied", "down", "missing", "verified", "wrong"]),
     ("peers_at_fault", &["frame", "order", "stuck"]),
     ("peers_limited", &["frames"]),

@@ -381,13 +381,8 @@ pub(super) fn items() -> Vec<Vec<u8>> {
     let known =
         fleet.documents.iter().cloned().chain(fleet.feed(2)).chain([fleet.sealed()]).chain(proof);
     let beacons = beacons().map(|(b, e)| b.item(e));
-    let known = known.chain(fleet.anew());
-    known
-        .chain(beacons)
-        .chain(fleet.narrowing())
-        .chain([fleet.grant(), later])
-        .map(|i| encode(&i))
-        .collect()
+    let known = known.chain(fleet.anew()).chain([fleet.grant()]);
+    known.chain(beacons).chain(fleet.narrowing()).chain([later]).map(|i| encode(&i)).collect()
 }
 
 pub(super) fn bodies() -> Vec<Vec<u8>> {

@@ -269,8 +269,8 @@ fn every_type_has_a_vector() {
     assert_eq!(bulk, up_to(2));
     assert!(BulkHeader::from_bytes(&[2; 40]).is_err());
     let (asks, answers) = (numbers("push ask", 0), numbers("push answer", 0));
-    assert_eq!((asks.len(), answers.len()), (13, 9));
-    for n in [12u8, 13] {
+    assert_eq!((asks.len(), answers.len()), (14, 9));
+    for n in [14u8, 15] {
         let e = decode::<PushRequest>(&[n], 64).unwrap_err();
         assert!(matches!(e, DecodeError::Malformed(_)));
         assert!(decode::<PushReply>(&[n - 3], 64).is_err());
