@@ -11,7 +11,6 @@ mod delegate_tests;
 mod error;
 #[cfg(test)]
 mod fake;
-mod forked;
 mod narrow;
 #[cfg(test)]
 mod narrow_tests;

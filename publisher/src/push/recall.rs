@@ -13,11 +13,14 @@ use std::path::PathBuf;
 use serde::Serialize;
 use stork_wire::charter::{PublisherDoc, UnixSeconds};
 use stork_wire::codec::List;
+use stork_wire::feed::Entry;
+use stork_wire::frame::{PushReply, PushRequest};
 use stork_wire::ids::{LogId, ReleaseHash};
 use stork_wire::seal::Sealed;
 use stork_wire::text::{Arch, Line, PackageName, Version};
 use stork_wire::withdrawal::{Level, What, Withdrawal};
 
+use super::client::Body;
 use super::narrow::{NarrowReport, Sending, signed};
 use super::session::{self, Enough, Peer};
 use super::target::places;
@@ -144,6 +147,37 @@ fn split(
     let (mut gone, stay): (Vec<_>, Vec<_>) = live.into_iter().partition(meant);
     gone.extend(forked.into_iter().filter(meant));
     Ok((gone, stay))
+}
+
+impl Peer {
+    /// The releases of a package that this node has behind a fork, checked: its own branch, and
+    /// the two entries with which the branches begin. No head commits to any of it.
+    async fn forked(
+        &self,
+        author: Author<'_>,
+        standing: &Standing,
+        package: &PackageName,
+    ) -> Result<Vec<Published>, PushError> {
+        let request = PushRequest::Forked { package: package.clone() };
+        let shown = match self.client.ask(&request, Body::None).await?.0 {
+            PushReply::Releases(shown) => shown,
+            other => return Err(self.client.nonsense(format!("{other:?}"))),
+        };
+        let mut out = Vec::new();
+        for envelope in &shown {
+            let entry: Entry =
+                envelope.claimed().map_err(|_e| self.client.nonsense("entries that are none"))?;
+            // As if the head committed to it: who signed it is all that counts here.
+            let mut alone = standing.clone();
+            alone.live = entry.release_hash().into_iter().collect();
+            let release = author.latest(&alone, envelope)?;
+            if release.release.package != *package {
+                return Err(self.client.nonsense("the release of another package"));
+            }
+            out.push(release);
+        }
+        Ok(out)
+    }
 }
 
 /// What the nodes have behind a fork, where a version is not live: each node knows its own branch,
