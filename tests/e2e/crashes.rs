@@ -1,4 +1,4 @@
-//! Power cuts: a host is killed at every numbered failpoint, and ends right by itself.
+//! Power cuts (T092): a host is killed at every numbered failpoint, and ends right by itself.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -145,43 +145,43 @@ fn every_failpoint_has_its_story() {
 
 /// Killed in the middle of a fetch: what had arrived is used, the rest is fetched.
 #[test]
-fn killed_while_fetching() {
+fn t092_killed_while_fetching() {
     story(FETCH, None);
 }
 
 /// Killed in the middle of unpacking.
 #[test]
-fn killed_while_unpacking() {
+fn t092_killed_while_unpacking() {
     story(UNPACK, None);
 }
 
 /// Killed around the moment at which an announcement becomes durable.
 #[test]
-fn killed_while_writing_the_journal() {
+fn t092_killed_while_writing_the_journal() {
     story(JOURNAL, None);
 }
 
 /// Killed while a package set is built.
 #[test]
-fn killed_while_building_a_set() {
+fn t092_killed_while_building_a_set() {
     story(SET, None);
 }
 
 /// Killed in the middle of a garbage collection.
 #[test]
-fn killed_while_collecting_garbage() {
+fn t092_killed_while_collecting_garbage() {
     story(GC, None);
 }
 
 /// Killed in the middle of a switch of a tree of hard links.
 #[test]
-fn killed_while_switching_links() {
+fn t092_killed_while_switching_links() {
     story(VIEW, None);
 }
 
 /// Killed in the middle of a switch of a mount, which outlives the process.
 #[test]
-fn killed_while_switching_mounts() {
+fn t092_killed_while_switching_mounts() {
     match Namespace::new() {
         Ok(namespace) => story(VIEW, Some((namespace, "tree"))),
         Err(why) => eprintln!("skipped: {why}"),
@@ -190,7 +190,7 @@ fn killed_while_switching_mounts() {
 
 /// Killed while an image of names is built, and in the middle of a switch of an overlay over it.
 #[test]
-fn killed_while_switching_composefs() {
+fn t092_killed_while_switching_composefs() {
     match Namespace::new() {
         Ok(namespace) => story(&[SET, VIEW].concat(), Some((namespace, "composefs"))),
         Err(why) => eprintln!("skipped: {why}"),
@@ -200,7 +200,7 @@ fn killed_while_switching_composefs() {
 /// Killed while a whole image is written for a guest, and in the middle of the switch to it: what
 /// the guest is handed is the old image or the new one, whole.
 #[test]
-fn killed_while_switching_an_image() {
+fn t092_killed_while_switching_an_image() {
     if Command::new("fsck.erofs").arg("-V").output().is_err() {
         eprintln!("skipped: there is no fsck.erofs (Debian: erofs-utils)");
         return;
@@ -214,7 +214,7 @@ fn killed_while_switching_an_image() {
 /// Killed when a VM's own layer was made for the next generation, and in the middle of the switch
 /// to it.
 #[test]
-fn killed_while_switching_an_overlay() {
+fn t092_killed_while_switching_an_overlay() {
     match Namespace::new() {
         Ok(namespace) => story(&[LAYER, VIEW].concat(), Some((namespace, "overlay"))),
         Err(why) => eprintln!("skipped: {why}"),
