@@ -130,33 +130,44 @@ fn t089_a_release_with_too_many_files_is_refused_and_comes_later() {
     host.verify_store();
 }
 
-/// A publisher that would bring more than its quota is refused before a byte is fetched, and only
-/// with that release: a smaller one of it comes, and with a larger quota all of it.
+/// A publisher or a group that would bring more than its quota is refused before a byte is fetched,
+/// and only with that release: a smaller one of it comes, and with a larger quota all of it.
 #[test]
-fn t089_a_publisher_over_its_quota_is_refused_alone() {
-    let mut fleet = Fleet::new(&["web"], 2);
-    let quota = |bytes: usize| format!("[quota]\npublishers = {{ acme = {bytes} }}\n");
-    fleet.hosts[1].configure(&quota(MIB));
-    fleet.hosts[1].restart();
+fn t089_a_publisher_or_group_over_its_quota_is_refused_alone() {
+    let mut fleet = Fleet::new(&["web"], 3);
+    let whose = [(1, "publishers", "acme", "publisher acme"), (2, "groups", "web", "group web")];
+    let limit = |fleet: &mut Fleet, bytes: usize| {
+        for (host, table, name, _) in whose {
+            fleet.hosts[host].configure(&format!("[quota]\n{table} = {{ {name} = {bytes} }}\n"));
+            fleet.hosts[host].restart();
+        }
+    };
+    limit(&mut fleet, MIB);
     let push = |fleet: &Fleet, name: &str, version: &str, len: usize| {
         let bytes = noise(name, len);
         fleet.push(&fleet.package(name, version, &[(name, &bytes)]), &["web"]);
     };
-    let host = &fleet.hosts[1];
-    host.write_vm("vm", &VmFile::usual(&["web"], &host.target("vm")));
+    let all = |fleet: &Fleet, packages: &[(&str, &str)]| {
+        fleet.hosts[1..].iter().for_each(|h| h.await_vm("vm", packages));
+    };
+    for host in &fleet.hosts[1..] {
+        host.write_vm("vm", &VmFile::usual(&["web"], &host.target("vm")));
+    }
     push(&fleet, "small", "1", 10_000);
-    host.await_vm("vm", &[("small", "1")]);
+    all(&fleet, &[("small", "1")]);
     push(&fleet, "large", "1", 2 * MIB);
-    await_counter(host, "fetches_refused", "over_quota", 1);
-    let release = host.release("large", "1").unwrap();
-    let state = release["state"].as_str().unwrap();
-    assert!(state.contains("over the quota of publisher acme: "), "{release}");
-    assert_eq!(release["fetched_bytes"], 0);
+    for (host, _, _, called) in whose {
+        let host = &fleet.hosts[host];
+        await_counter(host, "fetches_refused", "over_quota", 1);
+        let release = host.release("large", "1").unwrap();
+        let state = release["state"].as_str().unwrap();
+        assert!(state.contains(&format!("over the quota of {called}: ")), "{release}");
+        assert_eq!(release["fetched_bytes"], 0);
+    }
     push(&fleet, "small", "2", 20_000);
-    host.await_vm("vm", &[("small", "2")]);
-    fleet.hosts[1].configure(&quota(4 * MIB));
-    fleet.hosts[1].restart();
-    fleet.hosts[1].await_vm("vm", &[("large", "1"), ("small", "2")]);
+    all(&fleet, &[("small", "2")]);
+    limit(&mut fleet, 4 * MIB);
+    all(&fleet, &[("large", "1"), ("small", "2")]);
 }
 
 /// A VM that would take more than its quota, in bytes or in files, is refused what does not fit,
