@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
 use stork_tests::compare::compare_with_folder;
-use stork_tests::fleet::{Fleet, Namespace, Package, VmFile};
+use stork_tests::fleet::{Fleet, Namespace, Package, VmFile, binary};
 use stork_tests::wait::wait_until;
 
 /// What the kernel says of a write to a read-only mount.
@@ -131,6 +131,94 @@ fn a_guest_reads_on_while_its_node_is_killed() {
     fleet.hosts[1].await_vm("vm", &[("a", "3")]);
     assert_eq!(guest.saw(), ["1", "2", "3"], "each version once, and never nothing");
     assert_eq!(fs::read_to_string(guest.path(&number)).unwrap(), "3\n");
+}
+
+/// The daemon is upgraded, which is an end and the start of another file, while a guest reads on: it
+/// has its file all the time, and then sees what the new daemon shows.
+#[test]
+fn a_guest_reads_on_while_its_node_is_upgraded() {
+    let Some(namespace) = Namespace::or_skip() else { return };
+    let mut fleet = Fleet::inside(namespace, &["web"], 2);
+    let target = fleet.hosts[1].target("vm");
+    fleet.hosts[1].write_vm("vm", &VmFile::usual(&["web"], &target).mounted());
+    fleet.push(&package(&fleet, "a", "1"), &["web"]);
+    fleet.hosts[1].await_vm("vm", &[("a", "1")]);
+    let watched = target.join("share/a/version");
+    let seen = fleet.folder("guest").join("seen");
+    let guest = Guest::start(fleet.namespace().unwrap(), &watched, seen);
+    guest.await_sight("1");
+    let open = fs::File::open(guest.path(&watched)).unwrap();
+    fleet.hosts[1].stop();
+    let new = fleet.folder("new").join("stork-node");
+    fs::copy(binary("stork-node"), &new).unwrap();
+    let words = ["sh", "-c", "shift; exec \"$0\" \"$@\"", new.to_str().unwrap()];
+    fleet.hosts[1].start_by(&words).start();
+    let runs = fs::read_link(format!("/proc/{}/exe", fleet.hosts[1].pid())).unwrap();
+    assert_eq!(runs.file_name(), new.file_name());
+    assert!(runs.ends_with("new/stork-node"), "{}", runs.display());
+    fleet.hosts[1].await_vm("vm", &[("a", "1")]);
+    fleet.push(&package(&fleet, "a", "2"), &["web"]);
+    guest.await_sight("2");
+    assert_eq!(std::io::read_to_string(open).unwrap(), "1\n", "an open file stays readable");
+    assert_eq!(guest.saw(), ["1", "2"], "each version once, and never nothing");
+}
+
+/// Sockets on which a process listens, of streams: the paths of Unix ones, and `tcp`.
+fn listens(pid: u32) -> Vec<String> {
+    let fds = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let links = fds.filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
+    let own: Vec<String> = links
+        .filter_map(|l| Some(l.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
+        .collect();
+    let table = |name: &str| fs::read_to_string(format!("/proc/{pid}/net/{name}")).unwrap();
+    let mut out = Vec::new();
+    for line in table("unix").lines().skip(1) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let accepts = words[3] == "00010000";
+        if accepts && own.iter().any(|inode| inode == words[6]) {
+            out.push(words.get(7).copied().unwrap_or_default().to_owned());
+        }
+    }
+    for line in [table("tcp"), table("tcp6")].iter().flat_map(|t| t.lines().skip(1)) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        if words[3] == "0A" && own.iter().any(|inode| inode == words[9]) {
+            out.push("tcp".to_owned());
+        }
+    }
+    out
+}
+
+/// T101, T102, T103, T104: a guest cannot claim to be another one, ask for another's content, flood
+/// or widen anything, since there is nobody to ask. Nothing that it is shown is more than files,
+/// folders and links, and the one socket on which the daemon answers is root's, beside no view.
+#[test]
+fn t101_t102_t103_t104_a_guest_has_nobody_to_ask() {
+    let Some(namespace) = Namespace::or_skip() else { return };
+    let fleet = Fleet::inside(namespace, &["web"], 2);
+    let host = &fleet.hosts[1];
+    for vm in ["vm", "other"] {
+        host.write_vm(vm, &VmFile::usual(&["web"], &host.target(vm)).mounted());
+    }
+    fleet.push(&package(&fleet, "a", "1"), &["web"]);
+    for vm in ["vm", "other"] {
+        host.await_vm(vm, &[("a", "1")]);
+        let mut folders = vec![host.seen(vm)];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let entry = entry.unwrap();
+                let kind = entry.file_type().unwrap();
+                let plain = kind.is_file() || kind.is_dir() || kind.is_symlink();
+                assert!(plain, "{}: {kind:?}", entry.path().display());
+                folders.extend(kind.is_dir().then(|| entry.path()));
+            }
+        }
+    }
+    let all = listens(host.pid());
+    let [socket] = &all[..] else { panic!("one socket is expected: {all:?}") };
+    let socket = Path::new(socket);
+    assert!(["vm", "other"].iter().all(|vm| !socket.starts_with(host.target(vm))));
+    let mode = fs::metadata(socket).unwrap().permissions().mode();
+    assert_eq!(mode & 0o007, 0, "{mode:o}: nobody else may connect");
 }
 
 /// A mounted view is still there when its node is stopped, and a node that starts again keeps it.
