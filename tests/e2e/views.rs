@@ -133,8 +133,8 @@ fn a_guest_reads_on_while_its_node_is_killed() {
     assert_eq!(fs::read_to_string(guest.path(&number)).unwrap(), "3\n");
 }
 
-/// The daemon is upgraded, which is an end and the start of another file, while a guest reads on: it
-/// has its file all the time, and then sees what the new daemon shows.
+/// The daemon is upgraded, which is an end and the start of another file, while a guest reads on:
+/// it has its file all the time, and then sees what the new daemon shows.
 #[test]
 fn a_guest_reads_on_while_its_node_is_upgraded() {
     let Some(namespace) = Namespace::or_skip() else { return };
@@ -188,9 +188,10 @@ fn listens(pid: u32) -> Vec<String> {
     out
 }
 
-/// T101, T102, T103, T104: a guest cannot claim to be another one, ask for another's content, flood
-/// or widen anything, since there is nobody to ask. Nothing that it is shown is more than files,
-/// folders and links, and the one socket on which the daemon answers is root's, beside no view.
+/// T101, T102, T103, T104: a guest cannot claim to be another one, ask for another's content,
+/// flood or widen anything, since there is nobody to ask. Nothing that it is shown is more than
+/// files, folders and links, and the one socket on which the daemon answers is root's, beside no
+/// view.
 #[test]
 fn t101_t102_t103_t104_a_guest_has_nobody_to_ask() {
     let Some(namespace) = Namespace::or_skip() else { return };
