@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
-use stork_publisher::charter::{self, Change, EpochOptions, Leaves, Life};
+use stork_publisher::charter::{self, Change, EpochOptions, Life};
 use stork_publisher::keys::Passphrase;
 use stork_publisher::progress::Progress;
 use stork_publisher::push::{self, CarryOptions};
@@ -128,15 +128,7 @@ fn a_feed_begins_anew_and_vms_keep_what_they_show() {
         dry_run: false,
         life: Life::days(now(), 10),
     };
-    let options = EpochOptions {
-        publisher: None,
-        after: None,
-        compacts: Some(at),
-        of_epoch: None,
-        release_key: None,
-        leaves: Leaves::Replaced,
-        beacon_keys: Vec::new(),
-    };
+    let options = EpochOptions::anew(at);
     charter::new_epoch(&change, &options).unwrap();
     let (read, profile) = charter::open(&fleet.charter).unwrap();
     let sent = push::send_documents(&reach.to, &read, Some(profile.publisher));

@@ -46,6 +46,23 @@ pub struct EpochOptions {
     pub beacon_keys: Vec<PathBuf>,
 }
 
+impl EpochOptions {
+    /// The feed begins anew, with the keys that it has; what was live at this entry is carried
+    /// over.
+    #[must_use]
+    pub const fn anew(at: Survivor) -> Self {
+        Self {
+            publisher: None,
+            after: None,
+            compacts: Some(at),
+            of_epoch: None,
+            release_key: None,
+            leaves: Leaves::Replaced,
+            beacon_keys: Vec::new(),
+        }
+    }
+}
+
 /// Makes the document that begins the epoch.
 pub fn new_epoch(
     change: &Change,

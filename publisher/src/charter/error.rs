@@ -141,7 +141,9 @@ impl CharterError {
             Self::Read { .. } => {
                 "name the directory by --charter DIR; make one: stork-publish charter init".into()
             }
-            Self::Write { .. } => "choose a directory that you may write to, by --dir".into(),
+            Self::Write { .. } => {
+                "make room there, or choose a directory that you may write to".into()
+            }
             Self::Exists(_) => {
                 "choose another place by --dir or --out, or keep the one you have".into()
             }

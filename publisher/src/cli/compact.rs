@@ -9,7 +9,7 @@ use super::charter::ChangeArgs;
 use super::charter_run::{change, now};
 use super::commands::{print_json, print_lines, runtime};
 use super::run::Failure;
-use crate::charter::{self, CharterError, EpochOptions, Leaves, Outcome};
+use crate::charter::{self, CharterError, EpochOptions, Outcome};
 use crate::keys::Passphrase;
 use crate::out;
 use crate::progress::Progress;
@@ -97,15 +97,7 @@ pub(super) fn compact(args: CompactArgs) -> Result<(), Failure> {
     };
     let file = change.dir.join(CARRY_FILE);
     let forget = || std::fs::remove_file(&file).map_err(|e| Failure::new(e, "remove it by hand"));
-    let epoch = EpochOptions {
-        publisher: None,
-        after: None,
-        compacts: Some(at),
-        of_epoch: None,
-        release_key: None,
-        leaves: Leaves::Replaced,
-        beacon_keys: Vec::new(),
-    };
+    let epoch = EpochOptions::anew(at);
     let changed = match charter::new_epoch(&change, &epoch) {
         Ok((changed, _)) => changed,
         Err(e) => {

@@ -21,7 +21,7 @@ use stork_wire::text::{Arch, PackageName, Version};
 use super::session::{self, Enough, Peer};
 use super::target::places;
 use super::{NodeReport, PushError, Target, now, release_signer};
-use crate::charter::{CharterError, read_bounded, write_new};
+use crate::charter::{read_bounded, write_new};
 use crate::feed::{Author, Published, Standing};
 use crate::keys::{Passphrase, Signer};
 use crate::progress::Progress;
@@ -91,7 +91,7 @@ pub async fn gather(
 ) -> Result<Option<(Survivor, usize)>, PushError> {
     let path = options.charter.join(CARRY_FILE);
     if path.exists() {
-        return Err(CharterError::Exists(path).into());
+        return Err(PushError::Carries(path.display().to_string()));
     }
     let (charter, profile) = crate::charter::open(&options.charter)?;
     let (publisher, doc) = own(&charter, &profile)?;
@@ -123,7 +123,11 @@ pub async fn gather(
         bytes.extend_from_slice(&u32::try_from(one.len()).unwrap_or(u32::MAX).to_le_bytes());
         bytes.extend_from_slice(&one);
     }
-    write_new(&path, &bytes)?;
+    if let Err(e) = write_new(&path, &bytes) {
+        // What there is of it would be taken for a list that waits.
+        fs::remove_file(&path).unwrap_or_default();
+        return Err(e.into());
+    }
     Ok(Some((Survivor { at: head.position(), hash: *hash }, live.len())))
 }
 
@@ -154,10 +158,7 @@ fn own<'a>(
 
 /// Reads what [`gather`] wrote.
 fn read(path: &Path) -> Result<Vec<Envelope>, PushError> {
-    let broken = || {
-        let text = format!("{} is no list of carried entries", path.display());
-        PushError::Usage(text)
-    };
+    let broken = || PushError::NoCarriedList(path.display().to_string());
     let bytes = read_bounded(path, CARRY_LEN_MAX)?;
     let mut rest = bytes.strip_prefix(CARRY_MAGIC).ok_or_else(broken)?;
     let mut out = Vec::new();
@@ -187,17 +188,15 @@ pub async fn carry(options: &CarryOptions, progress: &Progress) -> Result<CarryR
     let (charter, profile) = crate::charter::open(&options.charter)?;
     let (publisher, doc) = own(&charter, &profile)?;
     if doc.compacts.is_none() {
-        let why = "no document begins this feed anew: nothing is to be carried over. Remove the \
-                   file, or import the change that `charter compact` made";
-        return Err(PushError::Usage(format!("{}: {why}", path.display())));
+        return Err(PushError::NotAnew(path.display().to_string()));
     }
     let author = Author { charter: &charter, publisher, doc };
     let places = places(&options.to, &doc.homes)?;
     let signer = release_signer(options.key.as_ref(), &profile, &options.passphrase)?;
-    progress.phase("carrying releases over", entries.len() as u64);
+    progress.phase(&format!("carrying {} releases over", entries.len()), 0);
     let enough = Enough { copies: 1, homes: &doc.homes };
     let (mut peers, notes) = session::open(&places, (author, &signer, None), enough, now()).await?;
-    let report = all(author, &signer, &mut peers, (&entries, progress)).await;
+    let report = all(author, &signer, &mut peers, &entries).await;
     let mut nodes = Vec::new();
     for peer in peers {
         peer.client.close().await;
@@ -215,7 +214,7 @@ async fn all(
     author: Author<'_>,
     signer: &Signer,
     peers: &mut [Peer],
-    (entries, progress): (&[Envelope], &Progress),
+    entries: &[Envelope],
 ) -> Result<CarryReport, PushError> {
     let home = peers.first().ok_or_else(|| PushError::Usage("no node to ask".into()))?;
     home.documents(author).await?;
@@ -233,7 +232,6 @@ async fn all(
     };
     for envelope in entries {
         let old = author.carried(envelope)?;
-        progress.advance(1);
         if old.expires <= now() {
             report.expired += 1;
         } else if live.contains(&same(&old.release)) {

@@ -118,6 +118,15 @@ pub enum PushError {
     /// No live releases were written down.
     #[error("there is nothing to carry over: {0} is not there")]
     NothingToCarry(String),
+    /// A list of live releases waits from before.
+    #[error("{0} has live releases that wait to be carried over")]
+    Carries(String),
+    /// A list that is none.
+    #[error("{0} is no list of carried entries")]
+    NoCarriedList(String),
+    /// The feed has not begun anew.
+    #[error("no document begins this feed anew, and {0} lists what it would carry over")]
+    NotAnew(String),
     /// The version goes backwards.
     #[error("version {new} is lower than {latest}, which is published")]
     Lower {
@@ -172,6 +181,19 @@ impl PushError {
                  stopped"
                     .into()
             }
+            Self::Carries(_) => {
+                "`stork-publish carry` goes on with it; where it says that the feed has not begun \
+                 anew, remove the file and run this again"
+                    .into()
+            }
+            Self::NoCarriedList(_) => {
+                "put back the file as `stork-publish charter compact` wrote it; if no epoch has \
+                 begun since, remove it and run that again"
+                    .into()
+            }
+            Self::NotAnew(_) => {
+                "remove the file, and run `stork-publish charter compact` again".into()
+            }
             Self::Lower { .. } => "to go back on purpose, add --allow-lower".into(),
             Self::VersionTaken { .. } => refusal_help(Refusal::VersionTaken).into(),
         }
@@ -193,6 +215,7 @@ impl PushError {
             Self::Usage(_) => 2,
             Self::NotSigner { .. } => 4,
             Self::NoGroup(_) | Self::NotLive(_) | Self::NothingToCarry(_) => 5,
+            Self::Carries(_) | Self::NoCarriedList(_) | Self::NotAnew(_) => 1,
             Self::NoHome(_) | Self::Lower { .. } | Self::VersionTaken { .. } => 7,
             Self::Connect { .. } | Self::Lost { .. } => 75,
             Self::WrongNode { .. } => 4,

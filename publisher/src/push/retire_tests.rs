@@ -9,7 +9,7 @@ use stork_wire::ids::Position;
 use super::fake::Fake;
 use super::tests::Shop;
 use super::*;
-use crate::charter::{Change, EpochOptions, Leaves, Life, new_epoch};
+use crate::charter::{Change, EpochOptions, Life, new_epoch};
 
 fn targets(to: &[&Fake]) -> Vec<Target> {
     to.iter().map(|f| Target { addr: f.addr.clone(), node: Some(f.node) }).collect()
@@ -113,15 +113,7 @@ fn begin_anew(charter: &Path, at: Survivor) -> PublisherDoc {
         dry_run: false,
         life: Life::days(now(), 10),
     };
-    let epoch = EpochOptions {
-        publisher: None,
-        after: None,
-        compacts: Some(at),
-        of_epoch: None,
-        release_key: None,
-        leaves: Leaves::Replaced,
-        beacon_keys: Vec::new(),
-    };
+    let epoch = EpochOptions::anew(at);
     new_epoch(&change, &epoch).unwrap().1
 }
 
