@@ -16,6 +16,8 @@ use crate::trust::{Fact, Turn};
 
 /// Time between two looks for a document that is on its way to the disk.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// The same where the disk failed.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// How far each log was asked for.
 #[derive(Debug, Default)]
@@ -47,7 +49,11 @@ impl Driver {
         let store = Arc::clone(&self.store);
         let newest = self.newest_document(&turn);
         self.workers.disk(move || {
-            let all = store.log_items(LogId::publisher(turn.publisher)).unwrap_or_default();
+            let all = store.log_items(LogId::publisher(turn.publisher)).unwrap_or_else(|e| {
+                tracing::error!("a false branch stays until the journal can be read: {e}");
+                std::thread::sleep(AFTER_FAILURE);
+                Vec::new()
+            });
             let document = all.into_iter().last();
             if document.as_ref().map(|d| d.seq) != newest {
                 std::thread::sleep(LOOK_EVERY);
