@@ -5,7 +5,7 @@
 dir=$(mktemp -d)
 pids=
 began=
-base=$(( 20000 + ($$ % 9000) )) # Host N listens on the port base + N.
+base=$(( 20000 + ($$ % 900) * 10 )) # Host N, of nine at most, listens on the port base + N.
 # A story with more to end has a function `end_more`.
 end_story() {
   if command -v end_more >/dev/null; then end_more; fi
@@ -16,7 +16,13 @@ end_story() {
 trap end_story EXIT
 trap 'exit 130' INT TERM
 
-fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
+fail() { # With what each host said last: by then the folder is gone.
+  printf 'error: %s\n' "$*" >&2
+  for log in "$dir"/h*/log "$dir"/h*/nginx.log; do
+    [ ! -s "$log" ] || { printf -- '--- %s\n' "$log" >&2; tail -n 40 "$log" >&2; }
+  done
+  exit 1
+}
 now() { date +%s.%N; }
 since() { echo "$(now) $1" | awk '{ printf "%.2f", $1 - $2 }'; }
 say() { printf '%7s s  %s\n' "$(since "$began")" "$*"; } # Seconds since `began`.

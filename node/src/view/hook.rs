@@ -1,7 +1,9 @@
 //! Commands of the operator that run on the host around a switch.
 //!
 //! A hook inherits nothing: no environment, no descriptors, no terminal. It has a time, after
-//! which its whole process group is killed, and its output is kept up to a bound.
+//! which its whole process group is killed, and its output is kept up to a bound. What it leaves
+//! in that group when it ends is killed too; a server that it starts leaves the group by itself
+//! (`setsid`, daemon(7)) and has [`LEAVE_WITHIN`] for it.
 
 use std::io::{self, Read};
 use std::os::fd::AsFd;
@@ -12,13 +14,18 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 
 /// Bytes of output that are kept; the rest is read and dropped.
 pub const OUTPUT_LEN_MAX: usize = 16 * 1024;
 
 /// How often a running hook is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// How long what a hook started may stay in its process group after it. A server forks, its first
+/// process ends, and only then the second one leaves the group: killed at once, it would be dead
+/// although the hook said that all is well.
+const LEAVE_WITHIN: Duration = Duration::from_secs(5);
 
 /// What a hook is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,7 +133,7 @@ pub fn run_hook(
     let mut output = Vec::new();
     let ended = watch(&mut child, timeout, &mut reader, &mut output);
     // Whatever of its group still runs would outlive the switch that it belongs to.
-    kill_group(&child);
+    end_group(&child, matches!(ended, Ok(Some(_))));
     let status = match &ended {
         Ok(Some(status)) => *status,
         _ => child.wait().map_err(fail)?,
@@ -173,11 +180,18 @@ fn drain(reader: &mut impl Read, output: &mut Vec<u8>) {
     }
 }
 
-fn kill_group(child: &Child) {
-    let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    if let Some(group) = group
-        && let Err(e) = kill_process_group(group, Signal::KILL)
-    {
+/// Kills what is left of a hook's process group: at once, or where the hook has ended `by_itself`
+/// after [`LEAVE_WITHIN`]. The group's number belongs to nobody else as long as it has a process.
+fn end_group(child: &Child, by_itself: bool) {
+    let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) else { return };
+    let start = Instant::now();
+    while by_itself && start.elapsed() < LEAVE_WITHIN {
+        if test_kill_process_group(group) == Err(rustix::io::Errno::SRCH) {
+            return;
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    if let Err(e) = kill_process_group(group, Signal::KILL) {
         tracing::debug!(%e, "nothing of the hook's process group is left to kill");
     }
 }

@@ -1,7 +1,7 @@
 //! Hooks: what they are told, how long they may take, and which are not run.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::hook::{HookEnv, HookError, OUTPUT_LEN_MAX, run_hook};
 
@@ -40,6 +40,38 @@ fn hooks() {
     assert!(out.timed_out && !out.succeeded());
     std::thread::sleep(Duration::from_millis(1300));
     assert!(!mark.exists(), "what the hook started is dead too");
+}
+
+/// A server that a hook starts lives, also where its second process leaves the hook's group only
+/// after the hook has ended, as those of nginx do; what stays in the group does not.
+#[test]
+fn servers_that_a_hook_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    let (vm, target, set) = ("web".into(), "/t".into(), "abc".into());
+    let env = HookEnv { vm, target, generation: 7, set, set_path: None };
+    let run = |text: &str| {
+        run_hook(&hook(folder.path(), text, 0o755), &env, Duration::from_secs(20)).unwrap()
+    };
+    let (server, stays) = (folder.path().join("server"), folder.path().join("stays"));
+    let text = format!(
+        "(sleep 0.3; exec setsid sh -c 'sleep 0.3; echo lives >{}') >/dev/null 2>&1 &",
+        server.display()
+    );
+    assert!(run(&text).succeeded());
+    let end = Instant::now() + Duration::from_secs(20);
+    while std::fs::read(&server).ok().is_none_or(|text| text != b"lives\n") {
+        assert!(Instant::now() < end, "the server is dead");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let text = format!("(echo $$ >{0}; exec sleep 600) >/dev/null 2>&1 &", stays.display());
+    assert!(run(&text).succeeded());
+    let group = std::fs::read_to_string(&stays).unwrap().trim().parse().unwrap();
+    let group = rustix::process::Pid::from_raw(group).unwrap();
+    let end = Instant::now() + Duration::from_secs(20);
+    while rustix::process::test_kill_process_group(group).is_ok() {
+        assert!(Instant::now() < end, "what a hook leaves in its group goes on");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// A hook that others could change, or that is no program, is not run.
