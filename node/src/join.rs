@@ -47,6 +47,12 @@ pub enum JoinError {
     /// What came back does not prove what it must.
     #[error("the answer of the admitting node is not to be trusted: {0}")]
     Untrusted(String),
+    /// The charter with which a fleet begins does not hold.
+    #[error("this charter does not hold: {0}")]
+    Charter(String),
+    /// The key with which a first host was to admit itself admits nobody.
+    #[error("this key does not admit hosts: {0}")]
+    NotAdmission(String),
     /// Disk.
     #[error(transparent)]
     Store(#[from] crate::store::StoreError),
@@ -73,6 +79,16 @@ impl JoinError {
                 "make a new token on the admitting node: `stork token create`".into()
             }
             Self::Untrusted(_) => "check where the token came from".into(),
+            Self::Charter(_) => {
+                "take charter.bundle from the publisher's directory again; `stork-publish charter \
+                 verify FILE` says what is wrong with it"
+                    .into()
+            }
+            Self::NotAdmission(_) => {
+                "give keys/admission of this charter; `stork-publish charter show DIR` lists the \
+                 keys of each role"
+                    .into()
+            }
             Self::Store(e) => e.help().into(),
             Self::Identity(e) => e.help().into(),
         }
@@ -85,7 +101,11 @@ impl JoinError {
             Self::Already(_) => 0,
             Self::NotJoined => 78,
             Self::Unreachable(_) => 75,
-            Self::OtherFleet(..) | Self::Refused(_) | Self::Untrusted(_) => 4,
+            Self::OtherFleet(..)
+            | Self::Refused(_)
+            | Self::Untrusted(_)
+            | Self::Charter(_)
+            | Self::NotAdmission(_) => 4,
             Self::Store(e) => e.exit_code(),
             Self::Identity(e) => e.exit_code(),
         }
@@ -275,12 +295,14 @@ pub fn found(
         let doc: RootDoc = i.envelope.claimed().ok()?;
         (doc.number == 1).then(|| doc.fleet_id())
     });
-    let fleet =
-        root.ok_or_else(|| JoinError::Untrusted("the charter holds no root document".into()))?;
+    let fleet = root.ok_or_else(|| JoinError::Charter("it holds no root document".into()))?;
     check_new(store, fleet)?;
     let key = identity::open_or_create(state)?;
     let mut trust = Trust::new(fleet);
-    let items = judge_all(&mut trust, charter)?;
+    let items = judge_all(&mut trust, charter).map_err(|e| match e {
+        JoinError::Untrusted(why) => JoinError::Charter(why),
+        other => other,
+    })?;
     let now = crate::driver::Clock::start().unix();
     let cert = HostCert {
         version: BODY_VERSION,
@@ -293,6 +315,8 @@ pub fn found(
     };
     let cert =
         Envelope::sign(&cert, fleet, admission).map_err(|e| JoinError::Untrusted(e.to_string()))?;
+    // Before the key is kept: another one, perhaps a release key, has nothing to do here.
+    trust.check_cert(&cert, now).map_err(|e| JoinError::NotAdmission(e.to_string()))?;
     identity::keep_admission_key(state, admission)?;
     finish(store, &trust, &key, &items, &cert, &[])
 }

@@ -245,6 +245,29 @@ fn missing_files_are_not_found() {
     assert!(error.contains("nothing`: No such file") && error.contains("help: "), "{error}");
 }
 
+/// A first host with a key that admits nobody, or a charter that does not hold: each says so, and
+/// the wrong key is not left in the state folder.
+#[test]
+fn a_first_host_with_the_wrong_key_or_charter() {
+    let dir = Fleet::charter_only(&["web"], None);
+    let state = dir.folder("state");
+    let init = |charter: &Path, key: &str| {
+        let key = dir.charter.join("keys").join(key);
+        let key = ["--admission-key", text(&key), "--name", "host-1"];
+        node(&[&["--state", text(&state), "init", "--charter", text(charter)], &key[..]].concat())
+    };
+    let bundle = dir.charter.join("charter.bundle");
+    fails(&init(&bundle, "release"), 4, "this key does not admit hosts");
+    assert!(!state.join("admission.key").exists(), "another key was kept");
+    let mut bytes = fs::read(&bundle).unwrap();
+    bytes[200] ^= 1;
+    let bad = dir.folder("bad").join("charter.bundle");
+    fs::write(&bad, bytes).unwrap();
+    fails(&init(&bad, "admission"), 4, "this charter does not hold");
+    let out = init(&bundle, "admission");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+}
+
 /// Completion and manual page of all three programs go to standard output and name the program.
 #[test]
 fn every_program_describes_itself() {

@@ -41,6 +41,12 @@ impl Finder<'_> {
         self.vm.rules.get(i).map(|r| (format!("[[trust]] rule {}", i + 1), r.line))
     }
 
+    /// Where the rules end, of which none matches: what no rule names is denied.
+    fn no_rule(&self) -> Option<(String, usize)> {
+        let last = self.vm.rules.last().map(|r| ("after the last [[trust]]".to_owned(), r.line));
+        last.or_else(|| self.table())
+    }
+
     /// The subscription that names the package.
     fn subscription(&self) -> Option<(String, usize)> {
         let name = self.c.known.release.package.as_str();
@@ -101,7 +107,8 @@ impl Finder<'_> {
         let (rule, document) = match &self.c.outcome {
             Outcome::Chosen | Outcome::Older => (self.trust_rule(), self.granting()),
             Outcome::NotAttested { .. } => (self.trust_rule(), None),
-            Outcome::Denied(_) => (self.trust_rule(), None),
+            Outcome::Denied(Some(_)) => (self.trust_rule(), None),
+            Outcome::Denied(None) => (self.no_rule(), None),
             Outcome::OtherArch
             | Outcome::NotForGroup
             | Outcome::OverQuota { .. }
@@ -136,8 +143,10 @@ impl Finder<'_> {
                 (None, group.map(|g| self.group_document(g)))
             }
             Outcome::Narrowed(_) => (None, self.publisher()),
-            Outcome::Downgrade(_) | Outcome::Skipped => (None, None),
-            Outcome::BelowFloor(_)
+            // An operator's word at this host: no line, and no document.
+            Outcome::Skipped => (None, None),
+            Outcome::Downgrade(_)
+            | Outcome::BelowFloor(_)
             | Outcome::Expired
             | Outcome::Retired
             | Outcome::Stale(_)

@@ -88,12 +88,12 @@ the subscription asks for >= 1 | [[subscribe]]:5 | -
 the package is pinned to = 3 | [[pin]]:8 | -
 the package is held: INC-1 | [[hold]]:11 | -
 trust rule 1 denies it | [[trust]] rule 1:15 | -
-no trust rule allows it | [[trust]] rule 1:15 | -
+no trust rule allows it | after the last [[trust]]:15 | -
 1 of the publishers that its rule names announce it, 2 must | [[trust]] rule 1:15 | -
 its feed is not fresh, and this VM takes nothing new from such a feed | [[trust]] rule 1:15 | -
 its feed is not fresh, and this VM shows nothing of such a feed | [[trust]] rule 1:15 | -
 `bin/su` is setuid, which needs `privileged` in the VM's file | [view]:19 | -
-the VM shows a later release (12): going back needs a permit | - | -
+the VM shows a later release (12): going back needs a permit | - | entry acme 1
 the publisher withdrew everything below release 7 | - | entry acme 1
 its announcement has expired | - | entry acme 1
 it was rolled back on this VM | - | -

@@ -12,7 +12,7 @@ use super::change::{Change, Changed};
 use super::init::patterns;
 use super::ledger::Doc;
 use super::rotate::with_release_keys;
-use super::{Charter, CharterError, RoleChange, open, read_file};
+use super::{Charter, CharterError, RoleChange, RoleName, open, read_file};
 
 /// What a group lets a publisher do.
 #[derive(Debug, Clone, Default)]
@@ -250,7 +250,7 @@ pub fn add_publisher(
         threshold: Some(new.threshold),
         stolen: false,
     };
-    let root = keys.apply(&root)?;
+    let root = keys.apply(&RoleName::Publisher(Some(new.name.to_string())), &root)?;
     let doc = PublisherDoc {
         version: BODY_VERSION,
         number: 1,

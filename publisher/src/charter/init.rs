@@ -76,7 +76,7 @@ impl RoleKeys {
         let threshold = self.thresholds.iter().rev().find(|(r, _)| r == name);
         let threshold = threshold.map_or(1, |(_, t)| *t);
         let keys = sorted(&keys);
-        check_threshold(threshold, keys.len())?;
+        check_threshold(name, threshold, keys.len())?;
         Ok(Role { keys: List::new(keys)?, threshold })
     }
 

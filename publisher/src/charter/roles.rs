@@ -36,9 +36,10 @@ impl FromStr for RoleName {
             None if s == "publisher" => Ok(Self::Publisher(None)),
             Some(("group", name)) if !name.is_empty() => Ok(Self::Group(name.into())),
             Some(("publisher", name)) if !name.is_empty() => Ok(Self::Publisher(Some(name.into()))),
-            _ => Err("root, admission, authority, group:NAME, publisher or publisher:NAME is \
-                      expected"
-                .into()),
+            _ => Err(format!(
+                "`{s}` is no role: root, admission, authority, group:NAME, publisher or \
+                 publisher:NAME is expected"
+            )),
         }
     }
 }
@@ -119,12 +120,12 @@ impl RoleChange {
     }
 
     /// The role after the change.
-    pub(super) fn apply(&self, old: &Role) -> Result<Role, CharterError> {
+    pub(super) fn apply(&self, name: &RoleName, old: &Role) -> Result<Role, CharterError> {
         let mut keys = old.keys.to_vec();
-        for name in &self.remove {
-            let called = Called::read(name)?;
+        for key in &self.remove {
+            let called = Called::read(key)?;
             if !old.keys.iter().any(|k| called.is(k)) {
-                return Err(CharterError::NoSuch(format!("key `{name}` in this role")));
+                return Err(CharterError::NoSuch(format!("key `{key}` in the role {name}")));
             }
             keys.retain(|k| !called.is(k));
         }
@@ -134,15 +135,23 @@ impl RoleChange {
         keys.sort_unstable();
         keys.dedup();
         let threshold = self.threshold.unwrap_or(old.threshold);
-        check_threshold(threshold, keys.len())?;
+        check_threshold(name, threshold, keys.len())?;
         Ok(Role { keys: List::new(keys)?, threshold })
     }
 }
 
 /// A threshold that so many keys can meet.
-pub(super) fn check_threshold(threshold: u8, keys: usize) -> Result<(), CharterError> {
+pub(super) fn check_threshold(
+    role: &RoleName,
+    threshold: u8,
+    keys: usize,
+) -> Result<(), CharterError> {
     if threshold == 0 || usize::from(threshold) > keys {
-        let why = format!("{threshold} signatures of {keys} keys cannot be: give --threshold");
+        let s = if keys == 1 { "" } else { "s" };
+        let why = format!(
+            "{threshold} cannot sign for the role {role}, which has {keys} key{s}: give another \
+             --threshold, or more keys"
+        );
         return Err(CharterError::Usage(why));
     }
     Ok(())

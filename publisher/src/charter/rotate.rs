@@ -86,10 +86,10 @@ pub fn rotate(
         RoleName::Root | RoleName::Admission | RoleName::Authority => {
             let mut doc = change.next_root(&charter)?;
             match role {
-                RoleName::Root => doc.root = what.apply(&doc.root)?,
+                RoleName::Root => doc.root = what.apply(role, &doc.root)?,
                 RoleName::Admission => {
                     let (doomed, what) = what.split_earlier(&doc.admission_before)?;
-                    doc.admission = what.apply(&doc.admission)?;
+                    doc.admission = what.apply(role, &doc.admission)?;
                     let mut before = earlier_keys(&charter.root, &doc, what.stolen);
                     before.retain(|p| !doomed.contains(&p.key));
                     doc.admission_before = List::new(before)?;
@@ -97,7 +97,7 @@ pub fn rotate(
                 _ => {
                     let mut all = doc.authorities.to_vec();
                     for authority in &mut all {
-                        authority.role = what.apply(&authority.role)?;
+                        authority.role = what.apply(role, &authority.role)?;
                     }
                     doc.authorities = List::new(all)?;
                 }
@@ -113,7 +113,7 @@ pub fn rotate(
         }
         RoleName::Group(name) => {
             let mut doc = change.next_group(&charter, group_id(&charter, name)?)?;
-            let new = what.apply(&doc.authority)?;
+            let new = what.apply(role, &doc.authority)?;
             if new == doc.authority {
                 return Ok(Changed::nothing());
             }
@@ -123,7 +123,7 @@ pub fn rotate(
         RoleName::Publisher(name) => {
             let id = change.publisher(&charter, name.as_deref())?;
             let mut doc = change.next_publisher(&charter, id)?;
-            let new = what.apply(&doc.root)?;
+            let new = what.apply(role, &doc.root)?;
             if new == doc.root {
                 return Ok(Changed::nothing());
             }

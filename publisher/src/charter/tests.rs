@@ -95,3 +95,27 @@ fn groups_need_their_authority() {
         Err(CharterError::Document { kind: "group", number: 1, .. })
     ));
 }
+
+/// What cannot be says of which role, and what was typed.
+#[test]
+fn errors_name_the_role() {
+    let dir = TempDir::new().unwrap();
+    let roles = RoleKeys { thresholds: vec![(RoleName::Admission, 3)], ..RoleKeys::default() };
+    let e = init(&InitOptions { roles, ..options(&dir) }, 1_000).unwrap_err().to_string();
+    assert!(e.starts_with("3 cannot sign for the role admission, which has 1 key:"), "{e}");
+    let options = options(&dir);
+    init(&options, 1_000).unwrap();
+    let change = Change {
+        dir: options.dir,
+        keys: Vec::new(),
+        passphrase: Passphrase::None,
+        out: None,
+        dry_run: false,
+        life: Life::days(2_000, 365),
+    };
+    let what = RoleChange { remove: vec!["SHA256:x".into()], ..RoleChange::default() };
+    let e = rotate(&change, &RoleName::Group("web".into()), &what).unwrap_err().to_string();
+    assert_eq!(e, "the charter has no key `SHA256:x` in the role group:web");
+    let e = "relaese".parse::<RoleName>().unwrap_err();
+    assert!(e.starts_with("`relaese` is no role: root, admission,"), "{e}");
+}

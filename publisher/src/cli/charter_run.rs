@@ -264,7 +264,8 @@ fn rotate(args: RotateArgs) -> Result<(), Failure> {
         if !args.packages.is_empty() {
             return Err(usage("--packages is for release keys"));
         }
-        let role: RoleName = args.role.parse().map_err(CharterError::Usage)?;
+        let or = |why| CharterError::Usage(format!("{why}, or release or release:NAME"));
+        let role: RoleName = args.role.parse().map_err(or)?;
         if args.stolen && (role != RoleName::Admission || args.remove.is_empty()) {
             return Err(usage("--stolen is for admission keys that are taken away by --remove"));
         }

@@ -37,7 +37,7 @@ pub enum AgentError {
     #[error("the ssh-agent answers nonsense: {0}")]
     Malformed(&'static str),
     /// It holds no such key.
-    #[error("the ssh-agent holds no Ed25519 key `{0}`")]
+    #[error("the ssh-agent holds no Ed25519 key{}", named(.0))]
     NoKey(String),
     /// It holds several keys, and none was named.
     #[error("the ssh-agent holds several Ed25519 keys: {}", .0.join(", "))]
@@ -45,6 +45,11 @@ pub enum AgentError {
     /// It refuses to sign.
     #[error("the ssh-agent refuses to sign")]
     Refused,
+}
+
+/// The key that was asked for, if one was.
+fn named(key: &str) -> String {
+    if key.is_empty() { String::new() } else { format!(" `{key}`") }
 }
 
 impl AgentError {
