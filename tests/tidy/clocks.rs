@@ -20,6 +20,7 @@ const ALLOWED: &[(&str, &str)] = &[
     ("node/src/store/packs.rs", "when a pack was used last, for the seed budget"),
     ("node/src/store/space.rs", "since when the store is read-only, for people"),
     ("node/src/view/hook.rs", "a hook is killed when its time is over"),
+    ("node/src/view/hook_tests.rs", "a test gives up waiting for a server"),
     (
         "node/src/view/hardlink.rs",
         "a replaced tree stays for readers that are on their way into it",
