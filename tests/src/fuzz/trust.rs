@@ -1,12 +1,13 @@
 //! The rules of trust: bytes become a sequence of signed items, in any order, changed, or signed
 //! again by other keys, judged at any time.
 
-use stork_node::trust::{PENDING_MAX, Trust, Verdict};
+use stork_node::trust::{Fact, PENDING_MAX, Trust, Verdict};
 use stork_wire::beacon::Beacon;
 use stork_wire::codec::{Blob, encode};
 use stork_wire::deny::Denial;
 use stork_wire::feed::Entry;
 use stork_wire::grant::HostGrant;
+use stork_wire::ids::LogId;
 use stork_wire::item::{Item, ItemKind};
 use stork_wire::sign::{Body, Envelope, signed_bytes};
 use stork_wire::suicide::Suicide;
@@ -65,7 +66,7 @@ fn other_entry(bytes: &mut Bytes<'_>, fleet: &Fleet, item: &Item) -> Option<Item
     let body = Blob::new(encode(&entry)).ok()?;
     let mut item = item.clone();
     item.seq = entry.seq;
-    item.log = stork_wire::ids::LogId::feed_epoch(entry.publisher, entry.epoch);
+    item.log = LogId::feed_epoch(entry.publisher, entry.epoch);
     item.envelope = Envelope { body, signatures: stork_wire::codec::List::empty() };
     sign_again(&mut item, fleet, if entry.via.is_some() { 8 } else { 5 });
     Some(item)
@@ -126,18 +127,33 @@ pub(super) fn trust(data: &[u8]) -> String {
     format!("{seen:?} {}", trust.heads().len())
 }
 
+/// Logs that have no head any more and are not cut: beacons that do not stand, and proofs of a fork
+/// that a new epoch has settled. The overlay is told of both.
+fn silent(trust: &mut Trust, fact: &Fact) -> Vec<LogId> {
+    let mut gone = trust.take_void_beacons();
+    match fact {
+        Fact::Turn(turn) => gone.extend(turn.closed),
+        Fact::Suicide(death) => gone.extend(death.turns.iter().filter_map(|t| t.closed)),
+        _ => {}
+    }
+    gone
+}
+
 fn judge(trust: &mut Trust, item: &Item, now: u64) -> String {
     let before = trust.heads();
+    drop(trust.take_void_beacons());
     let verdict = trust.judge(item, now);
     assert!(trust.pending_len() <= PENDING_MAX);
     let after = trust.heads();
     match &verdict {
         Verdict::Accepted { fact, .. } => {
             assert_ne!(before, after, "it was accepted, and no head has changed");
+            let gone = silent(trust, fact);
             for head in &before {
-                let cut = fact.cuts().iter().any(|c| c.log == head.log);
+                let cut = gone.contains(&head.log) || fact.cuts().iter().any(|c| c.log == head.log);
                 let new = after.iter().find(|h| h.log == head.log);
-                assert!(cut || new.is_some_and(|h| h.seq >= head.seq), "a head went back");
+                let went_back = !cut && new.is_none_or(|h| h.seq < head.seq);
+                assert!(!went_back, "by the {:?}: {head:?} went back", item.kind);
             }
             let again = trust.judge(item, now);
             assert!(!matches!(again, Verdict::Accepted { .. }), "it was accepted twice");
@@ -160,12 +176,14 @@ fn judge(trust: &mut Trust, item: &Item, now: u64) -> String {
     }
 }
 
-/// All items in order, and some bytes without meaning.
+/// All items in order, a fork that a new epoch settles, and some bytes without meaning.
 pub(super) fn samples() -> Vec<Vec<u8>> {
     let in_order: Vec<u8> = core::iter::once(1).chain((0..9).flat_map(|i| [i, 7, 1])).collect();
     let mut rng = super::Mutator::new(12);
     let mut some = |n: usize| (0..n).map(|_| u8::try_from(rng.below(256)).unwrap()).collect();
     let mut out: Vec<Vec<u8>> = [30, 60, 90, 120].map(&mut some).to_vec();
     out.push(in_order);
+    // The documents first; then two entries, the proof and the second publisher document.
+    out.push([0, 1].into_iter().chain([3, 4, 7, 16].into_iter().flat_map(|i| [i, 7, 1])).collect());
     out
 }
