@@ -6,6 +6,7 @@
 use stork_wire::codec::List;
 use stork_wire::frame::{Have, OverlayFrame, PeerHint};
 use stork_wire::item::Item;
+use stork_wire::sign::Envelope;
 
 /// Bytes of a host's certificate and record, both signed: see the test.
 pub(crate) const HINT_BYTES: u64 = 358;
@@ -31,11 +32,15 @@ fn list<T, const N: usize>(all: &List<T, N>, each: impl Fn(&T) -> u64) -> u64 {
 
 /// Bytes of an item.
 pub(crate) fn item_bytes(item: &Item) -> u64 {
-    let body = item.envelope.body.len() as u64;
-    let signatures = &item.envelope.signatures;
+    1 + 32 + varint(item.seq) + envelope_bytes(&item.envelope)
+}
+
+fn envelope_bytes(envelope: &Envelope) -> u64 {
+    let body = envelope.body.len() as u64;
+    let signatures = &envelope.signatures;
     let key = signatures.first().map_or(0, |s| 64 + s.key.as_bytes().len() as u64);
     let signed = varint(signatures.len() as u64) + key * signatures.len() as u64;
-    1 + 32 + varint(item.seq) + varint(body) + body + signed
+    varint(body) + body + signed
 }
 
 fn hints<const N: usize>(all: &List<PeerHint, N>) -> u64 {
@@ -74,6 +79,11 @@ pub(crate) fn frame_bytes(frame: &OverlayFrame) -> u64 {
         }
         OverlayFrame::HeadsAsk(all) => list(all, |_| 8),
         OverlayFrame::Ahead(all) => list(all, |(_, seq)| 8 + varint(*seq)),
+        OverlayFrame::Knows(bits) => varint(*bits),
+        OverlayFrame::PushEntry { age_ms, entry, envelope, .. } => {
+            let course = varint(u64::from(*age_ms)) + varint(u64::from(*entry));
+            1 + course + envelope_bytes(envelope)
+        }
     }
 }
 
@@ -81,6 +91,7 @@ pub(crate) fn frame_bytes(frame: &OverlayFrame) -> u64 {
 pub(crate) fn payload_bytes(frame: &OverlayFrame) -> u64 {
     match frame {
         OverlayFrame::Push { item, .. } => item_bytes(item),
+        OverlayFrame::PushEntry { envelope, .. } => envelope_bytes(envelope),
         OverlayFrame::Items(all) => all.iter().map(item_bytes).sum(),
         _ => 0,
     }

@@ -31,7 +31,8 @@ impl Driver {
                     Class::News => Priority::News,
                     Class::Lazy => Priority::Lazy,
                 };
-                self.send(to, priority, &Frame::Overlay(frame));
+                let knows = self.connections.get(&to).map_or(0, |link| link.knows);
+                self.send(to, priority, &Frame::Overlay(frame.shortened(knows)));
             }
             Action::Dial { peer, class: LinkClass::Transient, .. }
                 if self.connections.contains_key(&peer.node) =>

@@ -11,7 +11,7 @@ use stork_wire::sign::Envelope;
 use stork_wire::tick::Tick;
 
 use super::Driver;
-use crate::net::{ConnId, Connected, NetEvent};
+use crate::net::{ConnId, Connected, NetEvent, Priority};
 use crate::overlay::{Input, Peer, PeersKind};
 use crate::{transfer, trust};
 
@@ -36,6 +36,8 @@ pub(super) struct Link {
     incarnation: u64,
     /// Frames that had left the outbox when it was looked at last and some waited, and since when.
     pub(super) stuck: Option<(u64, Tick)>,
+    /// What the host said that it knows ([`OverlayFrame::Knows`]).
+    pub(super) knows: u64,
     /// Frames were queued in this turn of the loop.
     pub(super) unsent: bool,
     /// The newest certificate of the host that was seen, and when it runs out.
@@ -227,6 +229,7 @@ impl Driver {
             class,
             incarnation,
             stuck: None,
+            knows: 0,
             unsent: false,
             cert,
             cert_expires,
@@ -254,6 +257,7 @@ impl Driver {
         if restarted || old.is_none() {
             self.planner_input(transfer::Input::PeerUp { node, same_site });
         }
+        self.send(node, Priority::Control, &Frame::Overlay(OverlayFrame::OURS));
     }
 
     fn on_closed(&mut self, conn: ConnId, node: NodeId, why: &str) {
@@ -275,6 +279,7 @@ impl Driver {
             return;
         };
         match frame {
+            Frame::Overlay(OverlayFrame::Knows(knows)) => link.knows = knows,
             Frame::Overlay(frame) => {
                 let (kind, hints) = match frame {
                     OverlayFrame::Records(hints) => (PeersKind::Records, hints),

@@ -225,7 +225,6 @@ impl Overlay {
     fn shun(&mut self, now: Tick, from: NodeId, key: Key, why: Refusal, actions: &mut Vec<Action>) {
         let Some(link) = self.link_mut(&from) else { return };
         let times = link.refused.get(&key).map_or(0, |s| s.times);
-        link.invalid += u32::from(why == Refusal::Invalid);
         let (wait, max) = if matches!(why, Refusal::Invalid | Refusal::Later) {
             (INVALID_WAIT_MS, INVALID_WAIT_MS_MAX)
         } else {
@@ -233,12 +232,26 @@ impl Overlay {
         };
         let until = now.after_ms((wait << times.min(10)).min(max));
         link.refused.set(key, Shunned { until, times: times.saturating_add(1) });
-        let enough = link.invalid >= INVALID_MAX;
         // The wait is over without an event: look at what is wanted then.
         self.house_at = self.house_at.min(until);
-        if enough {
+        if why == Refusal::Invalid {
+            self.count_invalid(now, from, actions);
+        }
+    }
+
+    /// A neighbour sent what nobody may send; who goes on is closed.
+    fn count_invalid(&mut self, now: Tick, from: NodeId, actions: &mut Vec<Action>) {
+        let Some(link) = self.link_mut(&from) else { return };
+        link.invalid = link.invalid.saturating_add(1);
+        if link.invalid >= INVALID_MAX {
             self.close(now, from, Why::Misbehaved, actions);
         }
+    }
+
+    /// An entry of which not even its place can be read.
+    pub(super) fn on_placeless(&mut self, now: Tick, from: NodeId, actions: &mut Vec<Action>) {
+        self.counters.unsolicited += 1;
+        self.count_invalid(now, from, actions);
     }
 
     /// A link ended: what was refused of it is kept for when it comes back.

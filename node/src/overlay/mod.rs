@@ -53,6 +53,7 @@ use std::sync::Arc;
 
 use stork_wire::frame::OverlayFrame;
 use stork_wire::ids::{LogId, NodeId};
+use stork_wire::item::Item;
 use stork_wire::text::Label;
 use stork_wire::tick::Tick;
 
@@ -282,6 +283,13 @@ impl Overlay {
                 let course = flight::Course { hop, age_ms, entry };
                 self.on_push(now, from, course, *item, actions);
             }
+            OverlayFrame::PushEntry { hop, age_ms, entry, envelope } => {
+                let course = flight::Course { hop, age_ms, entry };
+                match Item::of_entry(*envelope) {
+                    Some(item) => self.on_push(now, from, course, item, actions),
+                    None => self.on_placeless(now, from, actions),
+                }
+            }
             OverlayFrame::IHave(entries) => self.on_ihave(now, from, &entries, actions),
             OverlayFrame::Graft { log, seq } => self.on_graft(now, from, (log, seq), actions),
             OverlayFrame::Prune { log } => self.on_prune(from, &log),
@@ -298,7 +306,9 @@ impl Overlay {
             OverlayFrame::Ahead(logs) => self.on_ahead(now, from, &logs, actions),
             OverlayFrame::Fetch(ranges) => self.on_fetch(now, from, &ranges, actions),
             OverlayFrame::Items(items) => self.on_items(now, from, items.into_vec(), actions),
-            // The driver hands these in as `Input::Peers`, with verified hosts.
+            // The driver keeps what a host knows, and hands these in as `Input::Peers`, with
+            // verified hosts.
+            OverlayFrame::Knows(_) => {}
             OverlayFrame::Records(_)
             | OverlayFrame::Shuffle { .. }
             | OverlayFrame::ShuffleReply { .. } => self.counters.unsolicited += 1,

@@ -116,7 +116,7 @@ impl Run<'_> {
         let keys = self.keys();
         let (log, seq) = keys[0];
         let flags = (self.bytes.flag(), self.bytes.flag());
-        match self.bytes.below(13) {
+        match self.bytes.below(14) {
             0 => OverlayFrame::Ping { nonce, fingerprint, class, carries: small.into() },
             1 => OverlayFrame::Pong {
                 nonce: self.asked_nonce().unwrap_or(nonce),
@@ -147,6 +147,11 @@ impl Run<'_> {
             }
             10 => OverlayFrame::Items(list((0..4).map(|_| self.item()))),
             11 => OverlayFrame::SketchAsk { start: nonce, count: small },
+            12 => {
+                let (hop, len) = (self.bytes.byte(), usize::from(self.bytes.byte()));
+                let envelope = Box::new(body(self.bytes.take(len).to_vec()));
+                OverlayFrame::PushEntry { hop, age_ms: small, entry: small, envelope }
+            }
             _ => self.answer(fingerprint, keys),
         }
     }

@@ -41,6 +41,7 @@ fn overlay(fleet: &Fleet) -> Vec<OverlayFrame> {
     let (log, nonce, fingerprint) = (LogId([5; 32]), 7, [3; 8]);
     let items = fleet.feed(2);
     let item = Box::new(items[0].clone());
+    let envelope = Box::new(items[0].envelope.clone());
     let head = Head { log, seq: 300, hash: [1; 8] };
     let range = ItemRange { log, from: 1, to: 256 };
     let short = ShortLog::of(&log);
@@ -71,6 +72,8 @@ fn overlay(fleet: &Fleet) -> Vec<OverlayFrame> {
         },
         OverlayFrame::HeadsAsk(list([short])),
         OverlayFrame::Ahead(list([(short, 128)])),
+        OverlayFrame::OURS,
+        OverlayFrame::PushEntry { hop: 2, age_ms: 40, entry: 9, envelope },
     ]
 }
 

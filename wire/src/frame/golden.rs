@@ -82,6 +82,8 @@ fn overlay() -> Vec<OverlayFrame> {
         OverlayFrame::Sketch { fingerprint, logs: 100, start: 0, cells },
         OverlayFrame::HeadsAsk(list([ShortLog::of(&log)])),
         OverlayFrame::Ahead(list([(ShortLog::of(&log), 128)])),
+        OverlayFrame::Knows(1),
+        OverlayFrame::PushEntry { hop: 2, age_ms: 40, entry: 9, envelope: Box::new(envelope()) },
     ]
 }
 

@@ -8,6 +8,7 @@ mod bulk;
 mod golden;
 mod overlay;
 mod push;
+mod short;
 mod transfer;
 
 pub use bulk::{BULK_HEADER_LEN_MAX, BulkHeader};
@@ -227,11 +228,14 @@ mod tests {
     fn t119_later_types_are_not_malformed() {
         let read = |bytes: &[u8]| Frame::from_bytes(bytes, FRAME_LEN_MAX);
         let keys = Frame::Keys(List::truncated([GroupKey::from_bytes([9; 32])]));
-        let ahead = Frame::Overlay(OverlayFrame::Ahead(List::empty()));
+        let empty = Envelope { body: Blob::default(), signatures: List::empty() };
+        let (hop, age_ms, entry, envelope) = (1, 0, 0, Box::new(empty));
+        let push = OverlayFrame::PushEntry { hop, age_ms, entry, envelope };
+        let push = Frame::Overlay(push);
         let swarm = SwarmId([1; 32]);
         let (manifest, bytes) = (ManifestId([2; 32]), Blob::new(vec![3]).unwrap());
         let end = Frame::Transfer(TransferFrame::Small { manifest, swarm, bytes });
-        for last in [keys, ahead, end] {
+        for last in [keys, push, end] {
             let bytes = last.to_bytes();
             assert_eq!(read(&bytes), Ok(last));
             let at = usize::from(matches!(bytes[0], 4 | 5));

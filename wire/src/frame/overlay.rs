@@ -184,11 +184,26 @@ pub enum OverlayFrame {
     HeadsAsk(List<ShortLog, HEADS_PER_FRAME_MAX>),
     /// The newest items of logs in which the receiver is behind, as the sender saw in its sketch.
     Ahead(List<(ShortLog, u64), HEADS_PER_FRAME_MAX>),
+    /// What the sender reads beyond the frames before this one, as bits; unknown ones mean nothing.
+    /// Said once, as a connection begins. Who does not know it leaves it out, as any later frame.
+    Knows(u64),
+    /// [`Self::Push`] of an item that lies where its body says, in the feed of a publisher, to a
+    /// host that [knows](Self::Knows) it.
+    PushEntry {
+        /// Links it has crossed.
+        hop: u8,
+        /// Milliseconds since it was accepted first.
+        age_ms: u32,
+        /// As in [`Self::Push`].
+        entry: u32,
+        /// The entry.
+        envelope: Box<Envelope>,
+    },
 }
 
 impl OverlayFrame {
     /// Types of frame that are known here; a number from this on belongs to a later version.
-    pub(super) const KINDS: u64 = 17;
+    pub(super) const KINDS: u64 = 19;
 
     /// A name for counters and logs.
     #[must_use]
@@ -211,6 +226,8 @@ impl OverlayFrame {
             Self::Sketch { .. } => "sketch",
             Self::HeadsAsk(_) => "heads_ask",
             Self::Ahead(_) => "ahead",
+            Self::Knows(_) => "knows",
+            Self::PushEntry { .. } => "push_entry",
         }
     }
 }

@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 
-use stork_wire::codec::List;
+use stork_wire::codec::{Blob, List, encode};
 use stork_wire::frame::{Have, ItemRange, LinkClass, OverlayFrame};
-use stork_wire::ids::LogId;
-use stork_wire::item::Head;
+use stork_wire::ids::{LogId, PublisherId};
+use stork_wire::item::{Head, ItemKind};
 use stork_wire::limits::{HEADS_PER_FRAME_MAX, ITEMS_PER_FRAME_MAX, LOGS_MAX};
+use stork_wire::sign::Envelope;
 use stork_wire::tick::Tick;
 
 use super::super::{Action, Config, Input, Overlay, Peer, PeersKind, Refusal, Why};
@@ -254,6 +255,31 @@ fn invalid_items_end_the_link() {
     assert_eq!(v.hello(&foe, LinkClass::Near, true), LinkClass::Transient);
     v.now = v.now.after_ms(600_001);
     assert_eq!(v.hello(&foe, LinkClass::Near, true), LinkClass::Near);
+}
+
+/// A short push lies where its body says; three of which no place can be read end the link.
+#[test]
+fn short_pushes_lie_where_their_bodies_say() {
+    let mut v = Victim::new();
+    let mut push = |body: Vec<u8>| {
+        let envelope = Envelope { body: Blob::new(body).unwrap(), signatures: List::empty() };
+        let envelope = Box::new(envelope);
+        v.frame(OverlayFrame::PushEntry { hop: 1, age_ms: 0, entry: 0, envelope })
+    };
+    let publisher = PublisherId([7; 32]);
+    let actions = push(encode(&(1u8, publisher, 2u32, 300u64, "the rest")));
+    let places = actions.iter().filter_map(|a| match a {
+        Action::Deliver { item, .. } => Some((item.kind, item.log, item.seq)),
+        _ => None,
+    });
+    let feed = LogId::feed_epoch(publisher, 2);
+    assert_eq!(places.collect::<Vec<_>>(), [(ItemKind::Entry, feed, 300)]);
+    let closes = |a: &Action| matches!(a, Action::Close { why: Why::Misbehaved, .. });
+    for (body, ends) in [(vec![], false), (vec![1; 33], false), (vec![0xff; 60], true)] {
+        let actions = push(body);
+        assert!(!actions.iter().any(|a| matches!(a, Action::Deliver { .. })));
+        assert_eq!(actions.iter().any(closes), ends);
+    }
 }
 
 /// A refused item is asked for again only after a while, and then after a longer one, however often
