@@ -1,11 +1,13 @@
 //! Freshness on real nodes in this process: beacons keep feeds fresh, silence makes them stale, and
 //! a clock that is set back changes nothing. Calendars are moved; nothing waits for hours.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
+use stork_publisher::charter::{self, Change, Life};
+use stork_publisher::keys::Passphrase;
 use stork_tests::hostile::runtime;
-use stork_tests::lab::{Lab, LabNode, wait_for};
+use stork_tests::lab::{Founding, Lab, LabNode, wait_for};
 use stork_tests::wait::PATIENCE_S;
 
 const LIMIT: Duration = Duration::from_secs(PATIENCE_S);
@@ -225,6 +227,81 @@ fn t035_a_clock_that_is_set_back_makes_nothing_fresh() {
         let clock = &status["clock"];
         assert!(clock["now"].as_u64() > clock["system"].as_u64().map(|s| s + 25 * 3_600));
         assert_eq!(feed(&lab.nodes[1]).await["state"], "stale", "{clock}");
+        lab.stop().await.unwrap();
+    });
+}
+
+/// A group lets beacons speak for fifteen minutes, of the day that they say. Their maker makes
+/// three in that time, whatever its interval is. When it is gone, the feed is stale to a VM of the
+/// group after these minutes, though fresh by itself, and the VM follows its file.
+#[test]
+fn a_group_asks_for_fresher_beacons() {
+    runtime().block_on(async {
+        let founding = Founding { beacons: true, ..Founding::default() };
+        let mut lab = Lab::begin(&founding).unwrap();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let change = Change {
+            dir: lab.charter.clone(),
+            keys: Vec::new(),
+            passphrase: Passphrase::None,
+            out: None,
+            dry_run: false,
+            life: Life::days(now, 365),
+        };
+        charter::beacons(&change, "web", Some(900)).unwrap();
+        for i in 0..2 {
+            lab.add_node(i).await.unwrap();
+        }
+        lab.settle().await.unwrap();
+        let package = lab.dir.path().join("site");
+        std::fs::create_dir_all(&package).unwrap();
+        std::fs::write(package.join("hello"), "hello").unwrap();
+        lab.publish(&package, "site", "1").await.unwrap();
+        let target = lab.nodes[1].add_vm_with("careful", "freshness = \"hide\"").unwrap();
+        let shown = target.join("hello");
+        let there = || async { shown.exists().then_some(()) };
+        wait_for("the view", LIMIT, there).await.unwrap();
+        let until = feed(&lab.nodes[1]).await["until"].as_u64().unwrap();
+        lab.pass(Duration::from_secs(300));
+        await_newer(&lab.nodes[1], until).await;
+
+        lab.nodes[0].stop().await.unwrap();
+        lab.pass(Duration::from_secs(900));
+        await_event(&lab.nodes[1], "feed_stale").await;
+        assert_eq!(feed(&lab.nodes[1]).await["state"], "fresh", "by itself");
+        let gone = || async { (!shown.exists()).then_some(()) };
+        wait_for("the view to hide it", LIMIT, gone).await.unwrap();
+        let why = lab.nodes[1].client().get("/v1/why/careful/site").await.unwrap();
+        let said = why["stale"][0].as_str().unwrap();
+        assert!(said.contains("acme is stale to the groups that ask for more: web"), "{said}");
+        let document = &why["considered"][0]["because"]["document"];
+        assert_eq!((&document["kind"], &document["number"]), (&"group".into(), &"2".into()));
+        lab.nodes[0].start().await.unwrap();
+        wait_for("the view to show it again", LIMIT, there).await.unwrap();
+        lab.stop().await.unwrap();
+    });
+}
+
+/// A month before documents run out hosts say which, once a day, and whose matter it is; then that
+/// they have run out.
+#[test]
+fn documents_that_run_out_are_told() {
+    runtime().block_on(async {
+        let mut lab = Lab::new(1).await.unwrap();
+        let due = || async {
+            let status = lab.nodes[0].client().get("/v1/status").await.unwrap();
+            let all = status["documents_due"].as_array().unwrap().clone();
+            all.iter().map(|d| d["text"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        // The lab's documents are good for thirty days.
+        let told = due().await;
+        let fits = |t: &String, what: &str| t.contains(what) && t.contains("must renew it");
+        assert!(told.len() == 3 && told.iter().all(|t| fits(t, " runs out in ")), "{told:?}");
+        let event = || lab.nodes[0].event_ms("document_late", "the root document of");
+        wait_for("the event", LIMIT, event).await.unwrap();
+        lab.pass(24 * 31 * HOUR);
+        let told = due().await;
+        assert!(told.len() == 3 && told.iter().all(|t| fits(t, " ran out ")), "{told:?}");
         lab.stop().await.unwrap();
     });
 }

@@ -172,6 +172,7 @@ impl Feeds {
             veto: List::empty(),
             lifts: List::empty(),
             private: None,
+            beacon_s: None,
         };
         let (id, fleet) = (group.group_id(), self.fleet);
         let log = LogId::group(id);

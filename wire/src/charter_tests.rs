@@ -36,7 +36,7 @@ fn root(place: usize, odd: &Role) -> RootDoc {
     }
 }
 
-fn group(authority: &Role) -> GroupDoc {
+pub(crate) fn group(authority: &Role) -> GroupDoc {
     GroupDoc {
         version: 1,
         number: 1,
@@ -55,6 +55,7 @@ fn group(authority: &Role) -> GroupDoc {
         veto: List::empty(),
         lifts: List::empty(),
         private: None,
+        beacon_s: None,
     }
 }
 

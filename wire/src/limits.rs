@@ -25,6 +25,9 @@ pub const DELEGATED_VALID_MAX_S: u64 = 12 * 3_600 + CLOCK_SKEW_S;
 pub const RECALLED_MAX: usize = 64;
 /// Seconds that a beacon may be good for at the most, whatever its key's holder says: a week.
 pub const BEACON_VALID_MAX_S: u64 = 7 * 86_400;
+/// Seconds that a group must let a beacon speak at the least: three times the shortest interval at
+/// which a node makes beacons.
+pub const GROUP_BEACON_MIN_S: u64 = 180;
 /// Numbers of items from here on are times in seconds since 1970 (this one is in September 2001).
 pub const MOMENTS_FROM: u64 = 1_000_000_000;
 /// Bytes of a signed charter document with its signatures.

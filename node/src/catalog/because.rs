@@ -69,6 +69,19 @@ impl Finder<'_> {
         own.find(|g| g.grant(whose).is_some()).map(|g| self.group_document(g))
     }
 
+    /// The document of the group whose rule for beacons makes a feed stale that is not by itself.
+    fn beacon_rule(&self) -> Option<Document> {
+        let (trust, id) = (self.scene.trust, self.c.known.publisher);
+        let state = trust.freshness(id, self.scene.now);
+        if !matches!(state, Freshness::Fresh { .. } | Freshness::Unwatched) {
+            return None;
+        }
+        let groups = self.vm.groups.iter().filter_map(|g| trust.charter().group_named(g.as_str()));
+        let own = groups.filter(|g| self.c.known.release.groups.contains(&g.id()));
+        let asking = own.filter(|g| g.doc().beacon_s.is_some());
+        asking.min_by_key(|g| g.doc().beacon_s).map(|g| self.group_document(g))
+    }
+
     fn name(&self) -> String {
         self.scene.trust.charter().publisher_name(self.c.known.publisher)
     }
@@ -130,7 +143,7 @@ impl Finder<'_> {
                 let by_rule = self.c.decision.rule.and_then(|i| self.vm.rules.get(i));
                 let own = by_rule.is_some_and(|r| r.freshness.is_some_and(|f| f != OnStale::Serve));
                 let rule = if own { self.trust_rule() } else { self.table() };
-                (rule, self.run_out())
+                (rule, self.run_out().or_else(|| self.beacon_rule()))
             }
             Outcome::Privileged(_) => (Some(("[view]".to_owned(), self.vm.table_lines.1)), None),
             Outcome::Frozen(freeze) => {

@@ -1,6 +1,7 @@
 //! A VM's own policy: who must agree, what stale feeds mean, delegates, privileges, and going back.
 
-use stork_wire::charter::{Delegation, PublisherDoc};
+use stork_wire::beacon::{Beacon, BeaconHead};
+use stork_wire::charter::{Delegation, GroupDoc, PublisherDoc};
 use stork_wire::codec::List;
 use stork_wire::ids::{LogId, PublisherId};
 use stork_wire::item::ItemKind;
@@ -103,11 +104,11 @@ fn stale_feeds_by_policy() {
     assert_eq!(w.wish(&vm("freshness = \"hide\"", by_rule), &none), ["hello 2", "other 1"]);
     // A beacon makes it fresh.
     let head = w.trust.feed(w.id(0)).unwrap().head().unwrap();
-    let beacon = stork_wire::beacon::Beacon {
+    let beacon = Beacon {
         version: 1,
         publisher: w.id(0),
         epoch: 1,
-        head: Some(stork_wire::beacon::BeaconHead { seq: head.0, hash: head.1 }),
+        head: Some(BeaconHead { seq: head.0, hash: head.1 }),
         counter: NOW,
         time: NOW,
         expires: NOW + 600,
@@ -115,6 +116,49 @@ fn stale_feeds_by_policy() {
     let beacon = beacon.item(Envelope::sign(&beacon, w.fleet, &key(6)).unwrap());
     assert!(matches!(w.trust.judge(&beacon, NOW), Verdict::Accepted { .. }));
     assert_eq!(w.wish(&hide, &none), ["hello 2", "other 1"]);
+}
+
+/// A group asks for fresher beacons than they say themselves: to its VMs a feed is stale when the
+/// newest is older, and one without beacons is. `stork why` names the group's document. What such a
+/// feed means is still the VM's choice.
+#[test]
+fn a_group_asks_for_fresher_beacons() {
+    let mut w = with_beacons();
+    let old = w.documents[1].clone();
+    let mut doc: GroupDoc = old.envelope.claimed().unwrap();
+    (doc.number, doc.prev, doc.beacon_s) = (2, Some(old.envelope.hash()), Some(900));
+    let doc = item(ItemKind::Group, LogId::group(w.group), 2, &doc, w.fleet, &key(3));
+    assert!(matches!(w.trust.judge(&doc, NOW), Verdict::Accepted { .. }));
+    w.announce(0, "hello", "1");
+    w.announce(1, "other", "1");
+    let head = w.trust.feed(w.id(0)).unwrap().head().unwrap();
+    let beacon = Beacon {
+        version: 1,
+        publisher: w.id(0),
+        epoch: 1,
+        head: Some(BeaconHead { seq: head.0, hash: head.1 }),
+        counter: NOW,
+        time: NOW,
+        expires: NOW + 86_400,
+    };
+    let beacon = beacon.item(Envelope::sign(&beacon, w.fleet, &key(6)).unwrap());
+    assert!(matches!(w.trust.judge(&beacon, NOW), Verdict::Accepted { .. }));
+    let none = Shown::default();
+    let rules = "[[subscribe]]\npackage = \"*\"\n[[trust]]\nallow = \"*\"\n";
+    let (serve, no_new) = (vm("", rules), vm("freshness = \"no_new\"", rules));
+    w.now = NOW + 899;
+    assert_eq!(w.wish(&no_new, &none), ["hello 1"], "the other has no beacons");
+    w.now = NOW + 900;
+    assert_eq!(w.wish(&no_new, &none), [] as [&str; 0]);
+    assert_eq!(w.wish(&serve, &none), ["hello 1", "other 1"]);
+    for package in ["hello", "other"] {
+        let c = w.consider(&no_new, package, &none).remove(0);
+        assert_eq!(c.outcome, Outcome::NotFresh { hide: false });
+        let because = c.because(&no_new, w.scene());
+        assert_eq!(because.rule.unwrap().0, "[vm]");
+        let document = because.document.unwrap();
+        assert_eq!((document.kind, &*document.name, &*document.number), ("group", "web", "2"));
+    }
 }
 
 /// Files that need a privilege come only where the VM's file grants it, which is known before

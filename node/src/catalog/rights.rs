@@ -50,7 +50,8 @@ impl Asker<'_, '_> {
         }
         let policy = rule.freshness.unwrap_or(self.vm.freshness);
         if policy != OnStale::Serve {
-            let state = self.scene.trust.freshness(known.publisher, self.scene.now);
+            let most = self.beacon_rule(known).and_then(|g| g.doc().beacon_s);
+            let state = self.scene.trust.freshness_within(known.publisher, most, self.scene.now);
             let bad = matches!(state, Freshness::Stale { .. } | Freshness::Expired { .. });
             let hide = policy == OnStale::Hide;
             if bad && (hide || !self.is_shown(known)) {
@@ -61,6 +62,13 @@ impl Asker<'_, '_> {
         let privilege = self.scene.privileges.get(&known.release.manifest.id)?;
         let granted = self.vm.privileged.iter().any(|p| p.matches(package));
         (!granted).then(|| Outcome::Privileged(privilege.clone()))
+    }
+
+    /// Of the VM's groups that a release is for, the one that lets beacons speak the shortest.
+    pub(super) fn beacon_rule(&self, known: &KnownRelease) -> Option<&GroupState> {
+        let of = self.groups.iter().filter(|g| known.release.groups.contains(&g.id()));
+        let asking = of.filter(|g| g.doc().beacon_s.is_some());
+        asking.min_by_key(|g| g.doc().beacon_s).copied()
     }
 
     /// The publishers of those asked that announce the same content as the same version: each once.

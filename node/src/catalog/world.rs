@@ -100,6 +100,7 @@ impl World {
             veto: List::empty(),
             lifts: List::empty(),
             private: None,
+            beacon_s: None,
         };
         let group_id = group.group_id();
         let mut documents = vec![

@@ -93,6 +93,16 @@ fn charter(v: &Value) -> String {
         out += &format!("\n{}", document("group", &g));
         out += &format!("\n    documents are signed by {}", role(&g["authority"]));
         out.extend(list(&g["publishers"]).iter().map(grant));
+        for v in list(&g["veto"]) {
+            let (key, end) = (text(&v["fingerprint"]), time(&v["not_after"]));
+            out += &format!("\n    key {key} denies content to its VMs until {end}");
+        }
+        if g["private"] == true {
+            out += "\n    private: only hosts whose certificates grant it read what comes";
+        }
+        if let Some(s) = g["beacon_s"].as_u64() {
+            out += &format!("\n    beacons speak to its VMs for {s} s at the most");
+        }
     }
     out += &more(v, "groups");
     out.extend(list(&v["publishers"]).iter().map(publisher));

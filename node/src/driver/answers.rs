@@ -200,7 +200,7 @@ impl Driver {
             "not_before": vm.file.switch.not_before,
             "private": vm.carried,
             "skipped": vm.skipped.len(),
-            "stale": self.stale_of(vm.wish.values().map(|c| c.known.publisher)),
+            "stale": self.stale_of(vm, vm.wish.values().map(|c| c.known.publisher)),
         })
     }
 

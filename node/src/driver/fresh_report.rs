@@ -7,12 +7,15 @@ use stork_wire::charter::UnixSeconds;
 use stork_wire::ids::PublisherId;
 
 use super::Driver;
-use crate::trust::{Due, Expired, Freshness};
+use super::vms::Vm;
+use crate::trust::{Due, Expired, Freshness, GroupState};
 
 /// Feeds that one status lists: those first of which an operator should know. All are counted.
 const LISTED_MAX: usize = 64;
 /// Documents that run out so soon are told of.
 const DUE_S: u64 = 30 * 86_400;
+/// Groups that one line names.
+const NAMED_MAX: usize = 8;
 /// Events of one day about them.
 const WARNED_MAX: usize = 8;
 
@@ -95,15 +98,53 @@ impl Driver {
         state_word(self.trust.freshness(id, self.clock.unix()))
     }
 
-    /// Publishers of what a VM shows or wants whose feeds are not fresh: served all the same.
-    pub(super) fn stale_of(&self, ids: impl Iterator<Item = PublisherId>) -> Vec<String> {
+    /// The same for VMs of one group, which may let beacons speak for a shorter time.
+    pub(super) fn freshness_word_in(&self, group: &GroupState, id: PublisherId) -> &'static str {
         let now = self.clock.unix();
-        let stale = |id: &PublisherId| {
-            let state = self.trust.freshness(*id, now);
-            matches!(state, Freshness::Stale { .. } | Freshness::Expired { .. })
+        state_word(self.trust.freshness_within(id, group.doc().beacon_s, now))
+    }
+
+    /// Publishers of what a VM shows or wants whose feeds are not fresh to it: served all the same,
+    /// where its file does not say otherwise.
+    pub(super) fn stale_of(&self, vm: &Vm, ids: impl Iterator<Item = PublisherId>) -> Vec<String> {
+        let now = self.clock.unix();
+        let bad =
+            |state: Freshness| matches!(state, Freshness::Stale { .. } | Freshness::Expired { .. });
+        let ids: BTreeSet<PublisherId> = ids.collect();
+        let one = |id: PublisherId| {
+            if bad(self.trust.freshness(id, now)) {
+                return Some(self.freshness_text(id, now));
+            }
+            let groups = self.groups_of(vm).filter(|g| g.grant(id).is_some());
+            let most = groups.filter_map(|g| g.doc().beacon_s).min();
+            let stale = bad(self.trust.freshness_within(id, most, now));
+            let made = self.trust.beacon(id).map_or(0, |b| b.time);
+            stale.then(|| self.outlived_text(id, made, now))
         };
-        let ids: BTreeSet<PublisherId> = ids.filter(stale).collect();
-        ids.into_iter().map(|id| self.freshness_text(id, now)).collect()
+        ids.into_iter().filter_map(one).collect()
+    }
+
+    /// That a feed is fresh by itself, and not to groups that ask for more.
+    pub(super) fn outlived_text(
+        &self,
+        id: PublisherId,
+        made: UnixSeconds,
+        now: UnixSeconds,
+    ) -> String {
+        let charter = self.trust.charter();
+        let ended = |s: u32| made.saturating_add(s.into()) <= now;
+        let asking = charter.groups().filter(|g| g.grant(id).is_some());
+        let names: Vec<&str> = asking
+            .filter(|g| g.doc().beacon_s.is_some_and(ended))
+            .map(|g| g.doc().name.as_str())
+            .take(NAMED_MAX)
+            .collect();
+        let (name, groups) = (charter.publisher_name(id), names.join(", "));
+        let age = match made {
+            0 => "it has no beacons".to_owned(),
+            made => format!("its last beacon is {} old", span(now.saturating_sub(made))),
+        };
+        format!("{name} is stale to the groups that ask for more: {groups}; {age}")
     }
 
     pub(super) fn freshness_text(&self, id: PublisherId, now: UnixSeconds) -> String {

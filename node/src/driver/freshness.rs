@@ -40,6 +40,8 @@ struct Seen {
     since: u64,
     /// Was the operator told of this state? Not of the one that was found first.
     told: bool,
+    /// Rules of groups for beacons that the newest one has outlived.
+    outlived: usize,
 }
 
 /// A beacon key and how it is used.
@@ -147,6 +149,7 @@ impl Driver {
             self.freshness.seen.remove(&id);
         } else {
             next.extend(self.watch_feed(id, matches!(state, Freshness::Fresh { .. }), now));
+            next.extend(self.watch_rules(id, now).map(ms));
         }
         self.watch_behind(id, now);
         next.extend(self.make_beacon(id).map(ms));
@@ -161,7 +164,7 @@ impl Driver {
 
     /// Says what has changed. Returns when to look again, where that is for the time of grace.
     fn watch_feed(&mut self, id: PublisherId, fresh: bool, now: u64) -> Option<u64> {
-        let first = Seen { fresh, since: now, told: fresh };
+        let first = Seen { fresh, since: now, told: fresh, outlived: 0 };
         let mut seen = self.freshness.seen.get(&id).copied().unwrap_or(first);
         if seen.fresh != fresh {
             // Of a state that nobody was told of, nobody needs to hear the end.
@@ -170,17 +173,39 @@ impl Driver {
                 (true, false) => {}
                 (false, _) => self.say(id, "feed_stale", "stale"),
             }
-            seen = Seen { fresh, since: now, told: true };
-            // A VM's file may say what that means.
-            if self.vms.values().any(|vm| vm.file.asks_for_freshness()) {
-                self.replan_soon();
-            }
+            seen = Seen { fresh, since: now, told: true, ..seen };
+            self.replan_for_freshness();
         } else if !seen.told && now.saturating_sub(seen.since) >= GRACE_MS {
             self.say(id, "feed_stale", "stale");
             seen.told = true;
         }
         self.freshness.seen.insert(id, seen);
         (!seen.told).then(|| seen.since.saturating_add(GRACE_MS))
+    }
+
+    /// A VM's file may say what it means that a feed is fresh, or is not.
+    fn replan_for_freshness(&mut self) {
+        if self.vms.values().any(|vm| vm.file.asks_for_freshness()) {
+            self.replan_soon();
+        }
+    }
+
+    /// Has the newest beacon outlived what groups let one speak? Returns when it does so next.
+    fn watch_rules(&mut self, id: PublisherId, now: u64) -> Option<u64> {
+        let made = self.trust.beacon(id)?.time;
+        let ends: Vec<u64> =
+            self.trust.beacon_rules(id).map(|s| made.saturating_add(s.into())).collect();
+        let (gone, left): (Vec<u64>, Vec<u64>) = ends.iter().partition(|end| **end <= now / 1_000);
+        let seen = self.freshness.seen.get_mut(&id)?;
+        let before = core::mem::replace(&mut seen.outlived, gone.len());
+        if before != gone.len() {
+            if seen.fresh && before < gone.len() {
+                let text = self.outlived_text(id, made, now / 1_000);
+                self.event("feed_stale", text);
+            }
+            self.replan_for_freshness();
+        }
+        left.into_iter().min()
     }
 
     /// Is the head still missing of which a beacon spoke?
@@ -241,7 +266,10 @@ impl Driver {
         if !doc.beacon_keys.contains(&signer.key.public()) {
             return None;
         }
-        let due = self.trust.beacon(id).map(|last| last.time.saturating_add(signer.interval_s));
+        // Three in the time that a group lets one speak.
+        let asked = self.trust.beacon_rules(id).map(|s| u64::from(s) / 3).min();
+        let interval_s = asked.map_or(signer.interval_s, |s| signer.interval_s.min(s));
+        let due = self.trust.beacon(id).map(|last| last.time.saturating_add(interval_s));
         if let Some(due) = due.filter(|due| now < *due) {
             return Some(due);
         }
@@ -252,7 +280,7 @@ impl Driver {
         if self.gather.is_closed() {
             return Some(again);
         }
-        let next = now.saturating_add(signer.interval_s);
+        let next = now.saturating_add(interval_s);
         let envelope = Envelope::sign(&beacon, self.trust.fleet(), &signer.key).ok()?;
         self.counters.add("beacons", "made");
         self.judge(beacon.item(envelope), None, None);

@@ -85,11 +85,15 @@ impl Driver {
 
     fn group_json(&self, group: &GroupState) -> Value {
         let GroupDoc { name, number, issued, expires, authority, publishers, .. } = group.doc();
+        let (veto, beacon_s) = (group.doc().veto.iter(), group.doc().beacon_s);
+        let veto = veto.map(|v| json!({ "public_key": v.key, "not_after": v.not_after }));
         json!({
             "name": name, "id": group.id(), "number": number, "issued": issued,
             "expires": expires, "state": self.state(*expires),
             "authority": role_json(authority),
             "publishers": publishers.iter().map(grant_json).collect::<Vec<_>>(),
+            "veto": veto.collect::<Vec<_>>(), "private": group.doc().private.is_some(),
+            "beacon_s": beacon_s,
         })
     }
 
@@ -117,7 +121,7 @@ impl Driver {
         })
     }
 
-    fn groups_of<'a>(&'a self, vm: &'a Vm) -> impl Iterator<Item = &'a GroupState> {
+    pub(super) fn groups_of<'a>(&'a self, vm: &'a Vm) -> impl Iterator<Item = &'a GroupState> {
         let charter = self.trust.charter();
         vm.file.groups.iter().filter_map(|g| charter.group_named(g.as_str()))
     }
@@ -133,7 +137,7 @@ impl Driver {
                 "group": g.doc().name, "group_number": g.doc().number,
                 "publisher": grant.name, "publisher_id": grant.publisher,
                 "packages": texts(&grant.packages), "provides": texts(&grant.provides),
-                "freshness": self.freshness_word(grant.publisher), "rules": rules,
+                "freshness": self.freshness_word_in(g, grant.publisher), "rules": rules,
             })
         });
         let unknown = file.groups.iter();

@@ -51,7 +51,7 @@ impl Driver {
             "schema": "stork.why/v1", "vm": name, "package": package, "answer": answer,
             "file": vm.file.path, "subscribed": subscribed, "pulled_for": pulled,
             "considered": considered, "frozen": self.frozen_of(&all),
-            "stale": self.stale_of(all.iter().map(|c| c.known.publisher)),
+            "stale": self.stale_of(vm, all.iter().map(|c| c.known.publisher)),
             "error": vm.failed.as_ref().map(|(why, _, _)| why),
         }))
     }

@@ -1,4 +1,4 @@
-//! Beacons: when a feed is fresh, and which statements about its head are believed.
+//! Beacons: which statements about a feed's head are believed, and which of them stands.
 //!
 //! Only the newest beacon of a publisher matters, and it stands as long as the publisher's document
 //! names its key and epoch, and no proof lies before its head. When it has run out is no reason to
@@ -14,37 +14,13 @@ use stork_wire::item::{Head, Item};
 use stork_wire::limits::CLOCK_SKEW_S;
 use stork_wire::sign::Verified;
 
-use super::{Expired, Fact, Refusal, Trust, Verdict};
+use super::{Fact, Refusal, Trust, Verdict};
 
 /// In the long run one beacon of a publisher is taken in so many seconds: half of the shortest
 /// interval that a node may be told to keep.
 const EVERY_S: u64 = 30;
 /// So many may come at once: several nodes may hold a key.
 const BURST: u64 = 8;
-
-/// Is what is known of a feed all that there is?
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Freshness {
-    /// A valid beacon speaks until then.
-    Fresh {
-        /// When it runs out.
-        until: UnixSeconds,
-    },
-    /// No valid beacon: the host may be cut off, or the publisher's nodes are silent.
-    Stale {
-        /// When the last one ran out; `None`: there has been none.
-        since: Option<UnixSeconds>,
-    },
-    /// The publisher has no beacon keys: its entries' own expiry must do.
-    Unwatched,
-    /// A document on which the feed rests has run out: nothing that it permits can be fresh.
-    Expired {
-        /// Which.
-        document: Expired,
-        /// When.
-        since: UnixSeconds,
-    },
-}
 
 /// The newest beacon of a publisher.
 #[derive(Debug, Clone)]
@@ -146,24 +122,6 @@ fn names(doc: &PublisherDoc, key: KeyId) -> bool {
 }
 
 impl Trust {
-    /// Is this feed fresh at this time?
-    #[must_use]
-    pub fn freshness(&self, publisher: PublisherId, now: UnixSeconds) -> Freshness {
-        let Some(doc) = self.charter.publisher(publisher).map(super::PublisherState::doc) else {
-            return Freshness::Stale { since: None };
-        };
-        if let Some((document, since)) = self.charter.expired(publisher, now) {
-            return Freshness::Expired { document, since };
-        }
-        if doc.beacon_keys.is_empty() {
-            return Freshness::Unwatched;
-        }
-        match self.beacons.newest(publisher).map(|n| n.beacon.expires) {
-            Some(until) if until > now => Freshness::Fresh { until },
-            since => Freshness::Stale { since },
-        }
-    }
-
     /// The newest beacon of a publisher that stands.
     #[must_use]
     pub fn beacon(&self, publisher: PublisherId) -> Option<&Beacon> {

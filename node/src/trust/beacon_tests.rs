@@ -9,6 +9,7 @@ use stork_wire::sign::{Envelope, SecretKey};
 
 use super::epoch_tests::document;
 use super::fork_tests::{Host, at, proof, twin};
+use super::history_tests::next_group;
 use super::tests::{Fixture, NOW, key, refused};
 use super::{Expired, Fact, Floor, Freshness, Refusal, Verdict};
 
@@ -247,4 +248,34 @@ fn a_beacon_of_a_dead_keys_entry() {
         host.give(&beacon(&f, None, NOW + 1));
         assert!(held(&f, &host).is_some());
     }
+}
+
+/// A group lets beacons speak for a shorter time than they say. It is counted from when each was
+/// made, is the group's alone, and without any beacon no feed is fresh to it.
+#[test]
+fn a_group_asks_for_fresher_beacons() {
+    let f = fixture();
+    let feed = f.feed(1);
+    let mut h = host(&f, &feed);
+    let rules = |h: &Host| h.trust.beacon_rules(f.publisher).collect::<Vec<_>>();
+    assert_eq!(rules(&h), [0; 0]);
+    h.give(&next_group(&f, |d| d.beacon_s = Some(900)));
+    assert_eq!(rules(&h), [900]);
+    let within = |h: &Host, now| h.trust.freshness_within(f.publisher, Some(900), now);
+    assert_eq!(within(&h, NOW), Freshness::Stale { since: None });
+    h.give(&beacon(&f, Some(&feed[0]), NOW));
+    let end = NOW + 900;
+    let stale = Freshness::Stale { since: Some(end) };
+    for h in [h.restarted(&f), h] {
+        assert_eq!(within(&h, end - 1), Freshness::Fresh { until: end });
+        assert_eq!(within(&h, end), stale);
+        assert_eq!(within(&h, NOW + DAY), stale);
+        let fresh = Freshness::Fresh { until: NOW + DAY };
+        assert_eq!(h.trust.freshness(f.publisher, end), fresh);
+        assert_eq!(h.trust.freshness_within(f.publisher, None, end), fresh);
+        assert_eq!(h.trust.freshness_within(f.publisher, Some(604_800), end), fresh);
+    }
+    let plain = Fixture::new();
+    let unwatched = plain.trust().freshness_within(plain.publisher, Some(900), NOW);
+    assert_eq!(unwatched, Freshness::Stale { since: None });
 }

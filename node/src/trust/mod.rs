@@ -35,6 +35,7 @@ mod floor;
 mod fork;
 #[cfg(test)]
 mod fork_tests;
+mod fresh;
 mod grant;
 #[cfg(test)]
 mod grant_tests;
@@ -65,7 +66,6 @@ mod withdrawal;
 mod withdrawal_tests;
 
 pub use admission::{AdmissionError, CheckedPeer};
-pub use beacon::Freshness;
 pub use charter::{Charter, PublisherState};
 pub use delegation::{DEPTH, Delegate, Search, SearchError, search};
 pub use deny::{DENIALS_MAX, DENIALS_PER_KEY_MAX, DENIED_HOSTS_MAX, DeniedBy, HeldDenial};
@@ -75,6 +75,7 @@ pub use fact::{Accepted, Fact};
 pub use feed::FeedState;
 pub use floor::Floor;
 pub use fork::{Cause, Freeze};
+pub use fresh::Freshness;
 pub use grant::HeldGrant;
 pub use group::GroupState;
 pub use permit::{PERMITS_MAX, PermitError, Permits};

@@ -111,6 +111,7 @@ impl Fixture {
             veto: List::truncated([VetoKey { key: key(7).public(), not_after: NOW + 1_000_000 }]),
             lifts: List::empty(),
             private: None,
+            beacon_s: None,
         };
         let group = group_doc.group_id();
         let documents = vec![

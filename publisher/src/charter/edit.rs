@@ -181,6 +181,7 @@ pub fn add_group(
         veto: List::empty(),
         lifts: List::empty(),
         private: None,
+        beacon_s: None,
     };
     for publisher in publishers {
         let id = charter.publisher_named(publisher)?;

@@ -224,6 +224,7 @@ fn group_doc(
         veto: List::empty(),
         lifts: List::empty(),
         private: None,
+        beacon_s: None,
     })
 }
 

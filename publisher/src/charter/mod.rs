@@ -1,6 +1,7 @@
 //! The charter as a publisher sees it: documents read from a bundle, with every signature and chain
 //! checked before anything is pushed in their name.
 
+mod beacons;
 mod change;
 #[cfg(test)]
 mod change_tests;
@@ -22,6 +23,7 @@ mod verify;
 mod veto;
 mod words;
 
+pub use beacons::beacons;
 pub use change::{Change, Changed, Life, Outcome, import, sign};
 pub use delegate::{Delegating, delegate};
 pub use edit::{Granted, NewPublisher, add_group, add_publisher, grant, ungrant};

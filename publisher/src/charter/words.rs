@@ -129,6 +129,12 @@ fn group(old: Option<&GroupDoc>, new: &GroupDoc, out: &mut Vec<String>) {
         (Some(_), Some(key)) => out.push(format!("! another key seals: {}", key.short())),
         (_, None) => out.push("- private: everybody may read what comes".to_owned()),
     }
+    let before = old.and_then(|d| d.beacon_s);
+    match new.beacon_s {
+        now if now == before => {}
+        Some(s) => out.push(format!("! beacons speak to its VMs for {s} s at the most")),
+        None => out.push("! beacons speak to its VMs as long as they say".to_owned()),
+    }
     out.extend(new.lifts.iter().map(|lift| match lift {
         Lift::Denial { log, through } => {
             format!("! the denial {log} is lifted, as signed until {}", out::day(*through))

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use stork_wire::ids::ItemHash;
 use stork_wire::text::{GroupName, Label, Pattern};
 
+use super::beacons::BeaconsArgs;
 use super::charter_show::InitArgs;
 use super::compact::CompactArgs;
+use super::epoch_args::{EpochArgs, RevokeArgs};
 use super::narrow::{PrivateArgs, VetoArgs};
 use crate::charter::RoleName;
 use crate::push::Target;
@@ -84,6 +85,14 @@ The key is a file in the charter's group-keys. Who publishes to the group needs 
 host with the grant: `stork group-key add FILE`. The others ask that one. With --new-key hosts that
 were denied meanwhile cannot read what comes; what they had before they keep.")]
     Private(PrivateArgs),
+    /// Say how old the newest beacon of a feed may be to a group's VMs
+    #[command(after_help = "Examples:
+  stork-publish charter beacons web --within 15m --charter ~/stork
+  stork-publish charter beacons web --as-they-say --charter ~/stork
+
+What a VM does with a feed that is not fresh is said in its own file: `freshness`. A feed without
+beacons is not fresh to such a group. Nodes with a beacon key make three beacons in that time.")]
+    Beacons(BeaconsArgs),
     /// Say documents again with a later end, and release keys with them
     Renew(RenewArgs),
     /// Begin a new epoch of the feed after the last entry that stands: after a fork or a stolen key
@@ -314,57 +323,6 @@ pub(super) struct RenewArgs {
     /// Only this: root, group:NAME, publisher or publisher:NAME; may be given several times
     #[arg(long, value_name = "DOCUMENT")]
     pub(super) only: Vec<RoleName>,
-    #[command(flatten)]
-    pub(super) change: ChangeArgs,
-}
-
-/// Where an epoch begins.
-#[derive(Debug, Args)]
-pub(super) struct AfterArgs {
-    /// The number of the last entry that stands
-    #[arg(long, value_name = "SEQ", requires = "hash", required_unless_present = "from_nothing",
-        value_parser = clap::value_parser!(u64).range(1..))]
-    pub(super) after: Option<u64>,
-    /// The hash of that entry
-    #[arg(long, requires = "after")]
-    pub(super) hash: Option<ItemHash>,
-    /// No entry stands: every release is withdrawn
-    #[arg(long, conflicts_with = "after")]
-    pub(super) from_nothing: bool,
-    /// The epoch of that entry; default: the one in force
-    #[arg(long, value_name = "EPOCH")]
-    pub(super) of_epoch: Option<u32>,
-    /// The publisher, by name or id; default: that of publisher.toml
-    #[arg(long, value_name = "NAME|ID")]
-    pub(super) publisher: Option<String>,
-    /// Give the document to this node at once; otherwise the next push brings it
-    #[arg(long, value_name = "TARGET")]
-    pub(super) to: Vec<Target>,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct RevokeArgs {
-    /// The release key: a .pub file, or as `charter show` names it
-    pub(super) key_id: String,
-    /// A new release key that may what the old one could
-    #[arg(long, value_name = "FILE.pub")]
-    pub(super) release_key: Option<PathBuf>,
-    #[command(flatten)]
-    pub(super) after: AfterArgs,
-    #[command(flatten)]
-    pub(super) change: ChangeArgs,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct EpochArgs {
-    /// A new release key; those in use sign nothing more
-    #[arg(long, value_name = "FILE.pub")]
-    pub(super) release_key: Option<PathBuf>,
-    /// Beacon keys instead of those in use; up to 16 times
-    #[arg(long, value_name = "FILE.pub")]
-    pub(super) beacon_key: Vec<PathBuf>,
-    #[command(flatten)]
-    pub(super) after: AfterArgs,
     #[command(flatten)]
     pub(super) change: ChangeArgs,
 }

@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 use stork_wire::charter::PublisherDoc;
 
 use super::charter::{
-    AddGroupArgs, AddPublisherArgs, AfterArgs, ChangeArgs, CharterCommand, DelegateArgs, EpochArgs,
-    GrantArgs, GrantedArgs, ImportArgs, RenewArgs, RevokeArgs, RotateArgs, SendArgs, SignArgs,
-    UngrantArgs,
+    AddGroupArgs, AddPublisherArgs, ChangeArgs, CharterCommand, DelegateArgs, GrantArgs,
+    GrantedArgs, ImportArgs, RenewArgs, RotateArgs, SendArgs, SignArgs, UngrantArgs,
 };
 use super::charter_show;
 use super::commands::{print_json, print_lines, runtime};
+use super::epoch_args::{AfterArgs, EpochArgs, RevokeArgs};
 use super::narrow::PrivateArgs;
 use super::run::Failure;
 use crate::charter::{
@@ -37,6 +37,7 @@ pub(super) fn run(command: CharterCommand) -> Result<(), Failure> {
         CharterCommand::Revoke(args) => revoke(args),
         CharterCommand::Veto(args) => super::narrow::veto(args),
         CharterCommand::Private(args) => private(args),
+        CharterCommand::Beacons(args) => super::beacons::run(args),
         CharterCommand::Renew(args) => renew(args),
         CharterCommand::NewEpoch(args) => new_epoch(args),
         CharterCommand::Compact(args) => super::compact::compact(args),

@@ -232,6 +232,16 @@ fn lines_of(charter: &Charter) -> Vec<String> {
             let names: Vec<&str> = grant.packages.iter().map(|p| p.as_str()).collect();
             lines.push(format!("  publisher {} may publish {}", grant.name, names.join(", ")));
         }
+        for v in &doc.veto {
+            let (key, end) = (keys::fingerprint(&v.key), out::day(v.not_after));
+            lines.push(format!("  veto key {key} denies until {end}"));
+        }
+        if let Some(key) = doc.private {
+            lines.push(format!("  private, sealed with key {}", key.short()));
+        }
+        if let Some(s) = doc.beacon_s {
+            lines.push(format!("  beacons speak to its VMs for {s} s at the most"));
+        }
     }
     lines
 }

@@ -1,11 +1,13 @@
 //! The command line of `stork-publish`: what can be typed, and what each word means.
 
+mod beacons;
 mod charter;
 mod charter_run;
 mod charter_show;
 mod commands;
 mod compact;
 mod delegate;
+mod epoch_args;
 mod narrow;
 mod recall;
 mod retire;

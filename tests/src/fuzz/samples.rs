@@ -128,6 +128,7 @@ fn group(publisher: PublisherId) -> GroupDoc {
             Lift::AllBy(key(8).public()),
         ]),
         private: Some(group_key().id()),
+        beacon_s: Some(900),
     }
 }
 

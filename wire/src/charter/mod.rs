@@ -7,9 +7,11 @@
 //! fleet, group or publisher is the hash of its first document and so survives every rotation.
 
 mod delegation;
+mod group;
 mod host;
 
 pub use delegation::{DELEGATION_DEPTH_MAX, Delegation};
+pub use group::{GroupDoc, Lift, PublisherGrant, VetoKey};
 pub use host::{
     Cell, HostCert, HostScope, JoinToken, PeerRecord, PushCert, ShortGroup, TokenError,
 };
@@ -17,12 +19,10 @@ pub use host::{
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{List, encode};
-use crate::ids::{
-    FleetId, GroupId, GroupKeyId, ItemHash, LogId, NodeId, Position, PublicKey, PublisherId,
-};
+use crate::ids::{FleetId, ItemHash, NodeId, Position, PublicKey, PublisherId};
 use crate::limits::DOC_LEN_MAX;
 use crate::sign::{Body, is_sound};
-use crate::text::{GroupName, Label, Pattern};
+use crate::text::{Label, Pattern};
 
 /// Seconds since 1970-01-01 UTC, as in every signed body.
 pub type UnixSeconds = u64;
@@ -161,103 +161,6 @@ impl RootDoc {
     #[must_use]
     pub fn fleet_id(&self) -> FleetId {
         FleetId::of(&encode(self))
-    }
-}
-
-/// What a group lets one publisher do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PublisherGrant {
-    /// Which publisher.
-    pub publisher: PublisherId,
-    /// Its name for people, as VM files use it.
-    pub name: Label,
-    /// Package names that it may publish to this group.
-    pub packages: List<Pattern, 64>,
-    /// Names that its packages may provide beside their own.
-    pub provides: List<Pattern, 64>,
-    /// Unpacked bytes of one release at the most; 0 is no limit of its own.
-    pub release_bytes_max: u64,
-}
-
-/// A group's document: who may publish to it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GroupDoc {
-    /// [`BODY_VERSION`].
-    pub version: u8,
-    /// 1, 2, 3 …
-    pub number: u64,
-    /// The hash of the previous document's body.
-    pub prev: Option<ItemHash>,
-    /// The group's name, never changed.
-    pub name: GroupName,
-    /// When it was made.
-    pub issued: UnixSeconds,
-    /// When it must have been renewed.
-    pub expires: UnixSeconds,
-    /// Who signs the next document.
-    pub authority: Role,
-    /// The publishers of this group.
-    pub publishers: List<PublisherGrant, 64>,
-    /// Who may deny content to this group's VMs, sorted by key.
-    pub veto: List<VetoKey, 8>,
-    /// Denials that end with this document. They stay lifted when a later one names them no more.
-    pub lifts: List<Lift, 64>,
-    /// The key that releases for this group are sealed with: the group is private. It is not there
-    /// where it has no value.
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "crate::delegated::last"
-    )]
-    pub private: Option<GroupKeyId>,
-}
-
-/// A key of a group's security team.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct VetoKey {
-    /// The key.
-    pub key: PublicKey,
-    /// No denial signed at or after this time is accepted; those before stay in force.
-    pub not_after: UnixSeconds,
-}
-
-/// The end of denials.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Lift {
-    /// Of one: what was signed later denies again.
-    Denial {
-        /// Its log.
-        log: LogId,
-        /// The last second whose denial is lifted.
-        through: UnixSeconds,
-    },
-    /// Of all that this key has signed or will sign: it was stolen.
-    AllBy(PublicKey),
-}
-
-impl Body for GroupDoc {
-    const CONTEXT: &'static str = "group";
-    const LEN_MAX: usize = DOC_LEN_MAX;
-    fn check(&self) -> Result<(), String> {
-        check_head(self.version, self.issued, self.expires)?;
-        check_chain(self.number, self.prev)?;
-        self.authority.check("authority")?;
-        let ids: Vec<_> = self.publishers.iter().map(|p| p.publisher).collect();
-        check_sorted(&ids, "publishers")?;
-        let keys: Vec<_> = self.veto.iter().map(|v| v.key).collect();
-        check_sorted(&keys, "veto keys")?;
-        match keys.iter().find(|k| !is_sound(k)) {
-            Some(k) => Err(format!("veto key {} is weak or no key", k.short())),
-            None => Ok(()),
-        }
-    }
-}
-
-impl GroupDoc {
-    /// The group that this first document founds.
-    #[must_use]
-    pub fn group_id(&self) -> GroupId {
-        GroupId::of(&encode(self))
     }
 }
 
