@@ -14,9 +14,12 @@ use stork_wire::delegated::Delegated;
 use stork_wire::deny::Denial;
 use stork_wire::feed::Entry;
 use stork_wire::frame::{BulkHeader, Frame, PushReply, PushRequest};
+use stork_wire::grant::HostGrant;
 use stork_wire::item::Item;
 use stork_wire::manifest::{Manifest, Tree};
+use stork_wire::permit::DowngradePermit;
 use stork_wire::proof::Proof;
+use stork_wire::seal::Sealed;
 use stork_wire::sign::Envelope;
 use stork_wire::suicide::Suicide;
 use stork_wire::withdrawal::Withdrawal;
@@ -84,7 +87,7 @@ fn weigh_as_all(bytes: &[u8], worst: &mut (f64, String)) {
     }
     each!(Frame, PushRequest, PushReply, BulkHeader, Envelope, Item, RootDoc, GroupDoc);
     each!(PublisherDoc, Entry, Proof, HostCert, PeerRecord, PushCert, JoinToken, Manifest, Tree);
-    each!(Beacon, Denial, Suicide, Withdrawal, Delegated);
+    each!(Beacon, Denial, Suicide, Withdrawal, Delegated, HostGrant, DowngradePermit, Sealed);
 }
 
 /// T050: no message of any type takes more than sixteen times its bytes once it is decoded: neither

@@ -10,6 +10,9 @@ use super::{Answer, CallError, ControlCall, Driver};
 use crate::store::Health;
 use crate::transfer::PeerView;
 
+/// Entries that are read from what is kept aside for one list of releases.
+const ASIDE_READS_MAX: usize = 256;
+
 impl Driver {
     pub(super) fn on_control(&mut self, call: ControlCall) {
         let (answer, outcome): (Answer, Result<Value, CallError>) = match call {
@@ -210,6 +213,7 @@ impl Driver {
         let name_of =
             |n: &stork_wire::ids::NodeId| names.get(n).cloned().unwrap_or_else(|| n.short());
         let charter = self.trust.charter();
+        let reads = core::cell::Cell::new(ASIDE_READS_MAX);
         let group_name = |g: &stork_wire::ids::GroupId| {
             charter.group(*g).map_or_else(|| g.short(), |g| g.doc().name.to_string())
         };
@@ -242,7 +246,7 @@ impl Driver {
                 json!({
                     "package": r.package, "version": r.version, "arch": r.arch,
                     "release": r.release, "epoch": k.epoch, "seq": k.seq,
-                    "entry": self.entry_hash(k), "hash": k.hash,
+                    "entry": self.entry_hash(k, &reads), "hash": k.hash,
                     "signed_at": k.signed_at,
                     "frozen": k.frozen.map(|f| f.to_string()),
                     "retired": k.retired,

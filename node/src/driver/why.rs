@@ -1,9 +1,13 @@
 //! The answer to `stork why`: for every release of a package what became of it for a VM, and which
 //! line, document and key made it so.
 
+use core::cell::Cell;
+
 use serde_json::{Value, json};
+use stork_wire::feed::{Entry, Kind};
 use stork_wire::frame::ItemRange;
 use stork_wire::ids::{ItemHash, LogId, ManifestId, PublicKey, ReleaseHash};
+use stork_wire::item::Item;
 use stork_wire::text::{Label, PackageName};
 
 use super::answers::stage_text;
@@ -11,6 +15,8 @@ use super::vms::Vm;
 use super::{CallError, Driver};
 use crate::catalog::{Because, Considered, KnownRelease, Outcome, Shown};
 
+/// Entries with one number that are looked at: two branches, and what a thief adds.
+const BRANCHES_MAX: usize = 8;
 /// Releases that one status lists; all are counted.
 const LISTED_MAX: usize = 16;
 
@@ -118,10 +124,28 @@ impl Driver {
         files.filter(|f| f.is_script()).map(|f| f.name.to_string()).collect()
     }
 
-    /// The hash of the entry that announced a release: what a new epoch begins after.
-    pub(super) fn entry_hash(&self, known: &KnownRelease) -> Option<ItemHash> {
+    /// The hash of the entry that announced a release: what a new epoch begins after. Of one that
+    /// is in no feed any more, because its key has ended or the feed forked before it, that is
+    /// read from what is kept aside: the owner must say whether it stands. So many may be read.
+    pub(super) fn entry_hash(&self, known: &KnownRelease, reads: &Cell<usize>) -> Option<ItemHash> {
         let at = stork_wire::ids::Position { epoch: known.epoch, seq: known.seq };
-        self.trust.feed(known.publisher)?.entry_hash(at)
+        let here = self.trust.feed(known.publisher).and_then(|f| f.entry_hash(at));
+        here.or_else(|| {
+            known.frozen?;
+            reads.set(reads.get().checked_sub(1)?);
+            let log = LogId::feed_epoch(known.publisher, known.epoch);
+            let items = self.store.log_items_aside(log, known.seq, BRANCHES_MAX).ok()?;
+            let is_its = |item: &&Item| {
+                let entry = item.envelope.claimed::<Entry>();
+                item.seq == known.seq
+                    && entry.is_ok_and(|e| match &e.kind {
+                        Kind::Release(r) => r.hash() == known.hash,
+                        Kind::Sealed(s) => s.hash() == known.hash,
+                        _ => false,
+                    })
+            };
+            items.iter().find(is_its).map(|i| i.envelope.hash())
+        })
     }
 }
 

@@ -46,7 +46,13 @@ impl Checked {
         let title = doc.title();
         match doc {
             Doc::Root(d) => self.end(&title, d.expires),
-            Doc::Group(d) => self.end(&title, d.expires),
+            Doc::Group(d) => {
+                self.end(&title, d.expires);
+                for key in &d.veto {
+                    let what = format!("veto key {} of group {}", fingerprint(&key.key), d.name);
+                    self.end(&what, key.not_after);
+                }
+            }
             Doc::Publisher(d) => {
                 self.end(&title, d.expires);
                 let in_use = d.release_keys.iter().filter(|k| k.valid_through.is_none());
@@ -59,7 +65,7 @@ impl Checked {
     }
 }
 
-/// Documents and release keys of a charter that have run out, or will within 30 days.
+/// Documents, release keys and veto keys of a charter that have run out, or will within 30 days.
 pub(crate) fn expiry(charter: &Charter, at: UnixSeconds) -> Checked {
     let mut checked = Checked { at, documents: charter.items.len(), ..Checked::default() };
     checked.ends(&Doc::Root(charter.root.clone()));

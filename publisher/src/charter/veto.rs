@@ -126,6 +126,8 @@ mod tests {
             charter.groups.values().next().unwrap().clone()
         };
         assert_eq!((doc(&change).veto.len(), doc(&change).veto[0].not_after), (1, NOW + 9));
+        let soon = crate::charter::expiry(&read_file(&change.dir).unwrap(), NOW).warnings;
+        assert!(soon.iter().any(|w| w.starts_with("veto key SHA256:")), "{soon:?}");
         let name = public.to_string_lossy().into_owned();
         let all = [LiftWhat::AllBy(name.clone())];
         assert_eq!(lift(&change, "web", &all, NOW).unwrap().outcome, Outcome::Made);
