@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use stork_wire::charter::GroupDoc;
 use stork_wire::codec::{List, encode};
 use stork_wire::frame::{Frame, ItemRange, OverlayFrame};
 use stork_wire::ids::{LogId, NodeId};
@@ -173,6 +174,11 @@ impl Driver {
                 if kind == ItemKind::Group {
                     // It may be private from now on, or may not be.
                     self.checked.clear();
+                    // It may ask for fresher beacons: one may be due now.
+                    let doc = item.envelope.claimed::<GroupDoc>().ok();
+                    for grant in doc.iter().flat_map(|d| d.publishers.iter()) {
+                        self.look_at_feed(grant.publisher);
+                    }
                 }
                 // A group may be known only now: others look for hosts that want it.
                 self.refresh_record();
