@@ -101,6 +101,9 @@ fn t076_a_denied_host_is_shut_out() {
     for host in &fleet.hosts[..2] {
         wait_until("it to be refused", || host.counter("hosts_refused", "denied") >= 1);
     }
+    // It hears of it from those who do not talk to it any more.
+    let told = "this host is taken for denied by";
+    wait_until("it to be told", || said(&fleet.hosts[2], "host_denied", told));
     let token = fleet.token("host-3");
     let host = &mut fleet.hosts[2];
     host.stop();

@@ -139,6 +139,7 @@ impl Driver {
             NetEvent::DialFailed { node, why } => {
                 self.dialling.remove(&node);
                 tracing::debug!(peer = %node.short(), %why, "dial failed");
+                self.note_denied(node, &why);
                 self.counters.add("dials", "failed");
                 self.dial_failed(node);
             }
@@ -157,6 +158,7 @@ impl Driver {
                     self.counters.add("peers_at_fault", "frame");
                     self.event("peer_at_fault", format!("{}: {why}", node.short()));
                 }
+                self.note_denied(node, &why);
                 self.on_closed(conn, node, &why);
             }
         }

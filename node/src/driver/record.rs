@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use stork_wire::charter::{BODY_VERSION, Cell, PeerRecord};
 use stork_wire::codec::List;
 use stork_wire::frame::PeerHint;
-use stork_wire::ids::GroupId;
+use stork_wire::ids::{GroupId, NodeId};
 use stork_wire::sign::Envelope;
 
 use super::Driver;
@@ -13,6 +13,9 @@ use crate::overlay::{Input, Site};
 
 /// Seconds that an own record is good for; it is renewed at half.
 const RECORD_VALID_S: u64 = 7 * 24 * 3_600;
+
+/// How others begin who take this host for denied (`AdmissionError`).
+const DENIED: &str = "the host is denied";
 
 /// This node's own record, signed anew when something in it changes.
 #[derive(Debug)]
@@ -25,15 +28,32 @@ pub(super) struct OwnRecord {
     pub(super) current: Option<(PeerRecord, PeerHint)>,
     /// The day since 1970 that the overlay was told.
     day: Option<u32>,
+    /// The operator was told that others take this host for denied.
+    told_denied: bool,
 }
 
 impl OwnRecord {
     pub(super) const fn new(incarnation: u64) -> Self {
-        Self { incarnation, kept: incarnation, cell: None, current: None, day: None }
+        let (cell, current, day) = (None, None, None);
+        Self { incarnation, kept: incarnation, cell, current, day, told_denied: false }
     }
 }
 
 impl Driver {
+    /// Another host closed our dial because this one is denied. The denial itself may never come
+    /// here, since nobody talks to this host any more: it is said once, in that host's words.
+    pub(super) fn note_denied(&mut self, node: NodeId, why: &str) {
+        let Some(at) = why.find(DENIED).filter(|_| !self.record.told_denied) else { return };
+        self.record.told_denied = true;
+        let said: String = why.get(at..).unwrap_or_default().chars().take(200).collect();
+        let text = format!(
+            "this host is taken for denied by {}, which says: {said}; where that is not meant, join \
+             again with a new token",
+            node.short()
+        );
+        self.event("host_denied", text);
+    }
+
     /// Tells the overlay when another day begins.
     pub(super) fn tell_day(&mut self) {
         let day = u32::try_from(self.clock.unix() / 86_400).ok();
