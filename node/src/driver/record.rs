@@ -47,8 +47,8 @@ impl Driver {
         self.record.told_denied = true;
         let said: String = why.get(at..).unwrap_or_default().chars().take(200).collect();
         let text = format!(
-            "this host is taken for denied by {}, which says: {said}; where that is not meant, join \
-             again with a new token",
+            "this host is taken for denied by {}, which says: {said}; where that is not meant, \
+             join again with a new token",
             node.short()
         );
         self.event("host_denied", text);
