@@ -32,7 +32,7 @@ const ORPHAN_WAIT_MS: u64 = 80;
 /// The same for what a host of another site announced to one that is no relay.
 const FOREIGN_WAIT_MS: u64 = 200;
 /// Items that were announced so long ago, of a burst that did not come, are asked for together.
-const HURRY_MS: u64 = 250;
+const HURRY_MS: u64 = 100;
 /// The least wait until the next announcer is asked; twice the round trip where that is more.
 const NEXT_WAIT_MS_MIN: u64 = 100;
 /// Items so far above the head are fetched as ranges at once (protocol.md §3c: 64).

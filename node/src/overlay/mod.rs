@@ -26,6 +26,7 @@ mod flight;
 mod forward;
 mod heads;
 mod io;
+mod lag;
 mod lead;
 mod link;
 mod links;

@@ -16,6 +16,7 @@ use stork_wire::tick::Tick;
 use super::bounded::Recent;
 use super::flight::{Course, Flight, Via};
 use super::io::{Action, Class};
+use super::lag::Lag;
 use super::lead::{Lead, Second};
 use super::rng::{cut, mix};
 use super::{Key, Overlay};
@@ -46,7 +47,7 @@ pub(super) struct Tree {
     pub(super) flowed: Option<Tick>,
     pub(super) lead: Lead,
     pub(super) second: Second,
-    lag_ms: u64,
+    lag: Lag,
     used: u64,
 }
 
@@ -107,7 +108,7 @@ impl Trees {
 
     /// How far the tree of this log lags behind its announcements; `None` without a parent.
     pub(super) fn parent_lag(&self, log: &LogId) -> Option<u64> {
-        self.map.get(log).filter(|t| t.parent.is_some()).map(|t| t.lag_ms)
+        self.map.get(log).filter(|t| t.parent.is_some()).map(|t| t.lag.ms())
     }
 
     /// When it last brought an item that nobody had been asked for.
@@ -118,7 +119,7 @@ impl Trees {
     /// Notes that an item came so long after its announcement.
     pub(super) fn note_lag(&mut self, log: &LogId, lag_ms: u64) {
         if let Some(tree) = self.map.get_mut(log) {
-            tree.lag_ms = (tree.lag_ms * 3).saturating_add(lag_ms) / 4;
+            tree.lag.note(lag_ms);
         }
     }
 
@@ -142,7 +143,7 @@ impl Trees {
             flowed: None,
             lead: Lead::default(),
             second: Second::default(),
-            lag_ms: 0,
+            lag: Lag::default(),
             used,
         };
         let tree = self.map.entry(log).or_insert_with(new);
