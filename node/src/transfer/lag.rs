@@ -7,8 +7,12 @@
 
 use stork_wire::tick::Tick;
 
+use super::neighbour::Neighbour;
 use super::pieces::PieceSet;
 use super::swarm::Swarm;
+
+/// So many pieces on their way from a gateway to the next host are no usual delay.
+const KEPT_MIN: u32 = 3;
 
 /// What this site is known to lack.
 #[derive(Debug)]
@@ -17,6 +21,8 @@ pub(super) struct Lag {
     pub(super) absent: Vec<PieceSet>,
     /// Those of them that the gateway of the stripe has.
     kept: Vec<u32>,
+    /// Pieces that this host has and no neighbour.
+    alone: Vec<u32>,
     /// The middle of the numbers of absent pieces.
     pub(super) middle: u32,
 }
@@ -49,7 +55,13 @@ impl Lag {
     /// Whether the gateway of a stripe has most of what this site lacks more than others.
     pub(super) fn is_kept(&self, stripe: u32) -> bool {
         let behind = self.of(stripe).saturating_sub(self.middle);
-        self.kept.get(stripe as usize).is_some_and(|kept| *kept > 0 && 2 * kept >= behind)
+        let most = |kept: u32| kept >= KEPT_MIN || (kept > 0 && 2 * kept >= behind);
+        self.kept.get(stripe as usize).is_some_and(|kept| most(*kept))
+    }
+
+    /// Whether this host keeps several pieces of a stripe to itself.
+    pub(super) fn keeps(&self, stripe: u32) -> bool {
+        self.alone.get(stripe as usize).is_some_and(|alone| *alone >= KEPT_MIN)
     }
 }
 
@@ -60,18 +72,23 @@ impl Swarm {
         let empty = || PieceSet::empty(self.pieces());
         let mut absent: Vec<PieceSet> = (0..stripes).map(|_| empty()).collect();
         let mut kept = vec![0; stripes as usize];
-        let maps: Vec<Option<&PieceSet>> = gateways
-            .iter()
-            .map(|n| self.neighbours.get(n).filter(|n| n.muted.is_none()).map(|n| &n.have))
-            .collect();
+        let mut alone = kept.clone();
+        let maps: Vec<Option<&Neighbour>> =
+            gateways.iter().map(|n| self.neighbours.get(n)).collect();
         for piece in 0..self.pieces() {
             let stripe = (piece % stripes.max(1)) as usize;
             let gateway = maps.get(stripe).copied().flatten();
-            let held = u16::from(gateway.is_some_and(|have| have.contains(piece)));
-            let here = self.have.contains(piece) || self.rarity_of(piece) > held;
+            let held = gateway.is_some_and(|n| n.have.contains(piece));
+            // What somebody says whose map does not count is not in the rarity.
+            let counts = u16::from(held && gateway.is_some_and(|n| n.muted.is_none()));
+            let (ours, rarity) = (self.have.contains(piece), self.rarity_of(piece));
+            let here = ours || rarity > counts;
+            if let (true, 0, Some(alone)) = (ours, rarity, alone.get_mut(stripe)) {
+                *alone += 1;
+            }
             if let (false, Some(set)) = (here, absent.get_mut(stripe)) {
                 set.insert(piece);
-                if let (1, Some(kept)) = (held, kept.get_mut(stripe)) {
+                if let (true, Some(kept)) = (held, kept.get_mut(stripe)) {
                     *kept += 1;
                 }
             }
@@ -79,7 +96,7 @@ impl Swarm {
         let mut counts: Vec<u32> = absent.iter().map(PieceSet::count).collect();
         counts.sort_unstable();
         let middle = counts.get(counts.len() / 2).copied().unwrap_or(0);
-        Lag { absent, kept, middle }
+        Lag { absent, kept, alone, middle }
     }
 }
 

@@ -27,7 +27,7 @@ const SITES_MAX: usize = 1_024;
 /// Hosts of a site that may take a stripe over, one after the other.
 pub(super) const RANKS: usize = 8;
 /// Hosts that watch those before them in a stripe, to take it over.
-const WATCHING: usize = 2;
+pub(super) const WATCHING: usize = 2;
 /// Hosts of a site above that are asked, before those of the one above it.
 const RANKS_ASKED: usize = 3;
 
@@ -113,7 +113,7 @@ fn stripes_of(pieces: u32) -> u32 {
     (pieces / PIECES_MIN).clamp(STRIPES_MIN, STRIPES_MAX).min(pieces)
 }
 
-fn key(bytes: &[u8]) -> u64 {
+pub(super) fn key(bytes: &[u8]) -> u64 {
     bytes.iter().take(8).fold(0, |acc, b| (acc << 8) | u64::from(*b))
 }
 

@@ -22,8 +22,8 @@ use super::swarm::{Ctx, Swarm};
 
 /// A stripe that is not behind the others has stalled after so many times as long.
 const QUIET_TIMES: u64 = 2;
-/// How long a dial or an answer may take.
-const ANSWER_MS: u64 = 5_000;
+/// How long a dial may take.
+const DIAL_MS: u64 = 2_000;
 /// Wait before a host is asked again that is not (yet) in the swarm.
 const AGAIN_MS: u64 = 250;
 /// How often it is asked again before the next one is.
@@ -43,6 +43,8 @@ pub(super) struct Subscription {
     pub(super) asked: Option<Tick>,
     /// When it was turned to.
     since: Tick,
+    /// For how long the stripe was behind then.
+    behind: u64,
     /// When it sent something last.
     pub(super) progress: Tick,
     /// Not to be asked before.
@@ -51,7 +53,7 @@ pub(super) struct Subscription {
     /// Pieces that may come from it.
     pub(super) expected: PieceSet,
     /// New pieces of the stripe since then: from here, and from others of the site.
-    brought: (u32, u32),
+    pub(super) brought: (u32, u32),
 }
 
 /// All that a host knows of the stripes of one swarm.
@@ -60,19 +62,37 @@ pub(super) struct Stripes {
     pub(super) plan: Plan,
     pub(super) subs: BTreeMap<u32, Subscription>,
     /// When something new of each stripe was seen in this site.
-    news: Vec<Tick>,
+    pub(super) news: Vec<Tick>,
     /// Stripes of which others of this site brought something: somebody fetches them.
     pub(super) by_others: Vec<bool>,
+    /// When a piece of each stripe that was only here reached somebody else, or there was none.
+    pub(super) spread: Vec<Tick>,
     /// Hosts of this site that may have fetched some and are gone.
     pub(super) gone: Gone,
     /// How often each stripe was fetched another way since it was level with the others.
     tries: Vec<u8>,
-    pace: Pace,
+    pub(super) pace: Pace,
     passed: Passed,
     look_at: Tick,
 }
 
 impl Subscription {
+    /// To the first parent, which was not asked yet.
+    pub(super) fn at(parent: NodeId, pieces: u32, now: Tick) -> Self {
+        Self {
+            step: 0,
+            parent,
+            asked: None,
+            since: now,
+            behind: 0,
+            progress: now,
+            again: now,
+            refusals: 0,
+            expected: PieceSet::empty(pieces),
+            brought: (0, 0),
+        }
+    }
+
     /// Did nothing come from there for some time?
     fn is_idle(&self, stall: u64, now: Tick) -> bool {
         now.since(self.progress) >= stall
@@ -84,37 +104,32 @@ impl Stripes {
         let news = vec![now; plan.stripes as usize];
         let by_others = vec![false; plan.stripes as usize];
         let tries = vec![0; plan.stripes as usize];
-        Self { plan, news, by_others, tries, pace: Pace::new(now), look_at: now, ..Self::default() }
+        let spread = news.clone();
+        Self {
+            plan,
+            spread,
+            news,
+            by_others,
+            tries,
+            pace: Pace::new(now),
+            look_at: now,
+            ..Self::default()
+        }
     }
 
     /// The members changed. What is being fetched goes on.
     pub(super) fn replan(&mut self, plan: Plan, now: Tick) {
         if plan != self.plan {
             self.news.resize(plan.stripes as usize, now);
+            self.spread.resize(plan.stripes as usize, now);
             self.by_others.resize(plan.stripes as usize, false);
             self.tries.resize(plan.stripes as usize, 0);
             self.plan = plan;
         }
     }
 
-    const fn of(&self, piece: u32) -> u32 {
+    pub(super) const fn of(&self, piece: u32) -> u32 {
         piece % if self.plan.stripes == 0 { 1 } else { self.plan.stripes }
-    }
-
-    /// A piece was seen in this site for the first time.
-    pub(super) fn seen(&mut self, piece: u32, by_us: bool, now: Tick) {
-        let stripe = self.of(piece);
-        if let Some(at) = self.news.get_mut(stripe as usize) {
-            *at = now;
-        }
-        self.pace.seen(now);
-        if let Some(others) = self.by_others.get_mut(stripe as usize).filter(|_| !by_us) {
-            *others = true;
-        }
-        if let Some(sub) = self.subs.get_mut(&stripe) {
-            let (ours, theirs) = &mut sub.brought;
-            *if by_us { ours } else { theirs } += 1;
-        }
     }
 
     pub(super) fn expects(&self, from: NodeId, piece: u32) -> bool {
@@ -162,6 +177,9 @@ impl Swarm {
 
     fn tend_stripe(&mut self, turn: Turn, stall: u64, lag: &Lag, ctx: &mut Ctx<'_>) {
         let (now, Turn { stripe, rank, waits, depth }) = (ctx.now, turn);
+        if self.steps_back(stripe, stall, lag, now) {
+            return self.unsubscribe(stripe, ctx);
+        }
         let Some(s) = &mut self.stripes else { return };
         let Some(absent) = lag.absent.get(stripe as usize) else { return };
         let quiet = now.since(s.news.get(stripe as usize).copied().unwrap_or(now));
@@ -178,7 +196,7 @@ impl Swarm {
             if !absent.is_empty() && after(waits) {
                 *tries = tries.saturating_add(u8::from(waits > 0));
                 let step = usize::try_from(rank).unwrap_or(0);
-                self.subscribe(stripe, step, absent, ctx);
+                self.subscribe(stripe, step, absent, behind, ctx);
             }
             return;
         };
@@ -187,19 +205,23 @@ impl Swarm {
         if absent.is_empty() || (rank > 0 && theirs > ours + BROUGHT_MORE) {
             return self.unsubscribe(stripe, ctx);
         }
-        let tried = now.since(sub.since) >= patience && sub.is_idle(stall, now);
+        let tried = now.since(sub.since) >= patience;
+        // What drips falls further behind.
+        let falls = behind >= sub.behind + patience;
         let late = match sub.asked {
-            Some(_) => tried && after(1),
-            None => now.since(sub.since) >= ANSWER_MS,
+            Some(_) => tried && (falls || sub.is_idle(stall, now)) && after(1),
+            None => now.since(sub.since) >= DIAL_MS,
         };
         if late {
             *tries = tries.saturating_add(1);
             let step = sub.step + 1;
             self.unsubscribe(stripe, ctx);
-            self.subscribe(stripe, step, absent, ctx);
+            self.subscribe(stripe, step, absent, behind, ctx);
         } else if (sub.asked.is_none() && sub.again <= now) || (sub.asked.is_some() && lost) {
             // Not asked yet, or hosts that had something left the site.
             self.ask_parent(stripe, absent, ctx);
+        } else {
+            self.spare(stripe, absent, ctx);
         }
     }
 
@@ -211,23 +233,20 @@ impl Swarm {
         set.unwrap_or_else(|| PieceSet::empty(self.pieces()))
     }
 
-    fn subscribe(&mut self, stripe: u32, step: usize, absent: &PieceSet, ctx: &mut Ctx<'_>) {
-        let expected = PieceSet::empty(self.pieces());
+    fn subscribe(
+        &mut self,
+        stripe: u32,
+        step: usize,
+        absent: &PieceSet,
+        behind: u64,
+        ctx: &mut Ctx<'_>,
+    ) {
+        let pieces = self.pieces();
         let Some(s) = &mut self.stripes else { return };
         let Some(parents) = s.plan.parents.get(stripe as usize) else { return };
         let step = step % parents.len().max(1);
         let Some(parent) = parents.get(step).copied() else { return };
-        let sub = Subscription {
-            step,
-            parent,
-            asked: None,
-            since: ctx.now,
-            progress: ctx.now,
-            again: ctx.now,
-            refusals: 0,
-            expected,
-            brought: (0, 0),
-        };
+        let sub = Subscription { step, behind, ..Subscription::at(parent, pieces, ctx.now) };
         s.subs.insert(stripe, sub);
         self.ask_parent(stripe, absent, ctx);
     }
@@ -303,7 +322,9 @@ impl Swarm {
                 self.stripes.as_ref().and_then(|s| s.subs.get(&stripe)).map_or(0, |s| s.step);
             self.unsubscribe(stripe, ctx);
             let absent = self.absent(stripe);
-            self.subscribe(stripe, step + 1, &absent, ctx);
+            let behind =
+                self.stripes.as_ref().map_or(0, |s| s.passed.behind_ms(absent.count(), ctx.now));
+            self.subscribe(stripe, step + 1, &absent, behind, ctx);
         }
     }
 

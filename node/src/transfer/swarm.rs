@@ -267,14 +267,13 @@ impl Swarm {
         }
         let Some(r) = self.rarity.get_mut(piece as usize) else { return };
         *r += 1;
-        if let Some(stripes) = &mut self.stripes
-            && *r == 1
-            && !self.have.contains(piece)
-        {
-            stripes.seen(piece, false, now);
+        let holders = *r;
+        if let Some(stripes) = &mut self.stripes {
+            let ours = self.have.contains(piece);
+            stripes.held((piece, node), (holders, ours), &self.neighbours, now);
         }
         if let Some(injector) = &mut self.injector {
-            injector.held(piece, node, *r, now);
+            injector.held(piece, node, holders, now);
         }
     }
 
@@ -338,7 +337,7 @@ impl Swarm {
         if let Some(stripes) = &mut self.stripes
             && self.rarity.get(piece as usize) == Some(&0)
         {
-            stripes.seen(piece, true, now);
+            stripes.got(piece, now);
         }
         if let Some(injector) = &mut self.injector {
             injector.gained(piece, self.rarity.get(piece as usize).copied().unwrap_or(0));

@@ -334,6 +334,12 @@ impl World {
             let other = u32::try_from(self.rng.below(u64::from(here.max(1)))).unwrap_or(0);
             self.connect(i, site + other * sites);
         }
+        if late {
+            if let Some(list) = self.lists.get_mut(site as usize) {
+                list.push(node(i));
+            }
+            self.publish_lists();
+        }
         let begun = |c: &Item| c.starts == 0 || c.starts < self.now;
         let begun: Vec<SwarmId> =
             self.contents.iter().filter(|c| begun(c)).map(|c| c.swarm).collect();
@@ -341,10 +347,6 @@ impl World {
             self.take_part(i, self.content(*swarm));
         }
         if late {
-            if let Some(list) = self.lists.get_mut(site as usize) {
-                list.push(node(i));
-            }
-            self.publish_lists();
             // The others hear of it; it has heard of all.
             for other in (0..n).filter(|o| o % sites == site && *o != i) {
                 for swarm in &begun {
