@@ -7,11 +7,11 @@ use crate::trust::{Expired, Freshness, GroupState, OnStale};
 /// A signed document that decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Document {
-    /// `root`, `group`, `publisher`, `entry` or `proof`.
+    /// `root`, `group`, `publisher`, `entry`, `proof`, `denial`, `recall` or `halt`.
     pub kind: &'static str,
     /// The name of the fleet, group or publisher.
     pub name: String,
-    /// Its number; of an entry or a proof, its place in the feed.
+    /// Its number; of an entry or a proof, its place in the feed; of what narrows, its log.
     pub number: String,
 }
 
@@ -115,6 +115,17 @@ impl Finder<'_> {
         }
     }
 
+    /// What narrows has a log of its own, by whose name a denial is lifted.
+    fn narrowing(&self, by: &Narrow) -> Option<Document> {
+        let (kind, name, log) = match by {
+            Narrow::Denied(by) => ("denial", by.group.clone(), by.log),
+            Narrow::Recalled(log, _) => ("recall", self.name(), *log),
+            Narrow::Halted(log, _) => ("halt", self.name(), *log),
+            Narrow::Unsettled(_) => return self.publisher(),
+        };
+        Some(Document { kind, name, number: log.to_string() })
+    }
+
     fn find(&self) -> Because {
         let package = &self.c.known.release.package;
         let (rule, document) = match &self.c.outcome {
@@ -150,12 +161,7 @@ impl Finder<'_> {
                 let (name, number) = (self.name(), freeze.at.to_string());
                 (None, Some(Document { kind: "proof", name, number }))
             }
-            // Under which document: these have logs of their own, without numbers.
-            Outcome::Narrowed(Narrow::Denied(by)) => {
-                let group = self.scene.trust.charter().group_named(&by.group);
-                (None, group.map(|g| self.group_document(g)))
-            }
-            Outcome::Narrowed(_) => (None, self.publisher()),
+            Outcome::Narrowed(by) => (None, self.narrowing(by)),
             // An operator's word at this host: no line, and no document.
             Outcome::Skipped => (None, None),
             Outcome::Downgrade(_)

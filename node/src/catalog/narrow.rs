@@ -5,7 +5,7 @@
 //! release or after.
 
 use serde::Deserialize;
-use stork_wire::ids::Position;
+use stork_wire::ids::{LogId, Position};
 
 use super::{KnownRelease, VmFile};
 use crate::trust::{Charter, DeniedBy};
@@ -35,12 +35,12 @@ pub enum OnRecall {
 /// Why a release is taken away, or not installed anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Narrow {
-    /// Its publisher has taken it back; why.
-    Recalled(String),
+    /// Its publisher has taken it back; in which log, and why.
+    Recalled(LogId, String),
     /// The security team of a group of this VM denies it.
     Denied(DeniedBy),
-    /// Its publisher has halted it; why.
-    Halted(String),
+    /// Its publisher has halted it; in which log, and why.
+    Halted(LogId, String),
     /// Its epoch has ended with this entry, and what is here of it does not reach that far: a key
     /// that its publisher has taken out of use may have made it up.
     Unsettled(Position),
@@ -49,11 +49,11 @@ pub enum Narrow {
 impl core::fmt::Display for Narrow {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
-            Self::Recalled(why) => write!(f, "its publisher recalled it: {why}"),
+            Self::Recalled(_, why) => write!(f, "its publisher recalled it: {why}"),
             Self::Denied(d) => {
                 write!(f, "the security team of group `{}` denies it: {}", d.group, d.reason)
             }
-            Self::Halted(why) => write!(f, "its publisher has halted it: {why}"),
+            Self::Halted(_, why) => write!(f, "its publisher has halted it: {why}"),
             Self::Unsettled(end) => write!(
                 f,
                 "epoch {} ended with entry {}, which is not here yet: until then a key that is \
@@ -69,12 +69,12 @@ impl Narrow {
     #[must_use]
     pub fn of(vm: &VmFile, known: &KnownRelease, charter: &Charter) -> Option<Self> {
         let (publisher, r) = (known.publisher, &known.release);
-        let recalled = charter.recalled(publisher, known.epoch, &known.recalled_as(), known.hash);
-        let recalled = recalled.map(|why| Self::Recalled(why.to_string()));
+        let recalled = charter.recall_of(publisher, known.epoch, &known.recalled_as(), known.hash);
+        let recalled = recalled.map(|(log, why)| Self::Recalled(log, why.to_string()));
         let groups = || vm.groups.iter().map(|g| g.as_str());
         let denied = || charter.denied(groups(), publisher, r).map(Self::Denied);
-        let halted = || charter.halted(publisher, &r.package);
-        let halted = || halted().map(|why| Self::Halted(why.to_string()));
+        let halted = || charter.halt_of(publisher, &r.package);
+        let halted = || halted().map(|(log, why)| Self::Halted(log, why.to_string()));
         let unsettled = || charter.unsettled(publisher, known.epoch).map(Self::Unsettled);
         recalled.or_else(denied).or_else(halted).or_else(unsettled)
     }
@@ -83,9 +83,9 @@ impl Narrow {
     #[must_use]
     pub const fn takes_away(&self, vm: &VmFile) -> bool {
         match self {
-            Self::Recalled(_) => true,
+            Self::Recalled(..) => true,
             Self::Denied(_) => matches!(vm.on_deny, OnDeny::Remove),
-            Self::Halted(_) | Self::Unsettled(_) => false,
+            Self::Halted(..) | Self::Unsettled(_) => false,
         }
     }
 }

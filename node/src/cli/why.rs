@@ -101,7 +101,11 @@ fn reasons(c: &Value) -> String {
     let doc = &because["document"];
     if !doc.is_null() {
         let (kind, name) = (text(&doc["kind"]), text(&doc["name"]));
-        let what = if kind == "entry" || kind == "proof" { "at" } else { "document, number" };
+        let what = match &*kind {
+            "entry" | "proof" => "at",
+            "denial" | "recall" | "halt" => "in log",
+            _ => "document, number",
+        };
         out += &format!("\n    by the {kind} {what} {} of {name}", text(&doc["number"]));
     }
     let entry = &c["entry"];

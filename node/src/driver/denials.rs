@@ -145,7 +145,7 @@ impl Driver {
             for (package, known) in shown.unwrap_or_default() {
                 let why = Narrow::of(&vm.file, &known, self.trust.charter());
                 let Some(why) =
-                    why.filter(|w| !matches!(w, Narrow::Halted(_) | Narrow::Unsettled(_)))
+                    why.filter(|w| !matches!(w, Narrow::Halted(..) | Narrow::Unsettled(_)))
                 else {
                     continue;
                 };

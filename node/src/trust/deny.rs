@@ -68,6 +68,8 @@ pub(super) struct Vetoes {
 pub struct DeniedBy {
     /// The group whose security team says so.
     pub group: String,
+    /// The log of the denial, by which it can be lifted.
+    pub log: LogId,
     /// Why.
     pub reason: Line,
 }
@@ -255,6 +257,7 @@ impl Charter {
             };
             (meant && self.in_force(*log, held)).then(|| DeniedBy {
                 group: group.doc().name.to_string(),
+                log: *log,
                 reason: held.reason.clone(),
             })
         })

@@ -200,17 +200,35 @@ impl Charter {
         package: &PackageName,
         hash: ReleaseHash,
     ) -> Option<&Line> {
+        self.recall_of(publisher, epoch, package, hash).map(|(_, reason)| reason)
+    }
+
+    /// The recall that took a release back: its log, and why.
+    #[must_use]
+    pub fn recall_of(
+        &self,
+        publisher: PublisherId,
+        epoch: u32,
+        package: &PackageName,
+        hash: ReleaseHash,
+    ) -> Option<(LogId, &Line)> {
         let range = (hash, LogId([0; 32]))..=(hash, LogId([0xff; 32]));
         self.withdrawals.releases.range(range).find_map(|(_, log)| {
             let w = &self.withdrawals.recalls.get(log)?.withdrawal;
             let named = matches!(&w.what, What::Recall { package: p, .. } if p == package);
-            (w.publisher == publisher && w.epoch >= epoch && named).then_some(&w.reason)
+            (w.publisher == publisher && w.epoch >= epoch && named).then_some((*log, &w.reason))
         })
     }
 
     /// Why nothing of a package is installed anew; `None` where it is.
     #[must_use]
     pub fn halted(&self, publisher: PublisherId, package: &PackageName) -> Option<&Line> {
+        self.halt_of(publisher, package).map(|(_, reason)| reason)
+    }
+
+    /// The halt that holds a package up: its log, and why.
+    #[must_use]
+    pub fn halt_of(&self, publisher: PublisherId, package: &PackageName) -> Option<(LogId, &Line)> {
         if self.withdrawals.halts.is_empty() {
             return None;
         }
@@ -218,7 +236,7 @@ impl Charter {
             [None, Some(package.clone())].map(|package| (publisher, level, package))
         });
         let halt = asked.filter_map(|key| self.withdrawals.halts.get(&key)).find(|h| h.halted);
-        halt.map(|h| &h.reason)
+        halt.map(|h| (h.log, &h.reason))
     }
 
     /// All recalls.
