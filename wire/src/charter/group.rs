@@ -28,7 +28,7 @@ pub struct PublisherGrant {
 /// A group's document: who may publish to it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct GroupDoc {
-    /// [`BODY_VERSION`].
+    /// [`super::BODY_VERSION`].
     pub version: u8,
     /// 1, 2, 3 …
     pub number: u64,
