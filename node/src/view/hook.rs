@@ -3,7 +3,7 @@
 //! A hook inherits nothing: no environment, no descriptors, no terminal. It has a time, after
 //! which its whole process group is killed, and its output is kept up to a bound. What it leaves
 //! in that group when it ends is killed too; a server that it starts leaves the group by itself
-//! (`setsid`, daemon(7)) and has [`LEAVE_WITHIN`] for it.
+//! (`setsid`, daemon(7)) and has five seconds for it.
 
 use std::io::{self, Read};
 use std::os::fd::AsFd;
