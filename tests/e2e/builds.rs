@@ -83,13 +83,17 @@ fn t122_two_builds_in_two_folders() {
     let listed = Command::new("git").args(["ls-files", "-z"]).current_dir(root()).output().unwrap();
     let listed = String::from_utf8(listed.stdout).unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let made = ["one", "another-folder"].map(|name| {
+    // Both before the first build, which takes long: meanwhile somebody may change the sources.
+    let folders = ["one", "another-folder"].map(|name| {
         let folder = dir.path().join(name);
         for file in listed.split('\0').filter(|f| !f.is_empty()) {
             let to = folder.join(file);
             fs::create_dir_all(to.parent().unwrap()).unwrap();
             fs::copy(root().join(file), to).unwrap();
         }
+        folder
+    });
+    let made = folders.map(|folder| {
         let args = ["deploy/build.sh", "-p", "stork-node", "-p", "stork-publisher", "--bins"];
         build(Command::new("sh").args(args), &folder);
         let bins = ["stork", "stork-node", "stork-publish"];
