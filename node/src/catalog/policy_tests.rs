@@ -79,6 +79,22 @@ fn with_beacons() -> World {
     )
 }
 
+/// A beacon of the first publisher's head, made now, that speaks for so many seconds.
+fn give_beacon(w: &mut World, life: u64) {
+    let head = w.trust.feed(w.id(0)).unwrap().head().unwrap();
+    let beacon = Beacon {
+        version: 1,
+        publisher: w.id(0),
+        epoch: 1,
+        head: Some(BeaconHead { seq: head.0, hash: head.1 }),
+        counter: NOW,
+        time: NOW,
+        expires: NOW + life,
+    };
+    let beacon = beacon.item(Envelope::sign(&beacon, w.fleet, &key(6)).unwrap());
+    assert!(matches!(w.trust.judge(&beacon, NOW), Verdict::Accepted { .. }));
+}
+
 /// What a stale feed means is the VM's choice: served, nothing new, or nothing at all; a rule may
 /// say otherwise than the file, and a feed without beacons is not stale.
 #[test]
@@ -103,18 +119,7 @@ fn stale_feeds_by_policy() {
         "[[subscribe]]\npackage = \"*\"\n[[trust]]\nallow = \"*\"\nfreshness = \"serve\"\n";
     assert_eq!(w.wish(&vm("freshness = \"hide\"", by_rule), &none), ["hello 2", "other 1"]);
     // A beacon makes it fresh.
-    let head = w.trust.feed(w.id(0)).unwrap().head().unwrap();
-    let beacon = Beacon {
-        version: 1,
-        publisher: w.id(0),
-        epoch: 1,
-        head: Some(BeaconHead { seq: head.0, hash: head.1 }),
-        counter: NOW,
-        time: NOW,
-        expires: NOW + 600,
-    };
-    let beacon = beacon.item(Envelope::sign(&beacon, w.fleet, &key(6)).unwrap());
-    assert!(matches!(w.trust.judge(&beacon, NOW), Verdict::Accepted { .. }));
+    give_beacon(&mut w, 600);
     assert_eq!(w.wish(&hide, &none), ["hello 2", "other 1"]);
 }
 
@@ -131,18 +136,7 @@ fn a_group_asks_for_fresher_beacons() {
     assert!(matches!(w.trust.judge(&doc, NOW), Verdict::Accepted { .. }));
     w.announce(0, "hello", "1");
     w.announce(1, "other", "1");
-    let head = w.trust.feed(w.id(0)).unwrap().head().unwrap();
-    let beacon = Beacon {
-        version: 1,
-        publisher: w.id(0),
-        epoch: 1,
-        head: Some(BeaconHead { seq: head.0, hash: head.1 }),
-        counter: NOW,
-        time: NOW,
-        expires: NOW + 86_400,
-    };
-    let beacon = beacon.item(Envelope::sign(&beacon, w.fleet, &key(6)).unwrap());
-    assert!(matches!(w.trust.judge(&beacon, NOW), Verdict::Accepted { .. }));
+    give_beacon(&mut w, 86_400);
     let none = Shown::default();
     let rules = "[[subscribe]]\npackage = \"*\"\n[[trust]]\nallow = \"*\"\n";
     let (serve, no_new) = (vm("", rules), vm("freshness = \"no_new\"", rules));

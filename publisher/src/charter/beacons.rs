@@ -22,7 +22,6 @@ pub fn beacons(
 mod tests {
     use super::*;
     use crate::charter::{InitOptions, Life, Outcome, init};
-    use crate::keys::Passphrase;
     use tempfile::TempDir;
 
     /// A rule comes, is kept by later documents, and goes; what it is stands in the steps.
@@ -34,14 +33,7 @@ mod tests {
             ..crate::charter::tests::options(&dir)
         };
         init(&options, 1_000).unwrap();
-        let change = Change {
-            dir: options.dir,
-            keys: Vec::new(),
-            passphrase: Passphrase::None,
-            out: None,
-            dry_run: false,
-            life: Life::days(2_000, 10),
-        };
+        let change = crate::charter::tests::change(options.dir, Life::days(2_000, 10));
         let rule = || read_file(&change.dir).unwrap().groups.into_values().next().unwrap().beacon_s;
         let made = beacons(&change, "web", Some(900)).unwrap();
         let words: Vec<String> = made.steps.iter().flat_map(crate::charter::describe).collect();

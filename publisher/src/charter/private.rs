@@ -122,7 +122,6 @@ pub(crate) fn sealing_key<'a>(
 mod tests {
     use super::*;
     use crate::charter::{InitOptions, Life, init, open};
-    use crate::keys::Passphrase;
     use tempfile::TempDir;
 
     const NOW: u64 = 1_800_000_000;
@@ -137,14 +136,7 @@ mod tests {
             ..crate::charter::tests::options(&dir)
         };
         init(&options, NOW).unwrap();
-        let change = Change {
-            dir: options.dir,
-            keys: Vec::new(),
-            passphrase: Passphrase::None,
-            out: None,
-            dry_run: false,
-            life: Life::days(NOW, 10),
-        };
+        let change = crate::charter::tests::change(options.dir, Life::days(NOW, 10));
         let named = || read_file(&change.dir).unwrap().groups.into_values().next().unwrap().private;
         let (changed, file) = privacy(&change, "web", Privacy::Private).unwrap();
         assert_eq!(changed.outcome, Outcome::Made);

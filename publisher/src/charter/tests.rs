@@ -2,8 +2,15 @@
 
 use super::*;
 use crate::keys::{Passphrase, Signer, read_secret};
+use std::path::PathBuf;
 use stork_wire::sign::Envelope;
 use tempfile::TempDir;
+
+/// A change by the keys that lie in the folder, unprotected.
+pub(crate) fn change(dir: PathBuf, life: Life) -> Change {
+    let passphrase = Passphrase::None;
+    Change { dir, keys: Vec::new(), passphrase, out: None, dry_run: false, life }
+}
 
 /// How a small charter is founded; tests say what differs.
 pub(super) fn options(dir: &TempDir) -> InitOptions {
@@ -105,14 +112,7 @@ fn errors_name_the_role() {
     assert!(e.starts_with("3 cannot sign for the role admission, which has 1 key:"), "{e}");
     let options = options(&dir);
     init(&options, 1_000).unwrap();
-    let change = Change {
-        dir: options.dir,
-        keys: Vec::new(),
-        passphrase: Passphrase::None,
-        out: None,
-        dry_run: false,
-        life: Life::days(2_000, 365),
-    };
+    let change = change(options.dir, Life::days(2_000, 365));
     let what = RoleChange { remove: vec!["SHA256:x".into()], ..RoleChange::default() };
     let e = rotate(&change, &RoleName::Group("web".into()), &what).unwrap_err().to_string();
     assert_eq!(e, "the charter has no key `SHA256:x` in the role group:web");
