@@ -97,13 +97,25 @@ fn t122_two_builds_in_two_folders() {
         let args = ["deploy/build.sh", "-p", "stork-node", "-p", "stork-publisher", "--bins"];
         build(Command::new("sh").args(args), &folder);
         let bins = ["stork", "stork-node", "stork-publish"];
-        let bins = bins.map(|b| (b, fs::read(folder.join("out/release").join(b)).unwrap()));
+        let bins = bins.map(|b| {
+            let kept = folder.join(b);
+            fs::copy(folder.join("out/release").join(b), &kept).unwrap();
+            (b, kept)
+        });
         fs::remove_dir_all(folder.join("out")).unwrap();
         bins
     });
+    let mut differ = Vec::new();
     for ((name, a), (_, b)) in made[0].iter().zip(&made[1]) {
-        assert!(a == b, "{name} differs");
+        let (a, b) = (fs::read(a).unwrap(), fs::read(b).unwrap());
+        if a != b {
+            let first = a.iter().zip(&b).position(|(a, b)| a != b);
+            differ.push(format!("{name}: {} and {} bytes, from {first:?} on", a.len(), b.len()));
+        }
     }
+    // Whoever looks for the cause needs both.
+    let kept = if differ.is_empty() { None } else { Some(dir.keep()) };
+    assert!(kept.is_none(), "programs differ, kept in {}: {differ:?}", kept.unwrap().display());
 }
 
 /// All files of a folder with their bytes.

@@ -62,6 +62,8 @@ pub(super) struct Injector {
     again: PieceSet,
     /// Pieces that only one neighbour has, since when, and how long others took to pass theirs on.
     alone: BTreeMap<u32, (NodeId, Tick)>,
+    /// How many of them each neighbour has.
+    burden: BTreeMap<NodeId, u32>,
     spread_ms: Median,
     /// Neighbours that do not pass on what they get, and how many pieces of it they keep.
     keepers: BTreeMap<NodeId, u32>,
@@ -82,6 +84,7 @@ impl Injector {
             young: BTreeMap::new(),
             again: PieceSet::empty(have.len()),
             alone: BTreeMap::new(),
+            burden: BTreeMap::new(),
             spread_ms: Median::default(),
             keepers: BTreeMap::new(),
             asked: BTreeMap::new(),
@@ -205,8 +208,10 @@ impl Injector {
     pub(super) fn held(&mut self, piece: u32, node: NodeId, rarity: u16, now: Tick) {
         self.pending.remove(&piece);
         if rarity == 1 && self.injected.contains(piece) {
+            self.not_alone(piece);
             self.alone.insert(piece, (node, now));
-        } else if let Some((node, since)) = self.alone.remove(&piece) {
+            *self.burden.entry(node).or_default() += 1;
+        } else if let Some((node, since)) = self.not_alone(piece) {
             self.again.remove(piece);
             // What drips from a keeper does not say what is usual.
             if !self.keepers.contains_key(&node) {
@@ -219,6 +224,20 @@ impl Injector {
         } else if fresh && !self.injected.contains(piece) {
             self.claimed.insert(piece);
         }
+    }
+
+    fn not_alone(&mut self, piece: u32) -> Option<(NodeId, Tick)> {
+        let (node, since) = self.alone.remove(&piece)?;
+        if let Some(burden) = self.burden.get_mut(&node) {
+            *burden = burden.saturating_sub(1);
+        }
+        Some((node, since))
+    }
+
+    /// How many pieces a neighbour got that no other one has yet: who passes on fast has few, and
+    /// gets the next one.
+    pub(super) fn burden(&self, node: NodeId) -> u64 {
+        self.burden.get(&node).copied().unwrap_or(0).into()
     }
 
     /// We have a new piece ourselves.
@@ -240,6 +259,7 @@ impl Injector {
     ) {
         self.asked.remove(&node);
         self.alone.retain(|_, (n, _)| *n != node);
+        self.burden.remove(&node);
         let was_pending = self.pending.extract_if(.., |_, s| s.to == node);
         let mut lost: Vec<u32> = was_pending.map(|(p, _)| p).collect();
         lost.extend(old.grant.as_ref().and_then(|g| g.offer));
@@ -313,5 +333,32 @@ impl Injector {
     /// Whether anything is still to be confirmed.
     pub(super) fn waits(&self) -> bool {
         !self.pending.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a neighbour was sent weighs on it until another one has it, or it leaves.
+    #[test]
+    fn who_passes_nothing_on_is_burdened() {
+        let (a, b, now) = (NodeId([1; 32]), NodeId([2; 32]), Tick(5));
+        let mut injector = Injector::new(&PieceSet::full(8), Bucket::new(1, now));
+        for piece in 0..3 {
+            injector.injecting(piece, a, now);
+            injector.held(piece, a, 1, now);
+        }
+        // Nobody sent it from here: that is no burden.
+        injector.held(7, b, 1, now);
+        assert_eq!((injector.burden(a), injector.burden(b)), (3, 0));
+        injector.held(0, b, 2, now);
+        injector.held(0, NodeId([3; 32]), 3, now);
+        assert_eq!(injector.burden(a), 2);
+        let gone = Neighbour::new(super::super::neighbour::Link::Open, false, false, 8, 1);
+        injector.neighbour_gone(a, &gone, &PieceSet::full(8), &[0; 8]);
+        assert_eq!(injector.burden(a), 0);
+        injector.held(1, b, 1, now);
+        assert_eq!((injector.burden(a), injector.burden(b)), (0, 1));
     }
 }

@@ -7,15 +7,17 @@
 //! connection. A piece counts as *had* only after the shell has verified and stored it.
 //!
 //! Reading order: `message` (what goes in and out), `planner` (the dispatch), `swarm` and
-//! `neighbour` (the state), `receive` and `room` (what I ask for), `upload`, `window`, `inject` and
-//! `fresh` (whom I serve, and how much at once), `sites`, `subscribe`, `standby`, `lag`, `pace` and
-//! `children` (what goes from site to site), `ladder` (whom I open to, and hunger), `store` (the
-//! origin store, where hunger ends), `manifests` and `ask` (the phase before the pieces), `small`
-//! (the packs with the manifest), `ledger`, `tree` and `view` (what people and metrics are told).
+//! `neighbour` (the state), `announce` (when others hear of it), `receive` and `room` (what I ask
+//! for), `upload`, `window`, `inject` and `fresh` (whom I serve, and how much at once), `sites`,
+//! `subscribe`, `standby`, `lag`, `pace` and `children` (what goes from site to site), `ladder`
+//! (whom I open to, and hunger), `store` (the origin store, where hunger ends), `manifests` and
+//! `ask` (the phase before the pieces), `small` (the packs with the manifest), `ledger`, `tree` and
+//! `view` (what people and metrics are told).
 //! How much of all that may go: `windows` (what holds when), `bandwidth` (what is left of it) and
 //! `credit` (how much is subscribed to).
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod announce;
 mod ask;
 mod bandwidth;
 #[cfg(test)]

@@ -17,6 +17,10 @@ const QUIET_MS_MAX: u64 = 1_000;
 /// Unused grants in a row after which the silence doubles. A Pass is common near the end and
 /// costs only a round trip.
 const QUIET_DOUBLES: u32 = 4;
+/// And so often at the most: who passes has no room at the moment, and may lack its last piece in a
+/// few times the time that a piece takes; who does not answer is no hurry.
+const PASS_DOUBLES_MAX: u32 = 2;
+const EXPIRY_DOUBLES_MAX: u32 = 8;
 /// Unused grants in a row after which even a new piece does not end the silence.
 const ROUSED_MAX: u32 = 24;
 
@@ -165,7 +169,7 @@ impl Neighbour {
             return None;
         };
         self.answered(g.at, now);
-        self.hush(now, pace_ms);
+        self.hush(now, pace_ms, PASS_DOUBLES_MAX);
         Some(g)
     }
 
@@ -175,12 +179,13 @@ impl Neighbour {
         self.grace = Some((g.at, now.after_ms(GRANT_GRACE_MS)));
         // An answer that did not come is worth a longer silence than a Pass.
         self.unused = self.unused.max(2 * QUIET_DOUBLES);
-        self.hush(now, GRANT_TTL_MS_MIN);
+        self.hush(now, GRANT_TTL_MS_MIN, EXPIRY_DOUBLES_MAX);
         Some(g)
     }
 
-    fn hush(&mut self, now: Tick, pace_ms: u64) {
-        let ms = (pace_ms.max(1) << (self.unused / QUIET_DOUBLES).min(8)).min(QUIET_MS_MAX);
+    fn hush(&mut self, now: Tick, pace_ms: u64, doubles_max: u32) {
+        let doubles = (self.unused / QUIET_DOUBLES).min(doubles_max);
+        let ms = (pace_ms.max(1) << doubles).min(QUIET_MS_MAX);
         self.unused = self.unused.saturating_add(1);
         self.quiet = now.after_ms(ms);
     }

@@ -25,8 +25,9 @@ const FIRST_BYTES_PER_MS: u64 = 1_024;
 const FAIR_TIMES: u64 = 16;
 /// Longest time before a piece is given up, however slow everybody is.
 const STEAL_MS_MAX: u64 = 120_000;
-/// So many missing pieces may be asked for twice (protocol.md §3e).
-const ENDGAME: u32 = 3;
+/// So many missing pieces may be asked for twice at once (protocol.md §3e: the last three. A slow
+/// host may have more of them than that).
+const ENDGAME: usize = 3;
 
 impl Swarm {
     /// How long a request may take (T_steal).
@@ -93,22 +94,27 @@ impl Swarm {
         best.map(|(_, p)| p).or_else(|| self.pick_twice(from, n, ctx.now))
     }
 
-    /// Endgame: one of the last pieces may be asked for again where the first request is late; and
-    /// at any time one that an origin offers, which does so when others do not pass it on.
+    /// Endgame: when all that is missing was asked for, what is late may be asked for again, the
+    /// latest first; and at any time what an origin offers, which does so when others do not pass
+    /// it on.
     fn pick_twice(&self, from: NodeId, n: &Neighbour, now: Tick) -> Option<u32> {
-        let last = self.pieces() - self.have.count() <= ENDGAME;
+        let missing = (self.pieces() - self.have.count()) as usize;
+        let last = missing <= ENDGAME.max(self.reserved.count() as usize);
         if !(last || n.origin) || self.faults.avoided(from, now) {
             return None;
         }
         let usual = 2 * self.piece_ms.value().unwrap_or(STEAL_MS_FIRST / 2);
         // While all wait for one slow host, what is usual says nothing.
         let late = if n.origin { usual.min(STEAL_MS_MIN) } else { usual };
-        let mut once = self.inflight.iter().filter(|(p, slots)| {
-            n.have.contains(**p)
-                && slots.len() == 1
-                && slots.iter().all(|r| r.from != from && now.since(r.since) > late)
+        let twice = self.inflight.values().filter(|slots| slots.len() > 1).count();
+        if !n.origin && twice >= ENDGAME {
+            return None;
+        }
+        let once = self.inflight.iter().filter_map(|(p, slots)| match slots.as_slice() {
+            [r] if n.have.contains(*p) && r.from != from => Some((now.since(r.since), *p)),
+            _ => None,
         });
-        once.next().map(|(p, _)| *p)
+        once.filter(|(ms, _)| *ms > late).max().map(|(_, p)| p)
     }
 
     /// Whether nobody else whom we would ask has this piece.

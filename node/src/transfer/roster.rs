@@ -31,6 +31,7 @@ impl Swarm {
                 let key = |n: &NodeId| mix(key(n.as_bytes()) ^ key(me.as_bytes()));
                 list.select_nth_unstable_by_key(CANDIDATES_MAX, key);
                 list.truncate(CANDIDATES_MAX);
+                list.shrink_to_fit();
             }
             list.sort_unstable();
             list.dedup();

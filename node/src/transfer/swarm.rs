@@ -6,13 +6,13 @@
 
 use std::collections::BTreeMap;
 
-use stork_wire::codec::List;
 use stork_wire::feed::Urgency;
 use stork_wire::frame::{Bits, TransferFrame};
 use stork_wire::ids::{ManifestId, NodeId, SwarmId};
-use stork_wire::limits::{PIECE_LEN_MAX, PIECES_MAX, PIECES_PER_PACK_MAX};
+use stork_wire::limits::{PIECE_LEN_MAX, PIECES_MAX};
 use stork_wire::tick::Tick;
 
+use super::announce::PACE_MS_FIRST;
 use super::bandwidth::{Bandwidth, Dir};
 use super::children::Children;
 use super::faults::Faults;
@@ -29,12 +29,8 @@ use super::subscribe::Stripes;
 
 /// Candidates kept of each list: ten times what the ladder can try in its first minute.
 pub(super) const CANDIDATES_MAX: usize = 1_024;
-/// Longest wait before new pieces are announced (protocol.md §3e).
-const HAVE_BATCH_MS: u64 = 20;
 /// See `rare_bucket`.
 const RARE_BYTES_PER_S: u64 = 8 * 1024 * 1024;
-/// And at the most this part of the time that a piece takes: news that waits costs makespan.
-const HAVE_BATCH_PART: u64 = 16;
 
 /// What every part of the planner may use while it handles one input.
 pub(super) struct Ctx<'a> {
@@ -106,7 +102,7 @@ pub(super) struct Swarm {
     /// The steal timeout is doubled so often.
     pub(super) steal_shift: u32,
     pub(super) faults: Faults,
-    unannounced: Vec<u32>,
+    pub(super) unannounced: Vec<u32>,
     pub(super) flush_at: Option<Tick>,
     pub(super) injector: Option<Injector>,
     pub(super) seeker: Seeker,
@@ -190,7 +186,7 @@ impl Swarm {
 
     /// About how long a piece takes from the request to the arrival.
     pub(super) fn pace_ms(&self) -> u64 {
-        self.piece_ms.value().unwrap_or(HAVE_BATCH_MS)
+        self.piece_ms.value().unwrap_or(PACE_MS_FIRST)
     }
 
     /// What we say when we open: an origin offers each piece to one neighbour at a time, by
@@ -342,31 +338,9 @@ impl Swarm {
         if let Some(injector) = &mut self.injector {
             injector.gained(piece, self.rarity.get(piece as usize).copied().unwrap_or(0));
         } else {
-            self.unannounced.push(piece);
-            let wait = if self.complete() {
-                0
-            } else {
-                (self.pace_ms() / HAVE_BATCH_PART).min(HAVE_BATCH_MS)
-            };
-            let at = now.after_ms(wait);
-            self.flush_at = Some(self.flush_at.map_or(at, |f| f.min(at)));
+            self.announce(piece, now);
         }
         true
-    }
-
-    /// Announces new pieces, to those as well that have them: it is how they know our progress.
-    pub(super) fn flush(&mut self, ctx: &mut Ctx<'_>) {
-        if self.flush_at.is_none_or(|t| t > ctx.now) {
-            return;
-        }
-        self.flush_at = None;
-        let pieces = core::mem::take(&mut self.unannounced);
-        for chunk in pieces.chunks(PIECES_PER_PACK_MAX) {
-            for (node, _) in self.neighbours.iter().filter(|(_, n)| n.is_open()) {
-                let pieces = List::truncated(chunk.iter().copied());
-                ctx.send(*node, TransferFrame::Have { swarm: self.id, pieces });
-            }
-        }
     }
 
     pub(super) fn reserved_from(&self, node: NodeId) -> Vec<u32> {

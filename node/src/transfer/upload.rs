@@ -46,8 +46,8 @@ const SENT_TIMES_MAX: u32 = 2;
 const UNGRANTED_MAX: u32 = 64;
 
 type Swarms = BTreeMap<SwarmId, Swarm>;
-/// Class, progress, number of the last grant, salt: the smallest is served first.
-type Order = (u8, u64, u64, u64);
+/// Class, progress, burden, number of the last grant, salt: the smallest is served first.
+type Order = (u8, u64, u64, u64, u64);
 
 /// The scheduler's own state.
 #[derive(Debug, Default)]
@@ -121,14 +121,17 @@ impl Uploader {
 
     fn order(&self, swarm: &Swarm, node: NodeId, n: &Neighbour) -> Order {
         let class = swarm.urgency as u8;
-        let stripes = swarm.injector.as_ref().and_then(|i| i.progress(node));
         if self.granted % BY_AGE_ANY_CLASS == BY_AGE_ANY_CLASS - 1 {
-            (0, 0, n.last_grant, n.salt)
-        } else if self.granted % BY_AGE == BY_AGE - 1 {
-            (class, 0, n.last_grant, n.salt)
-        } else {
-            (class, stripes.unwrap_or_else(|| n.progress()), n.last_grant, n.salt)
+            return (0, 0, 0, n.last_grant, n.salt);
         }
+        if self.granted % BY_AGE == BY_AGE - 1 {
+            return (class, 0, 0, n.last_grant, n.salt);
+        }
+        let (progress, burden) = match &swarm.injector {
+            Some(i) => (i.progress(node).unwrap_or(0), i.burden(node)),
+            None => (n.progress(), 0),
+        };
+        (class, progress, burden, n.last_grant, n.salt)
     }
 
     pub(super) fn sent(&mut self, swarm: &mut Swarm, to: NodeId, piece: u32, now: Tick) {

@@ -32,6 +32,15 @@ pub enum KeyError {
         #[source]
         source: io::Error,
     },
+    /// The file with the passphrase cannot be read.
+    #[error("cannot read the passphrase in `{path}`")]
+    ReadPassphrase {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// The file cannot be written.
     #[error("cannot write the key `{path}`")]
     Write {
@@ -85,7 +94,10 @@ impl KeyError {
     #[must_use]
     pub fn help(&self) -> String {
         match self {
-            Self::Read { .. } => "name the key by --key FILE or STORK_PUBLISH_KEY".into(),
+            Self::Read { path, source } => read_help(path, source),
+            Self::ReadPassphrase { .. } => {
+                "its first line is the passphrase, and this user must be able to read it".into()
+            }
             Self::Write { .. } => "choose a directory that you may write to".into(),
             Self::Exists(_) => "choose another name by --out, or move the old key away".into(),
             Self::TooOpen { path, .. } => format!("chmod 600 {}", path.display()),
@@ -109,13 +121,31 @@ impl KeyError {
     #[must_use]
     pub fn exit(&self) -> u8 {
         match self {
-            Self::Read { source, .. } | Self::Write { source, .. } => crate::out::file_exit(source),
+            Self::Read { source, .. }
+            | Self::ReadPassphrase { source, .. }
+            | Self::Write { source, .. } => crate::out::file_exit(source),
             Self::TooOpen { .. } => 77,
             Self::Format { .. } | Self::NoPassphrase(_) => 78,
             Self::Agent(e) => e.exit(),
             Self::Exec(e) => e.exit(),
             _ => 1,
         }
+    }
+}
+
+/// What to do about a key that cannot be read, whichever option named it.
+fn read_help(path: &Path, source: &io::Error) -> String {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => format!(
+            "run this as the user who owns {}, or make that file readable to this one alone",
+            path.display()
+        ),
+        io::ErrorKind::NotFound => {
+            "correct that name; where none was given, name the key by --key FILE or \
+             STORK_PUBLISH_KEY"
+                .into()
+        }
+        _ => "name an OpenSSH key file, whole and of Ed25519".into(),
     }
 }
 
@@ -132,7 +162,7 @@ pub enum Passphrase {
 
 impl Passphrase {
     fn from_file(path: &Path) -> Result<Zeroizing<String>, KeyError> {
-        let failed = |source| KeyError::Read { path: path.into(), source };
+        let failed = |source| KeyError::ReadPassphrase { path: path.into(), source };
         let mut text = Zeroizing::new(String::new());
         let file = File::open(path).map_err(failed)?;
         file.take(FILE_LEN_MAX).read_to_string(&mut text).map_err(failed)?;

@@ -181,3 +181,20 @@ fn hostile_agents() {
         thread.join().unwrap();
     }
 }
+
+/// What to do about a key that cannot be read fits the cause, and not the option that named it; a
+/// passphrase file is no key.
+#[test]
+fn what_cannot_be_read_says_why() {
+    let dir = TempDir::new().unwrap();
+    let missing = read_public(&dir.path().join("beacon.pub")).unwrap_err();
+    assert!(missing.help().starts_with("correct that name"), "{}", missing.help());
+    let path = dir.path().join("key");
+    let source = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+    let refused = KeyError::Read { path: path.clone(), source };
+    assert!(refused.help().contains(path.to_str().unwrap()), "{}", refused.help());
+    write_key(&path, &generate().unwrap(), "me", Some("secret")).unwrap();
+    let e = read_secret(&path, &Passphrase::File(dir.path().join("none"))).unwrap_err();
+    assert!(matches!(e, KeyError::ReadPassphrase { .. }), "{e}");
+    assert_eq!((e.exit(), missing.exit(), refused.exit()), (5, 5, 77));
+}

@@ -1,5 +1,7 @@
 //! Single rules, shown on one planner by hand.
 
+use std::collections::BTreeSet;
+
 use stork_wire::codec::List;
 use stork_wire::frame::{Bits, TransferFrame};
 use stork_wire::ids::NodeId;
@@ -155,6 +157,19 @@ fn the_endgame_cancels_the_other_copy() {
     assert!(done.contains(&Action::Complete { swarm }));
     assert!(!one.arrived(2_102, 7, node(1)).contains(&Action::Complete { swarm }));
     assert_eq!(one.p.counters().duplicates, 1);
+}
+
+/// When all that is missing was asked of one slow host, others are asked for the latest of it, as
+/// far as three pieces at once.
+#[test]
+fn what_a_slow_host_was_asked_for_last_is_asked_for_again() {
+    let all: &[u32] = &[3, 4, 5, 6, 7];
+    let mut one = One::new(PieceSet::of(0..3, 8), &[all, all, &[]]);
+    let asked: Vec<u32> = (1..=5).map(|t| one.grant(t, 1).unwrap()).collect();
+    assert_eq!(asked.iter().copied().collect::<BTreeSet<_>>(), all.iter().copied().collect());
+    assert_eq!(one.grant(10, 2), None, "nothing is late yet");
+    let again: Vec<_> = (0..4).map(|i| one.grant(2_100 + i, 2)).collect();
+    assert_eq!(again, [Some(asked[0]), Some(asked[1]), Some(asked[2]), None]);
 }
 
 /// The least progressed is granted first; one that claims nothing does not stay first for ever.
