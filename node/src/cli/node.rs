@@ -87,7 +87,7 @@ enum Command {
   stork-node rekey stork1-…
 
 Stop the daemon first. Content, views and generations stay. Where somebody else may have the old
-key, deny it too: `stork-publish deny --host NODEID`.")]
+key, deny it too: `stork-publish deny --host NODEID`, by whoever has the admission key.")]
     Rekey {
         /// The token, from `stork token create`; `-` reads it from standard input.
         token: String,

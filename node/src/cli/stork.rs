@@ -38,7 +38,7 @@ const EXAMPLES: &str = "Examples:
   stork token create --name host-2
 
 Exit codes: 0 ok, 1 failed, 2 usage, 3 partly, 5 not found, 6 timed out, 7 refused by policy,
-75 try again (no daemon), 77 no permission";
+75 try again (no daemon), 77 no permission, 78 wrong settings, 130 interrupted";
 
 /// See and steer the stork daemon of this host.
 #[derive(Debug, Parser)]

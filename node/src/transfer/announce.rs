@@ -19,7 +19,7 @@ const FEW_PART: u64 = 16;
 /// little.
 const COMMON_MS: u64 = 150;
 const COMMON_PART: u64 = 4;
-/// A piece is common when more than this part of the neighbours have it.
+/// A piece is common when more than this part of the neighbours, and more than one, have it.
 const COMMON_OF: usize = 4;
 /// About how long a piece takes while none has come.
 pub(super) const PACE_MS_FIRST: u64 = 20;
@@ -37,7 +37,8 @@ impl Swarm {
             return 0;
         }
         let open = self.neighbours.values().filter(|n| n.is_open()).count();
-        let common = usize::from(self.rarity_of(piece)) * COMMON_OF > open;
+        let holders = usize::from(self.rarity_of(piece));
+        let common = holders > 1 && holders * COMMON_OF > open;
         let (part, most) = if common { (COMMON_PART, COMMON_MS) } else { (FEW_PART, FEW_MS) };
         (self.pace_ms() / part).min(most)
     }

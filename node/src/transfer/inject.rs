@@ -234,8 +234,14 @@ impl Injector {
         Some((node, since))
     }
 
-    /// How many pieces a neighbour got that no other one has yet: who passes on fast has few, and
-    /// gets the next one.
+    /// How much has been sent at least once, in 2^-20 of the content: what stands for a neighbour's
+    /// progress where there are no stripes, so that contents of one class share an uplink.
+    pub(super) fn share(&self) -> u64 {
+        (u64::from(self.injected.count()) << 20) / u64::from(self.injected.len().max(1))
+    }
+
+    /// How many pieces a neighbour says it got that no other one has yet: who passes on fast has
+    /// few, and gets the next one.
     pub(super) fn burden(&self, node: NodeId) -> u64 {
         self.burden.get(&node).copied().unwrap_or(0).into()
     }

@@ -18,9 +18,10 @@ const QUIET_MS_MAX: u64 = 1_000;
 /// costs only a round trip.
 const QUIET_DOUBLES: u32 = 4;
 /// And so often at the most: who passes has no room at the moment, and may lack its last piece in a
-/// few times the time that a piece takes; who does not answer is no hurry.
+/// few times the time that a piece takes.
 const PASS_DOUBLES_MAX: u32 = 2;
-const EXPIRY_DOUBLES_MAX: u32 = 8;
+/// Who has passed for long is left alone for this part of that time.
+const PASSING_PART: u64 = 16;
 /// Unused grants in a row after which even a new piece does not end the silence.
 const ROUSED_MAX: u32 = 24;
 
@@ -85,6 +86,8 @@ pub(super) struct Neighbour {
     /// No grant before that.
     pub(super) quiet: Tick,
     unused: u32,
+    /// Since when it has only passed.
+    passing: Option<Tick>,
     srtt_ms: u64,
     /// The best time from our Request to the arrival, in 64ths of a millisecond; 0 if unknown.
     best_time: u64,
@@ -112,6 +115,7 @@ impl Neighbour {
             salt,
             quiet: Tick(0),
             unused: 0,
+            passing: None,
             srtt_ms: 0,
             best_time: 0,
             ungranted: 0,
@@ -157,7 +161,7 @@ impl Neighbour {
             (None, _) => return None,
         };
         self.answered(at, now);
-        self.unused = 0;
+        (self.unused, self.passing) = (0, None);
         Some(offer)
     }
 
@@ -169,7 +173,10 @@ impl Neighbour {
             return None;
         };
         self.answered(g.at, now);
-        self.hush(now, pace_ms, PASS_DOUBLES_MAX);
+        // Nobody is left alone for less time than it held the grant.
+        let first = *self.passing.get_or_insert(now);
+        let least = now.since(g.at).max(now.since(first) / PASSING_PART);
+        self.hush(now, pace_ms, least);
         Some(g)
     }
 
@@ -179,15 +186,14 @@ impl Neighbour {
         self.grace = Some((g.at, now.after_ms(GRANT_GRACE_MS)));
         // An answer that did not come is worth a longer silence than a Pass.
         self.unused = self.unused.max(2 * QUIET_DOUBLES);
-        self.hush(now, GRANT_TTL_MS_MIN, EXPIRY_DOUBLES_MAX);
+        self.hush(now, GRANT_TTL_MS_MIN, GRANT_TTL_MS_MIN << (self.unused / QUIET_DOUBLES).min(8));
         Some(g)
     }
 
-    fn hush(&mut self, now: Tick, pace_ms: u64, doubles_max: u32) {
-        let doubles = (self.unused / QUIET_DOUBLES).min(doubles_max);
-        let ms = (pace_ms.max(1) << doubles).min(QUIET_MS_MAX);
+    fn hush(&mut self, now: Tick, pace_ms: u64, least_ms: u64) {
+        let ms = pace_ms.max(1) << (self.unused / QUIET_DOUBLES).min(PASS_DOUBLES_MAX);
         self.unused = self.unused.saturating_add(1);
-        self.quiet = now.after_ms(ms);
+        self.quiet = now.after_ms(ms.max(least_ms).min(QUIET_MS_MAX));
     }
 
     /// Something changed that makes a grant worth while again.

@@ -28,6 +28,8 @@ const STEAL_MS_MAX: u64 = 120_000;
 /// So many missing pieces may be asked for twice at once (protocol.md §3e: the last three. A slow
 /// host may have more of them than that).
 const ENDGAME: usize = 3;
+/// And not before this: what waits behind others for an uplink of a fast link is not late.
+const LATE_MS_MIN: u64 = 50;
 
 impl Swarm {
     /// How long a request may take (T_steal).
@@ -105,7 +107,7 @@ impl Swarm {
         }
         let usual = 2 * self.piece_ms.value().unwrap_or(STEAL_MS_FIRST / 2);
         // While all wait for one slow host, what is usual says nothing.
-        let late = if n.origin { usual.min(STEAL_MS_MIN) } else { usual };
+        let late = if n.origin { usual.min(STEAL_MS_MIN) } else { usual.max(LATE_MS_MIN) };
         let twice = self.inflight.values().filter(|slots| slots.len() > 1).count();
         if !n.origin && twice >= ENDGAME {
             return None;

@@ -2,7 +2,8 @@
 //!
 //! While less is promised than the window, the neighbour with the least progress in the most
 //! urgent class gets a grant. Which receiver is served next decides the makespan far more than
-//! which piece it takes (protocol.md §3e, the table of ablations).
+//! which piece it takes (protocol.md §3e, the table of ablations). An origin grants to whoever has
+//! the fewest of its pieces to itself.
 
 use std::collections::BTreeMap;
 
@@ -12,6 +13,7 @@ use stork_wire::ids::{NodeId, SwarmId};
 use stork_wire::tick::Tick;
 
 use super::bandwidth::Dir;
+use super::inject::Injector;
 use super::ledger::Way;
 use super::message::{Action, Why};
 use super::neighbour::{Grant, Neighbour, Sending};
@@ -42,6 +44,8 @@ pub(super) const SEND_MS_MAX: u64 = 120_000;
 /// How many times over a neighbour may get the content from us: what an honest one loses on the
 /// way is far less, and one that hides what it got must not draw on us for ever (C4).
 const SENT_TIMES_MAX: u32 = 2;
+/// Who does not announce within this time what an origin sent it counts as keeping it.
+const CONFIRM_MS: u64 = 1_000;
 /// Requests without a grant before a neighbour is blamed. Honest ones race with expiry only.
 const UNGRANTED_MAX: u32 = 64;
 
@@ -110,7 +114,7 @@ impl Uploader {
                     continue;
                 }
                 found.piece_max = found.piece_max.max(swarm.len_max);
-                let order = self.order(swarm, *node, n);
+                let order = self.order(swarm, *node, n, now);
                 if found.best.as_ref().is_none_or(|(best, ..)| order < *best) {
                     found.best = Some((order, swarm.id, *node));
                 }
@@ -119,7 +123,7 @@ impl Uploader {
         found
     }
 
-    fn order(&self, swarm: &Swarm, node: NodeId, n: &Neighbour) -> Order {
+    fn order(&self, swarm: &Swarm, node: NodeId, n: &Neighbour, now: Tick) -> Order {
         let class = swarm.urgency as u8;
         if self.granted % BY_AGE_ANY_CLASS == BY_AGE_ANY_CLASS - 1 {
             return (0, 0, 0, n.last_grant, n.salt);
@@ -128,7 +132,7 @@ impl Uploader {
             return (class, 0, 0, n.last_grant, n.salt);
         }
         let (progress, burden) = match &swarm.injector {
-            Some(i) => (i.progress(node).unwrap_or(0), i.burden(node)),
+            Some(i) => (i.progress(node).unwrap_or_else(|| i.share()), burden(i, node, n, now)),
             None => (n.progress(), 0),
         };
         (class, progress, burden, n.last_grant, n.salt)
@@ -145,6 +149,12 @@ impl Uploader {
             injector.sent(piece, to, now);
         }
     }
+}
+
+/// Pieces that a neighbour was sent by an origin, and that no other neighbour is known to have.
+fn burden(injector: &Injector, node: NodeId, n: &Neighbour, now: Tick) -> u64 {
+    let kept = n.unconfirmed.values().filter(|t| now.since(**t) >= CONFIRM_MS);
+    injector.burden(node).saturating_add(kept.count() as u64)
 }
 
 impl Neighbour {
@@ -323,7 +333,7 @@ impl Swarm {
 
     /// Whether time alone can change something in what we serve.
     pub(super) fn serves(&self) -> bool {
-        self.injector.as_ref().is_some_and(super::inject::Injector::waits)
+        self.injector.as_ref().is_some_and(Injector::waits)
             || self.neighbours.values().any(|n| {
                 n.grant.is_some() || !n.sending.is_empty() || (n.is_open() && n.useful > 0)
             })

@@ -175,8 +175,8 @@ impl ViewError {
                 "hold or remove one of the two packages for this VM"
             }
             Self::Set(SetError::Privilege { .. }) => {
-                "allow it in the VM's file (`allow_privileged`), if the publisher is to be trusted \
-                 that far"
+                "allow it in the VM's file (`privileged` in [view]), if the publisher is to be \
+                 trusted that far"
             }
             Self::Target { .. } => {
                 "name an absolute path of real folders; the last one is made, or must be empty"

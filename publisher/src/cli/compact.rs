@@ -25,7 +25,7 @@ on the way, `stork-publish carry` goes on. What was recalled is left, halts end,
 are to be made anew. Stop build jobs before: what they publish meanwhile is lost.")]
 pub(super) struct CompactArgs {
     /// The release key that announces again: a file, ssh-agent:SHA256:…, ssh-agent: or
-    /// 'exec:PROGRAM ARGUMENT…'. Default: the release key of publisher.toml, or keys/publisher
+    /// 'exec:PROGRAM ARGUMENT…'. Default: the release key that publisher.toml names
     #[arg(long, value_name = "KEY", env = "STORK_PUBLISH_KEY")]
     release_key: Option<String>,
     /// A node: NODEID@HOST:PORT or HOST:PORT#NODEID; may be given several times
@@ -46,7 +46,7 @@ pub(super) struct CarryArgs {
     #[arg(long, value_name = "DIR", env = "STORK_CHARTER")]
     charter: PathBuf,
     /// The release key: a file, ssh-agent:SHA256:…, ssh-agent: or 'exec:PROGRAM ARGUMENT…'.
-    /// Default: the release key of publisher.toml, or keys/publisher
+    /// Default: the release key that publisher.toml names
     #[arg(long, env = "STORK_PUBLISH_KEY")]
     key: Option<String>,
     /// Take the key's passphrase from the first line of a file

@@ -34,6 +34,8 @@ const EXAMPLES: &str = "Examples:
   stork-publish push nginx_1.24.0-2_amd64.deb --charter ~/stork --to NODEID@host:7749
   stork-publish push ./site --name acme-site --version 1.4.2 --arch all --to NODEID@host:7749
 
+Examples leave out --charter where STORK_CHARTER is set; one of the two is needed.
+
 Environment:
   STORK_CHARTER          the publisher's directory, instead of --charter
   STORK_PUBLISH_KEY      the release key, instead of --key
@@ -263,6 +265,7 @@ struct AuthorArgs {
   stork-publish push nginx.deb --to NODEID@host:7749 --origin s3://packages/stork
   stork-publish push app.deb --to ADDR#NODEID --bundle shop-7 --with app-data --with app-lib
 
+Each with --charter DIR, or STORK_CHARTER set.
 The content is on the disk of --copies nodes, and in the origin, before the release is announced.
 Running the same command again goes on where it stopped.")]
 struct PushArgs {

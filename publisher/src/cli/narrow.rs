@@ -62,8 +62,10 @@ impl SendingArgs {
       --reason \"sends data away\" --to NODEID@host:7749
   stork-publish deny --group web --publisher ops --package nginx --from 3 --through 5 \\
       --key ~/.ssh/stork-veto --reason \"TLS is broken\" --to NODEID@host:7749
-  stork-publish deny --host NODEID --key keys/admission --reason stolen --to NODEID@host:7749
+  stork-publish deny --host NODEID --key ~/stork/keys/admission --reason stolen \\
+      --to NODEID@host:7749
 
+Each with --charter DIR, or STORK_CHARTER set.
 VMs of the group do not install what is denied; one that shows it goes back to what is left, or
 keeps it where its file says `on_deny = \"keep\"`. It holds until the group's threshold lifts it:
 `stork-publish lift`. A host that was denied is admitted again by a new token.
@@ -158,6 +160,7 @@ pub(super) struct VetoArgs {
   stork-publish halt --root --reason \"the build host is broken into\" --to NODEID@host:7749
   stork-publish resume nginx --reason \"mended\" --to NODEID@host:7749
 
+Each with --charter DIR, or STORK_CHARTER set.
 While it is halted nothing is installed anew; what VMs show stays. A halt by the root (--root) is
 ended by the root only, and every halt by a new epoch of the feed.")]
 pub(super) struct HaltArgs {

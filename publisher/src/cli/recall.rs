@@ -20,6 +20,7 @@ use crate::push::{self, HashesOptions, PushError, RecallOptions, Sending, Target
 
   stork-publish recall nginx --root --release HASH --reason \"stolen key\" --to NODEID@host:7749
 
+Each with --charter DIR, or STORK_CHARTER set.
 VMs that show a recalled release go back to the newest one that is left and that they allow; nobody
 installs it any more. A version that was recalled is not published again: give the mended package
 a new one.

@@ -17,6 +17,7 @@ use crate::push::{self, RetireOptions, Target};
   stork-publish retire nginx --keep 2 --to NODEID@host:7749
   stork-publish retire nginx 1.22.0-1 1.22.0-2 --to NODEID@host:7749
 
+Each with --charter DIR, or STORK_CHARTER set.
 A feed has at most 4 096 live releases. Retired ones stay on the VMs that show them, and are
 installed nowhere anew; hosts forget them when no VM shows them any more. Nothing is said to be
 wrong with them: for that there is `stork-publish recall`. A version that was retired is not
@@ -38,7 +39,7 @@ pub(super) struct RetireArgs {
     #[arg(long, value_name = "DIR", env = "STORK_CHARTER")]
     charter: PathBuf,
     /// The release key: a file, ssh-agent:SHA256:…, ssh-agent: or 'exec:PROGRAM ARGUMENT…'.
-    /// Default: the release key of publisher.toml, or keys/publisher
+    /// Default: the release key that publisher.toml names
     #[arg(long, env = "STORK_PUBLISH_KEY")]
     key: Option<String>,
     /// Take the key's passphrase from the first line of a file
