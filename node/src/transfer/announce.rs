@@ -1,8 +1,8 @@
 //! Announcements: when neighbours hear of the pieces that have come.
 //!
 //! A frame for each piece and neighbour is nothing where pieces are long. What most neighbours have
-//! anyway waits for company: 64 MiB in pieces of 64 KiB to 100 hosts takes a third fewer frames then,
-//! in the same time.
+//! anyway waits for company: 64 MiB in pieces of 64 KiB to 100 hosts takes a third fewer frames
+//! then, in the same time.
 
 use stork_wire::codec::List;
 use stork_wire::frame::TransferFrame;
