@@ -98,6 +98,9 @@ impl KeyError {
             Self::ReadPassphrase { .. } => {
                 "its first line is the passphrase, and this user must be able to read it".into()
             }
+            Self::Write { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                "make room there, or choose another directory".into()
+            }
             Self::Write { .. } => "choose a directory that you may write to".into(),
             Self::Exists(_) => "choose another name by --out, or move the old key away".into(),
             Self::TooOpen { path, .. } => format!("chmod 600 {}", path.display()),
@@ -229,7 +232,11 @@ fn create(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), KeyError> {
     };
     let mut options = OpenOptions::new();
     let mut file = options.write(true).create_new(true).mode(mode).open(path).map_err(failed)?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(|e| {
+        // Half a key would be in the way of the next try.
+        drop(fs::remove_file(path));
+        failed(e)
+    })
 }
 
 /// Writes a key as an OpenSSH file (mode 600) with its public half beside it. Neither is ever

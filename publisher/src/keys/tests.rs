@@ -190,6 +190,9 @@ fn what_cannot_be_read_says_why() {
     let missing = read_public(&dir.path().join("beacon.pub")).unwrap_err();
     assert!(missing.help().starts_with("correct that name"), "{}", missing.help());
     let path = dir.path().join("key");
+    let source = std::io::Error::from(std::io::ErrorKind::StorageFull);
+    let full = KeyError::Write { path: path.clone(), source };
+    assert!(full.help().starts_with("make room"), "{}", full.help());
     let source = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
     let refused = KeyError::Read { path: path.clone(), source };
     assert!(refused.help().contains(path.to_str().unwrap()), "{}", refused.help());
